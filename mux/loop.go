@@ -1,0 +1,217 @@
+package mux
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Budgets of one turn. What is left over is done in the next, after the
+// descriptors that are ready have had theirs.
+const (
+	commandsPerTurn = 256
+	timersPerTurn   = 1024
+)
+
+// ErrClosed is returned when the loop has stopped: the func has not run and
+// never will.
+var ErrClosed = errors.New("the event loop has stopped")
+
+// A Handler is told that its descriptor can make progress. It must not block,
+// and does a bounded amount of work: it is told again.
+type Handler interface {
+	Ready(ev Events)
+}
+
+// slot is what the loop knows of one descriptor number.
+type slot struct {
+	h   Handler // nil: free
+	gen uint32  // grows with every use of the number
+}
+
+// A Loop calls Handlers from one goroutine, the one that called Run.
+type Loop struct {
+	poller Poller
+	slots  []slot // indexed by descriptor
+	ready  []Ready
+	timers timerHeap
+	epoch  time.Time // when the loop was made; timers count from it
+	now    time.Time // when the turn began
+	wake   int       // eventfd: readable when something was posted
+
+	stats Stats
+
+	mu     sync.Mutex // guards the rest; held for a few instructions only
+	posted []func()
+	spare  []func() // the slice that posted does not use
+	woken  bool     // wake has been written since the loop last looked
+	closed bool
+	done   chan struct{} // closed when Run returns
+}
+
+// Stats are counted by the loop and may be read from any goroutine.
+type Stats struct {
+	Turns  atomic.Uint64
+	Events atomic.Uint64
+	Stale  atomic.Uint64 // events for a registration that was gone
+}
+
+// NewLoop takes ownership of p. Close releases both, also when Run was never
+// called.
+func NewLoop(p Poller) (*Loop, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	now := time.Now()
+	l := &Loop{poller: p, wake: fd, epoch: now, now: now, done: make(chan struct{})}
+	if err := l.Add(fd, Readable, wakeHandler(fd)); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return l, nil
+}
+
+// wakeHandler empties the eventfd; what was posted runs later in the turn.
+type wakeHandler int
+
+func (w wakeHandler) Ready(Events) {
+	var count [8]byte
+	_, _ = unix.Read(int(w), count[:]) // EAGAIN: it was empty already
+}
+
+// Poller is the name of the poller in use.
+func (l *Loop) Poller() string { return l.poller.Name() }
+
+// Stats may be called from any goroutine.
+func (l *Loop) Stats() *Stats { return &l.stats }
+
+// Now is the time at which this turn began.
+func (l *Loop) Now() time.Time { return l.now }
+
+// Add begins to call h when fd is ready.
+func (l *Loop) Add(fd int, want Events, h Handler) error {
+	if fd < 0 {
+		return os.NewSyscallError("add", unix.EBADF)
+	}
+	for fd >= len(l.slots) {
+		l.slots = append(l.slots, slot{})
+	}
+	s := &l.slots[fd]
+	if s.h != nil {
+		return fmt.Errorf("descriptor %d is on the loop already", fd)
+	}
+	if err := l.poller.Add(Key{fd, s.gen}, want); err != nil {
+		return err
+	}
+	s.h = h
+	return nil
+}
+
+// Modify changes what fd is waited for.
+func (l *Loop) Modify(fd int, want Events) error {
+	if l.HandlerOf(fd) == nil {
+		return os.NewSyscallError("modify", unix.ENOENT)
+	}
+	return l.poller.Modify(Key{fd, l.slots[fd].gen}, want)
+}
+
+// Remove forgets fd. Call it before fd is closed or passed on: the kernel goes
+// on reporting a file that lives under another descriptor.
+func (l *Loop) Remove(fd int) error {
+	if l.HandlerOf(fd) == nil {
+		return os.NewSyscallError("remove", unix.ENOENT)
+	}
+	s := &l.slots[fd]
+	s.gen++ // events still on their way are for the past
+	s.h = nil
+	return l.poller.Remove(fd)
+}
+
+// HandlerOf returns the handler of fd, nil when there is none.
+func (l *Loop) HandlerOf(fd int) Handler {
+	if fd < 0 || fd >= len(l.slots) {
+		return nil
+	}
+	return l.slots[fd].h
+}
+
+// Span is one more than the highest descriptor ever added: HandlerOf is nil
+// from there on.
+func (l *Loop) Span() int { return len(l.slots) }
+
+// Run handles events until Stop, on the thread it is called on. It returns
+// nil, or what the poller could not do.
+func (l *Loop) Run() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer l.finish()
+	idle := true
+	for {
+		if err := l.wait(idle); err != nil {
+			return err
+		}
+		l.now = time.Now()
+		idle = len(l.ready) == 0
+		l.dispatch()
+		l.runTimers()
+		more, closed := l.runPosted()
+		if closed {
+			return nil
+		}
+		idle = idle && !more
+	}
+}
+
+// wait fills l.ready. After a turn that had work it first asks without
+// blocking, which costs less than the way through Go's scheduler.
+func (l *Loop) wait(idle bool) (err error) {
+	if !idle {
+		if l.ready, err = l.poller.Wait(l.ready[:0], 0); err != nil || len(l.ready) > 0 {
+			return err
+		}
+	}
+	timeout := l.untilTimer()
+	if l.backlogged() {
+		timeout = 0
+	}
+	l.ready, err = l.poller.Wait(l.ready[:0], timeout)
+	return err
+}
+
+func (l *Loop) dispatch() {
+	stale := 0
+	for _, r := range l.ready {
+		if s := &l.slots[r.FD]; s.gen == r.Gen && s.h != nil {
+			s.h.Ready(r.Events)
+		} else {
+			stale++
+		}
+	}
+	l.stats.Turns.Add(1)
+	l.stats.Events.Add(uint64(len(l.ready)))
+	if stale > 0 {
+		l.stats.Stale.Add(uint64(stale))
+	}
+}
+
+// finish makes every later Post and Do fail, and those that wait too.
+func (l *Loop) finish() {
+	l.mu.Lock()
+	l.closed = true
+	l.posted = nil
+	l.mu.Unlock()
+	close(l.done)
+}
+
+// Close releases the poller. Call it after Run has returned, or instead of
+// Run. What is still on the loop stays open; it is its owner's to close.
+func (l *Loop) Close() error {
+	return errors.Join(os.NewSyscallError("close", unix.Close(l.wake)), l.poller.Close())
+}

@@ -1,0 +1,120 @@
+package mux_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+func TestSelectRefusesLargeFD(t *testing.T) {
+	noLeaks(t)
+	a, _ := pair(t)
+	high, err := unix.FcntlInt(uintptr(a), unix.F_DUPFD_CLOEXEC, unix.FD_SETSIZE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(high)
+	l := newLoop(t, "select")
+	h := readyFunc(func(mux.Events) {})
+	if err := l.Add(high, mux.Readable, h); !errors.Is(err, mux.ErrFDRange) {
+		t.Errorf("Add(%d) = %v, want ErrFDRange", high, err)
+	}
+	if err := l.Add(a, mux.Readable, h); err != nil {
+		t.Errorf("Add(%d) after a refusal: %v", a, err)
+	}
+}
+
+func TestUnknownPoller(t *testing.T) {
+	if _, err := mux.NewPoller("kqueue"); err == nil {
+		t.Error("NewPoller(kqueue) succeeded")
+	}
+}
+
+// 5,000 descriptors, half of them ready: each of those is told, no other is.
+func TestManyDescriptors(t *testing.T) {
+	for _, name := range []string{"epoll", "poll"} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			l := newLoop(t, name)
+			const pairs = 2500
+			told := map[int]int{}
+			done := make(chan struct{})
+			for i := range pairs {
+				a, b := pair(t)
+				add := func(fd int) {
+					if err := l.Add(fd, mux.Readable, readyFunc(func(mux.Events) {
+						told[fd]++
+						_ = l.Remove(fd)
+						if len(told) == pairs {
+							close(done)
+						}
+					})); err != nil {
+						t.Fatal(err)
+					}
+				}
+				add(a)
+				add(b)
+				if i%2 == 0 {
+					a, b = b, a
+				}
+				write(t, a, "x")
+			}
+			start(t, l)
+			<-done
+			for fd, n := range told {
+				if n != 1 {
+					t.Errorf("descriptor %d was told %d times", fd, n)
+				}
+			}
+		})
+	}
+}
+
+// A Wait with a timeout of zero does not wait, one with a timeout does not
+// return early.
+func TestWaitTimeout(t *testing.T) {
+	for _, name := range mux.Pollers() {
+		p, err := mux.NewPoller(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if ready, err := p.Wait(nil, 0); err != nil || len(ready) != 0 {
+			t.Errorf("%s: Wait(0) = %v, %v", name, ready, err)
+		}
+		begin := time.Now()
+		const wait = 1500 * time.Microsecond
+		for time.Since(begin) < wait { // a signal may interrupt it
+			if ready, err := p.Wait(nil, wait-time.Since(begin)); err != nil || len(ready) != 0 {
+				t.Errorf("%s: Wait = %v, %v", name, ready, err)
+			}
+		}
+	}
+}
+
+func BenchmarkDo(b *testing.B) {
+	p, err := mux.NewPoller("epoll")
+	if err != nil {
+		b.Fatal(err)
+	}
+	l, err := mux.NewLoop(p)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run() }()
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := l.Do(b.Context(), func() error { return nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	l.Stop()
+	if err := errors.Join(<-ended, l.Close()); err != nil {
+		b.Error(err)
+	}
+}

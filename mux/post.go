@@ -1,0 +1,115 @@
+package mux
+
+import (
+	"context"
+	"os"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Post queues f to run on the loop, after the events now being handled. Funcs
+// run in the order they were posted. It returns ErrClosed when the loop has
+// stopped; a loop that stops later does not run what is still queued.
+func (l *Loop) Post(f func()) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return ErrClosed
+	}
+	l.posted = append(l.posted, f)
+	if l.woken {
+		return nil // one wake-up a turn is enough
+	}
+	l.woken = true
+	one := [8]byte{1} // any number that is not zero
+	_, err := unix.Write(l.wake, one[:])
+	return os.NewSyscallError("write eventfd", err)
+}
+
+// Do runs f on the loop and returns its result. Never call it on the loop: it
+// would wait for itself.
+//
+// The answer is certain: ctx.Err and ErrClosed mean that f has not run and
+// never will, so the caller knows who must close what f was to take over.
+// Caller and loop claim f by compare-and-swap, one to abandon it, the other to
+// run it; whoever comes second obeys.
+func (l *Loop) Do(ctx context.Context, f func() error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var claimed atomic.Bool
+	reply := make(chan error, 1) // buffered: the loop never waits for a caller
+	err := l.Post(func() {
+		if claimed.CompareAndSwap(false, true) {
+			reply <- f()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case err := <-reply:
+		return err
+	case <-ctx.Done():
+		if claimed.CompareAndSwap(false, true) {
+			return ctx.Err()
+		}
+	case <-l.done:
+		if claimed.CompareAndSwap(false, true) {
+			return ErrClosed
+		}
+	}
+	return <-reply
+}
+
+// Stop makes Run return at the end of a turn, after what was posted before
+// Stop has run. It may be called more than once.
+func (l *Loop) Stop() {
+	_ = l.Post(func() { // fails only when it has stopped already
+		l.mu.Lock()
+		l.closed = true
+		l.mu.Unlock()
+	})
+}
+
+// backlogged reports whether posted funcs were left over from the last turn.
+func (l *Loop) backlogged() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.posted) > 0
+}
+
+// runPosted runs what was posted up to now, at most commandsPerTurn of it;
+// what those post waits for the next turn, so that a func that posts itself
+// cannot starve the descriptors. any tells whether there was something.
+func (l *Loop) runPosted() (any, closed bool) {
+	l.mu.Lock()
+	fs := l.posted
+	rest := l.spare[:0]
+	if len(fs) > commandsPerTurn {
+		rest = append(rest, fs[commandsPerTurn:]...)
+		clear(fs[commandsPerTurn:])
+		fs = fs[:commandsPerTurn]
+	}
+	l.posted, l.spare = rest, nil
+	l.woken = len(rest) > 0 // the next turn does not wait, so needs no waking
+	l.mu.Unlock()
+	for i, f := range fs {
+		fs[i] = nil
+		f()
+		if l.stopped() {
+			return true, true
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.spare = fs[:0]
+	return len(fs) > 0, l.closed
+}
+
+func (l *Loop) stopped() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
