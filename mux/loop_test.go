@@ -383,9 +383,11 @@ func TestFairness(t *testing.T) {
 	eachPoller(t, func(t *testing.T, l *mux.Loop) {
 		const want = 200
 		counts := [4]int{}
-		done := make(chan struct{})
+		ended, done := false, make(chan struct{})
 		count := func(i int) {
-			if counts[i]++; slices.Min(counts[:]) == want {
+			counts[i]++
+			if !ended && slices.Min(counts[:]) >= want {
+				ended = true
 				close(done)
 			}
 		}
