@@ -1,0 +1,132 @@
+# sockmgr: everything a developer or CI runs. `make` lists the targets.
+
+MODULE  := github.com/sockmgr/sockmgr
+GO      ?= go
+BIN     := bin
+
+# Only the race detector needs cgo and a C compiler.
+export CGO_ENABLED := 0
+CC_FOUND = command -v "$$($(GO) env CC | cut -d' ' -f1)" >/dev/null 2>&1
+
+# Tools: run by version, never in go.mod. The first run compiles them.
+BUF_VERSION           := v1.75.0
+GOLANGCI_LINT_VERSION := v2.15.0
+GOVULNCHECK_VERSION   := v1.9.0
+BUF           := $(GO) run github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
+GOLANGCI_LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+GOVULNCHECK   := $(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+
+# Turned by the caller: make fuzz FUZZTIME=1m, make bench BENCHFLAGS='--cases echo-64'.
+TESTFLAGS    ?=
+TEST_TIMEOUT ?= 10m
+FUZZTIME     ?= 10s
+BENCHTIME    ?= 200ms
+BENCHFLAGS   ?=
+DEMO_PORT    ?=
+
+# Floors under stress in `make race`.
+FLOORS := ./mux/... ./listeners/... ./manager/...
+
+# What the programs say they are: the last tag, or devel where there is none.
+VERSION := $(patsubst v%,%,$(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo devel))
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+LDFLAGS := -X $(MODULE)/cmd/sockctl/cli.Version=$(VERSION) \
+           -X $(MODULE)/cmd/sockmgr/daemon.Version=$(VERSION) \
+           $(if $(COMMIT),-X $(MODULE)/cmd/sockmgr/daemon.Commit=$(COMMIT))
+BUILD   := $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test race bench fuzz lint fmt generate verify verify-mod verify-gen verify-proto \
+	verify-cross verify-vet govulncheck clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+build: ## bin/sockmgr and bin/sockctl
+	@mkdir -p $(BIN)
+	@$(BUILD) -o $(BIN)/ ./cmd/sockmgr ./cmd/sockctl
+	@echo "built $(BIN)/sockmgr and $(BIN)/sockctl ($(VERSION))"
+
+demo: build ## build, then show it at work (DEMO_PORT=8080)
+	@DEMO_PORT='$(DEMO_PORT)' $(GO) run -buildvcs=false ./cmd/demo
+
+test: verify-vet ## go vet and every test, with the race detector where there is a C compiler
+	@if $(CC_FOUND); then \
+		CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...; \
+	else \
+		echo "test: NO C COMPILER, so the race detector cannot be built in: running without -race"; \
+		$(GO) test -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...; \
+	fi
+
+race: ## stress: three runs of mux, listeners and manager under the race detector
+	@$(CC_FOUND) || { echo "race: the race detector needs a C compiler (gcc or clang)" >&2; exit 1; }
+	@CGO_ENABLED=1 $(GO) test -race -count=3 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(FLOORS)
+
+bench: build ## beside a Go net server in the same run, then micro benchmarks (BENCHFLAGS='--help')
+	@$(GO) run -buildvcs=false ./bench $(BENCHFLAGS)
+	@echo; echo "micro benchmarks ($(BENCHTIME) each)"
+	@dirs=$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r -n1 dirname | sort -u); \
+	if [ -n "$$dirs" ]; then $(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout $(TEST_TIMEOUT) $$dirs; \
+	else echo "  none"; fi
+
+fuzz: ## every fuzz target for FUZZTIME (10s) each
+	@set -e; found=0; \
+	for pkg in $$($(GO) list ./...); do \
+		list=$$($(GO) test -list '^Fuzz' "$$pkg"); \
+		for target in $$(printf '%s\n' "$$list" | grep '^Fuzz' || true); do \
+			found=1; echo "fuzz $$pkg $$target $(FUZZTIME)"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+		done; \
+	done; \
+	[ $$found = 1 ] || echo "fuzz: no targets"
+
+lint: ## golangci-lint: rules in .golangci.yml, the floors among them
+	@echo "lint: golangci-lint $(GOLANGCI_LINT_VERSION)"
+	@$(GOLANGCI_LINT) run ./...
+
+fmt: ## format Go and proto files
+	@$(GOLANGCI_LINT) fmt ./...
+	@$(BUF) format -w
+
+generate: ## gen/ from proto/
+	@$(BUF) generate
+
+verify: verify-mod verify-gen verify-proto verify-vet verify-cross lint ## what CI asks besides the tests
+	@echo "verify: ok"
+
+verify-mod:
+	@echo "verify: go.mod and go.sum are tidy"
+	@$(GO) mod tidy -diff
+
+verify-gen:
+	@echo "verify: gen/ is what proto/ generates"
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && $(BUF) generate -o "$$tmp" && \
+	diff -r "$$tmp/gen" gen || { echo "gen/ is stale: run make generate" >&2; exit 1; }
+
+# The last tag is unpacked rather than cloned: a linked worktree has no .git directory.
+verify-proto:
+	@echo "verify: proto style and compatibility"
+	@$(BUF) lint
+	@$(BUF) format --diff --exit-code
+	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null); \
+	if [ -z "$$tag" ]; then echo "  no tag yet: nothing to be compatible with"; exit 0; fi; \
+	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
+	git archive -o "$$tmp/last.tar" "$$tag" proto buf.yaml && tar -xf "$$tmp/last.tar" -C "$$tmp" && \
+	$(BUF) breaking --against "$$tmp"
+
+verify-vet:
+	@echo "go vet"
+	@$(GO) vet ./...
+
+verify-cross:
+	@echo "verify: sockctl builds for darwin and windows, sockmgr for linux/arm64"
+	@for os_arch in darwin/amd64 darwin/arm64 windows/amd64; do \
+		GOOS=$${os_arch%/*} GOARCH=$${os_arch#*/} $(BUILD) -o /dev/null ./cmd/sockctl || exit 1; \
+	done
+	@GOOS=linux GOARCH=arm64 $(BUILD) -o /dev/null ./cmd/sockmgr
+
+govulncheck: ## known vulnerabilities (asks vuln.go.dev)
+	@$(GOVULNCHECK) ./...
+
+clean: ## remove bin/
+	@rm -rf $(BIN)

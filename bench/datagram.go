@@ -1,0 +1,153 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// datagramClient keeps a window of datagrams under way on one UDP socket. One
+// that is not answered in lossTime is counted as lost and sent anew.
+type datagramClient struct {
+	fd      int
+	id      uint64
+	next    uint64 // number of the next datagram
+	answers uint64
+	slots   [udpWindow]slot // datagram i is in slot i % udpWindow
+	in      batch
+	out     batch
+}
+
+// slot is one place of the window.
+type slot struct {
+	number uint64
+	sent   int64
+	data   [udpSize]byte
+}
+
+const (
+	udpSize   = 64
+	udpWindow = 8 // 16 sockets fill half a default receive buffer
+	lossTime  = int64(200e6)
+)
+
+// batch is the memory of one recvmmsg or sendmmsg.
+type batch struct {
+	headers [udpWindow]mmsghdr
+	vectors [udpWindow]unix.Iovec
+	data    [udpWindow][udpSize + 8]byte
+}
+
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32
+	_   [4]byte
+}
+
+// point makes every header point at its own buffer of size bytes.
+func (b *batch) point(size int) {
+	for i := range b.headers {
+		b.vectors[i].Base = &b.data[i][0]
+		b.vectors[i].SetLen(size)
+		b.headers[i].hdr.Iov = &b.vectors[i]
+		b.headers[i].hdr.SetIovlen(1)
+	}
+}
+
+// udpTo returns what opens clients of a UDP echo server.
+func udpTo(to netip.AddrPort) func() (int, client, error) {
+	var id uint64
+	return func() (int, client, error) {
+		fd, err := dial(unix.SOCK_DGRAM, to)
+		id++
+		c := &datagramClient{fd: fd, id: id}
+		c.in.point(len(c.in.data[0]))
+		c.out.point(udpSize)
+		return fd, c, err
+	}
+}
+
+func (c *datagramClient) answered() uint64 { return c.answers }
+
+func (c *datagramClient) start(l *load) error {
+	for i := range c.slots {
+		c.fill(l, i, i)
+	}
+	return c.send(len(c.slots))
+}
+
+// fill puts a new datagram into a slot and into the i-th place of out.
+func (c *datagramClient) fill(l *load, at, i int) {
+	s := &c.slots[at]
+	// The number keeps naming its slot also when another was lost.
+	s.number = c.next*udpWindow + uint64(at)
+	c.next++
+	s.sent = l.now
+	pattern(s.data[:], c.id, s.number)
+	copy(c.out.data[i][:], s.data[:])
+}
+
+func (c *datagramClient) send(n int) error {
+	for done := 0; done < n; {
+		sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(c.fd),
+			uintptr(unsafe.Pointer(&c.out.headers[done])), uintptr(n-done), unix.MSG_DONTWAIT, 0, 0)
+		if errno == unix.EAGAIN {
+			return nil // tick finds them lost
+		}
+		if errno != 0 {
+			return os.NewSyscallError("sendmmsg", errno)
+		}
+		done += int(sent)
+	}
+	return nil
+}
+
+func (c *datagramClient) ready(l *load) error {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(c.fd),
+		uintptr(unsafe.Pointer(&c.in.headers[0])), udpWindow, unix.MSG_DONTWAIT, 0, 0)
+	if errno == unix.EAGAIN {
+		return nil
+	}
+	if errno != 0 {
+		return os.NewSyscallError("recvmmsg", errno)
+	}
+	l.now = clock()
+	again := 0
+	for i := range int(n) {
+		p := c.in.data[i][:min(int(c.in.headers[i].n), len(c.in.data[i]))]
+		if len(p) != udpSize {
+			return fmt.Errorf("a datagram of %d bytes came back as %d", udpSize, len(p))
+		}
+		number := binary.LittleEndian.Uint64(p[8:])
+		at := int(number % udpWindow)
+		s := &c.slots[at]
+		if number != s.number {
+			continue // given up before
+		}
+		if !bytes.Equal(p, s.data[:]) {
+			return fmt.Errorf("client %d: sent %x, got back %x", c.id, s.data, p)
+		}
+		l.latency.add(l.now - s.sent)
+		c.answers++
+		c.fill(l, at, again)
+		again++
+	}
+	return c.send(again)
+}
+
+func (c *datagramClient) tick(l *load) error {
+	again := 0
+	for at := range c.slots {
+		if l.now-c.slots[at].sent > lossTime {
+			l.lost++
+			c.fill(l, at, again)
+			again++
+		}
+	}
+	return c.send(again)
+}

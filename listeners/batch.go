@@ -1,0 +1,134 @@
+package listeners
+
+import (
+	"encoding/binary"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	batchSize    = 64
+	datagramSize = 64 << 10 // no UDP datagram is longer
+	controlSize  = 64       // one IP_PKTINFO or IPV6_PKTINFO, with room
+)
+
+// A batch is what recvmmsg(2) fills and sendmmsg(2) takes. All datagram sockets
+// of a loop share one: it is in use only while one of them is Ready. Its pages
+// are touched as far as datagrams reach.
+type batch struct {
+	peer packetPeer
+
+	in        [batchSize]mmsghdr
+	inIov     [batchSize]unix.Iovec
+	names     [batchSize]unix.RawSockaddrAny
+	inControl [batchSize][controlSize]byte
+	data      []byte
+
+	queue      []outgoing
+	out        [batchSize]mmsghdr
+	outIov     [batchSize]unix.Iovec
+	outControl [batchSize][controlSize]byte
+}
+
+func newBatch() *batch {
+	b := &batch{data: make([]byte, batchSize*datagramSize), queue: make([]outgoing, 0, batchSize)}
+	for i := range b.in {
+		b.inIov[i].Base = &b.data[i*datagramSize]
+		b.inIov[i].SetLen(datagramSize)
+		b.in[i].hdr.Name = (*byte)(unsafe.Pointer(&b.names[i]))
+		b.in[i].hdr.Iov = &b.inIov[i]
+		b.in[i].hdr.SetIovlen(1)
+		b.in[i].hdr.Control = &b.inControl[i][0]
+		b.out[i].hdr.Iov = &b.outIov[i]
+		b.out[i].hdr.SetIovlen(1)
+	}
+	return b
+}
+
+// receive takes one batch, gives it to the handler and sends the answers.
+func (b *batch) receive(s *packetSocket) {
+	for i := range b.in {
+		b.in[i].hdr.Namelen = unix.SizeofSockaddrAny
+		b.in[i].hdr.SetControllen(controlSize)
+	}
+	n, errno := sysMmsg(unix.SYS_RECVMMSG, s.fd, b.in[:])
+	if errno != 0 {
+		return // EAGAIN; ECONNREFUSED is an answer to an earlier datagram, and gone now
+	}
+	b.queue = b.queue[:0]
+	for i := range n {
+		data := b.data[i*datagramSize:][:b.in[i].len]
+		s.l.stats.Received += uint64(len(data))
+		b.peer = packetPeer{s: s, b: b, i: i, data: data}
+		if _, err := s.l.handler.Handle(&b.peer, data); err != nil {
+			s.l.stats.Rejected++
+		}
+	}
+	if len(b.queue) == 0 {
+		return
+	}
+	if rest := b.send(s, b.queue); len(rest) > 0 {
+		s.keep(rest)
+		s.wantRoom()
+	}
+}
+
+// send gives the kernel what it takes, and returns the rest if it should be
+// tried again. A datagram that cannot be sent is dropped and counted.
+func (b *batch) send(s *packetSocket, queue []outgoing) (rest []outgoing) {
+	for len(queue) > 0 {
+		n := min(len(queue), batchSize)
+		for i, o := range queue[:n] {
+			hdr := &b.out[i].hdr
+			hdr.Name, hdr.Namelen = (*byte)(unsafe.Pointer(o.to)), o.toLen
+			hdr.Control = unsafe.SliceData(o.control)
+			hdr.SetControllen(len(o.control))
+			b.outIov[i].Base = unsafe.SliceData(o.data)
+			b.outIov[i].SetLen(len(o.data))
+		}
+		sent, errno := sysMmsg(unix.SYS_SENDMMSG, s.fd, b.out[:n])
+		switch {
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN && s.addr.Network.ip():
+			return queue
+		case errno != 0: // of the first; EAGAIN of a Unix socket: that peer's queue is full
+			s.l.stats.Rejected++
+			queue = queue[1:]
+		default:
+			for _, o := range queue[:sent] {
+				s.l.stats.Sent += uint64(len(o.data))
+			}
+			queue = queue[sent:]
+		}
+	}
+	return nil
+}
+
+// replyFrom turns the control message that tells where a datagram was sent to
+// into one that makes the answer leave from there. It is empty for a socket
+// that is bound to one address.
+func replyFrom(in, out []byte) []byte {
+	if len(in) < unix.SizeofCmsghdr {
+		return nil
+	}
+	hdr := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(in)))
+	size := copy(out, in)
+	body := out[unix.CmsgLen(0):size]
+	switch {
+	case hdr.Level == unix.IPPROTO_IP && hdr.Type == unix.IP_PKTINFO && len(body) >= unix.SizeofInet4Pktinfo:
+		// in_pktinfo: ifindex, spec_dst, addr. Without the interface the
+		// kernel routes as usual; spec_dst is already the local address.
+		clear(body[:4])
+		clear(body[8:12])
+	case hdr.Level == unix.IPPROTO_IPV6 && hdr.Type == unix.IPV6_PKTINFO && len(body) >= unix.SizeofInet6Pktinfo:
+		// in6_pktinfo: addr, ifindex. Only a link-local address needs the
+		// interface.
+		if linkLocal := binary.BigEndian.Uint16(body)&0xffc0 == 0xfe80; !linkLocal {
+			clear(body[16:20])
+		}
+	default:
+		return nil
+	}
+	return out[:size]
+}

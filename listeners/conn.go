@@ -1,0 +1,369 @@
+package listeners
+
+import (
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+const (
+	minRead     = 1 << 10         // room for a read beside what is kept
+	lingerBytes = 64 << 10        // of input that is dropped after the last write (RFC 9112, 9.6)
+	lingerTime  = 2 * time.Second // at most, for that
+)
+
+// Why a connection was closed, beside io.EOF and what the kernel said.
+var (
+	errIdle            = errors.New("idle_timeout")
+	errDrained         = errors.New("drained")
+	errClosedByRequest = errors.New("closed by request")
+	errMessageSize     = errors.New("message is longer than read_buffer_bytes")
+	errStuck           = errors.New("handler cannot take more input")
+)
+
+// A conn is one accepted connection. Loop only. There may be a million of
+// them: what is not always needed is behind a pointer.
+type conn struct {
+	l       *Listener
+	handler Handler
+	fd      int32 // -1 once closed
+	family  uint16
+	want    mux.Events
+	flags   connFlags
+	cookie  uint64
+	remote  netip.AddrPort
+	timer   mux.Timer
+
+	opened   time.Duration // on the loop's clock, as all times here
+	active   time.Duration // when a byte last moved
+	deadline time.Duration // the handler's, or of lingering; 0: none
+
+	in     []byte // offered, and not consumed yet
+	out    []byte // not taken by the kernel yet
+	shared []byte // to follow out; not ours to change
+
+	received, sent uint64
+	tolerated      uint64 // while lingering: most of received
+	reads, writes  uint32 // wrap
+}
+
+type connFlags uint8
+
+const (
+	eof       connFlags = 1 << iota // the peer has finished sending
+	done                            // the handler has: close once all is written
+	lingering                       // all is written: drop input until the peer closes
+	packets                         // keeps message boundaries
+	draining                        // the listener drains
+	lingers                         // SO_LINGER was set: clear it before a close
+)
+
+func (c *conn) is(f connFlags) bool { return c.flags&f != 0 }
+
+// admit makes a connection of an accepted descriptor.
+func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
+	now := l.set.loop.Clock()
+	c := &conn{
+		l: l, handler: l.handler, fd: int32(fd), family: uint16(s.family), want: mux.Readable,
+		cookie: cookieOf(fd), remote: peerAddr(from), opened: now, active: now,
+	}
+	if s.addr.Network == Unixpacket {
+		c.flags |= packets
+	}
+	if l.lingers {
+		c.flags |= lingers
+	}
+	for _, s := range l.onConn {
+		if s.networks&c.network().Class() != 0 {
+			_ = s.option.Set(c.socket(), s.value) // the listener's socket took it; Status tells what came of it
+		}
+	}
+	if err := l.set.loop.Add(fd, mux.Readable, c); err != nil {
+		l.stats.Rejected++
+		sysClose(fd)
+		l.set.log.Warn("connection refused", "listener", l.Name, "error", err)
+		return
+	}
+	l.active++
+	l.set.used++
+	l.stats.Accepted++
+	if o, ok := l.handler.(Opener); ok {
+		h, err := o.Open(c)
+		if h != nil {
+			c.handler = h
+		}
+		c.settle(nil, err)
+	}
+	if c.fd >= 0 {
+		c.arm()
+	}
+}
+
+// peerAddr reads what accept4 returned. Never ask getpeername: Linux hands out
+// connections that were reset in the queue.
+func peerAddr(sa *unix.RawSockaddrAny) netip.AddrPort {
+	switch sa.Addr.Family {
+	case unix.AF_INET:
+		in := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), ntohs(in.Port))
+	case unix.AF_INET6:
+		in := (*unix.RawSockaddrInet6)(unsafe.Pointer(sa))
+		ip := netip.AddrFrom16(in.Addr).Unmap()
+		if in.Scope_id != 0 { // of a link-local address; a name would have to be looked up
+			ip = ip.WithZone(strconv.Itoa(int(in.Scope_id)))
+		}
+		return netip.AddrPortFrom(ip, ntohs(in.Port))
+	}
+	return netip.AddrPort{} // a Unix client rarely has a name
+}
+
+func ntohs(n uint16) uint16 {
+	b := (*[2]byte)(unsafe.Pointer(&n))
+	return uint16(b[0])<<8 | uint16(b[1])
+}
+
+// Ready writes before it reads: a peer that does not drain gets no new work.
+func (c *conn) Ready(ev mux.Events) {
+	if ev&mux.Writable != 0 && c.Pending() {
+		if err := c.flush(); err != nil {
+			c.close(err)
+			return
+		}
+		if !c.Pending() {
+			c.proceed(c.in)
+		}
+	}
+	if c.fd >= 0 && ev&mux.Readable != 0 && c.want&mux.Readable != 0 {
+		c.read()
+	}
+}
+
+// read reads once: what is left is reported again.
+func (c *conn) read() {
+	limit := max(c.l.tunables.ReadBuffer, int64(len(c.in)+minRead)) // it may have been tuned down
+	c.l.set.growBuffer(limit)
+	buf := c.l.set.buf[:limit]
+	kept := copy(buf, c.in)
+	n, errno := c.recv(buf[kept:])
+	switch {
+	case errno == unix.EAGAIN || errno == unix.EINTR:
+		return
+	case errno != 0:
+		c.close(os.NewSyscallError("read", errno))
+		return
+	case n > len(buf)-kept: // only of a packet
+		c.close(errMessageSize)
+		return
+	case n == 0:
+		c.flags |= eof
+		if c.is(lingering) {
+			c.close(io.EOF)
+			return
+		}
+		c.proceed(c.in)
+		return
+	}
+	c.active = c.l.set.loop.Clock()
+	c.received += uint64(n)
+	c.reads++
+	c.l.stats.Received += uint64(n)
+	if c.is(lingering) {
+		if c.received > c.tolerated {
+			c.close(io.EOF)
+		}
+		return
+	}
+	c.proceed(buf[:kept+n])
+}
+
+func (c *conn) recv(p []byte) (int, unix.Errno) {
+	if c.is(packets) {
+		return sysRecv(int(c.fd), p, unix.MSG_TRUNC) // tells the real length
+	}
+	return sysRecv(int(c.fd), p, 0)
+}
+
+// proceed offers p to the handler for as long as it gets on, and goes by what
+// it says.
+func (c *conn) proceed(p []byte) {
+	var err error
+	if !c.is(done) {
+		for len(p) > 0 && err == nil && !c.Pending() {
+			var n int
+			if n, err = c.handler.Handle(c, p); n == 0 {
+				break
+			}
+			p = p[n:]
+		}
+	}
+	c.settle(p, err)
+}
+
+// settle keeps what was not consumed and decides what to wait for.
+func (c *conn) settle(rest []byte, err error) {
+	switch {
+	case c.fd < 0:
+		return
+	case err == errDone || err == nil && c.is(eof) && !c.Pending():
+		c.flags |= done
+	case err != nil:
+		c.close(err)
+		return
+	}
+	switch {
+	case c.is(done) || len(rest) == 0:
+		c.in = nil // an idle connection holds no buffer
+	case int64(len(rest)) >= c.l.tunables.ReadBuffer && !c.Pending():
+		c.close(errStuck)
+		return
+	default:
+		c.in = append(c.in[:0], rest...)
+	}
+	switch {
+	case c.Pending():
+		c.waitFor(mux.Writable) // and so read no more: back-pressure
+	case c.is(done):
+		c.linger()
+	default:
+		c.waitFor(mux.Readable)
+	}
+	if c.fd >= 0 && c.deadline != 0 {
+		c.arm()
+	}
+}
+
+func (c *conn) waitFor(want mux.Events) {
+	if want == c.want {
+		return
+	}
+	c.want = want
+	if err := c.l.set.loop.Modify(int(c.fd), want); err != nil {
+		c.close(err)
+	}
+}
+
+// linger ends a connection on which all has been written: FIN now, and the
+// close once the peer has had time to read. A close with unread input would
+// send RST, which can destroy what was just written.
+func (c *conn) linger() {
+	if c.is(eof) || c.is(packets) {
+		c.close(io.EOF)
+		return
+	}
+	_ = unix.Shutdown(int(c.fd), unix.SHUT_WR) // ENOTCONN: it is over, the read will tell
+	c.flags |= lingering
+	c.tolerated = c.received + lingerBytes
+	c.deadline = c.l.set.loop.Clock() + lingerTime
+	c.waitFor(mux.Readable)
+}
+
+// arm makes sure that the timer goes off by the time the next limit is due. A
+// limit that moves into the future costs nothing: the timer goes off at the
+// old time, finds nothing due, and is armed anew.
+func (c *conn) arm() {
+	next := c.deadline
+	if idle := c.l.tunables.IdleTimeout; idle > 0 && (next == 0 || c.active+idle < next) {
+		next = c.active + idle
+	}
+	loop := c.l.set.loop
+	switch {
+	case next == 0:
+		loop.Disarm(&c.timer)
+	case !c.timer.Set() || next < c.timer.At():
+		loop.Arm(&c.timer, next, c)
+	}
+}
+
+// Expired closes what has been idle or lingering too long, and tells the
+// handler of its deadline.
+func (c *conn) Expired() {
+	now := c.l.set.loop.Clock()
+	if c.deadline != 0 && now >= c.deadline {
+		c.deadline = 0
+		if c.is(lingering) {
+			c.close(io.EOF)
+			return
+		}
+		if h, ok := c.handler.(Expirer); ok && !c.is(done) {
+			c.settle(c.in, h.Expired(c))
+		}
+	}
+	if idle := c.l.tunables.IdleTimeout; c.fd >= 0 && idle > 0 && now >= c.active+idle {
+		c.close(errIdle)
+	}
+	if c.fd >= 0 {
+		c.arm()
+	}
+}
+
+// drain lets the handler end a connection that is at rest.
+func (c *conn) drain() {
+	c.flags |= draining
+	d, ok := c.handler.(Drainer)
+	if ok && !c.is(done) && !c.Pending() && len(c.in) == 0 && d.Drain(c) {
+		c.settle(nil, errDone)
+	}
+}
+
+// reset closes with RST.
+func (c *conn) reset(why error) {
+	_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	c.flags &^= lingers // 0 seconds do not wait
+	c.close(why)
+}
+
+// close is idempotent: a handler, a write error and a drain may all ask. why is
+// for the log.
+func (c *conn) close(why error) {
+	if c.fd < 0 {
+		return
+	}
+	l := c.l
+	if c.is(lingers) {
+		c.stopLinger()
+	}
+	_ = l.set.loop.Remove(int(c.fd)) // before the close, as always
+	l.set.loop.Disarm(&c.timer)
+	sysClose(int(c.fd))
+	c.fd = -1
+	c.in, c.out, c.shared = nil, nil, nil
+	l.active--
+	if l.set.log.IsTrace() {
+		l.set.log.Trace("connection closed", "listener", l.Name, "remote", c.remote, "reason", why)
+	}
+	l.set.released()
+	l.unlimit()
+	l.ended()
+}
+
+// stopLinger keeps close(2) from waiting: with SO_LINGER above zero it does,
+// also on a non-blocking socket.
+func (c *conn) stopLinger() {
+	if sec, on, err := sockLinger(int(c.fd)); err == nil && on && sec > 0 {
+		_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+	}
+}
+
+// socket is the connection as options see one.
+func (c *conn) socket() *socket {
+	return &socket{fd: int(c.fd), family: int(c.family), addr: Address{Network: c.network()}}
+}
+
+func (c *conn) network() Network {
+	switch {
+	case c.family != unix.AF_UNIX:
+		return TCP
+	case c.is(packets):
+		return Unixpacket
+	default:
+		return Unix
+	}
+}

@@ -1,0 +1,168 @@
+package listeners_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+// A host is a loop with a Set on it, for one test.
+type host struct {
+	t       *testing.T
+	loop    *mux.Loop
+	set     *listeners.Set
+	changes chan listeners.State // of every listener
+}
+
+// newHost runs a loop until the test ends, which then counts descriptors and
+// goroutines.
+func newHost(t *testing.T, poller string, descriptors int) *host {
+	t.Helper()
+	noLeaks(t)
+	p, err := mux.NewPoller(poller)
+	if err != nil {
+		t.Fatal(err)
+	}
+	loop, err := mux.NewLoop(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{t: t, loop: loop, changes: make(chan listeners.State, 1000)}
+	h.set = listeners.NewSet(listeners.SetConfig{
+		Loop: loop, Log: hclog.NewNullLogger(), Descriptors: descriptors,
+		Changed: func(l *listeners.Listener) { h.changes <- l.State() },
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- loop.Run() }()
+	t.Cleanup(func() {
+		loop.Stop()
+		if err := errors.Join(<-ended, loop.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+func eachPoller(t *testing.T, f func(t *testing.T, h *host)) {
+	t.Helper()
+	for _, name := range mux.Pollers() {
+		t.Run(name, func(t *testing.T) { f(t, newHost(t, name, 0)) })
+	}
+}
+
+func noLeaks(t *testing.T) {
+	t.Helper()
+	if c, err := net.Dial("unix", "@nobody-is-there"); err == nil { // wakes the runtime's own poller
+		c.Close()
+	}
+	fds, goroutines := countFDs(t), runtime.NumGoroutine()
+	t.Cleanup(func() {
+		eventually(t, func() bool { return countFDs(t) <= fds && runtime.NumGoroutine() <= goroutines }, func() string {
+			return "descriptors or goroutines left over"
+		})
+	})
+}
+
+func countFDs(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// eventually waits for what another process, or the kernel, does in its own
+// time.
+func eventually(t *testing.T, ok func() bool, what func() string) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal(what())
+		}
+	}
+}
+
+// do runs f on the loop.
+func (h *host) do(f func()) {
+	h.t.Helper()
+	if err := h.loop.Do(context.Background(), func() error { f(); return nil }); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func spec(t *testing.T, handler listeners.HandlerSpec, options string, uris ...string) listeners.Spec {
+	t.Helper()
+	values := map[string]listeners.Value{}
+	for _, kv := range strings.Fields(options) {
+		k, v, _ := strings.Cut(kv, "=")
+		values[k] = listeners.StringValue(v)
+	}
+	s, err := listeners.ParseSpec(uris, handler, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// open starts a listener that is stopped when the test ends.
+func (h *host) open(s listeners.Spec) *listeners.Listener {
+	h.t.Helper()
+	l, err := listeners.Open("test", s)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.do(func() {
+		if err := l.Attach(h.set, &listeners.Stats{}); err != nil {
+			h.t.Error(err)
+		}
+	})
+	h.t.Cleanup(func() {
+		h.do(func() { l.Stop(0) })
+		eventually(h.t, func() bool { return h.status(l).State == listeners.Closed }, func() string { return "listener did not close" })
+	})
+	return l
+}
+
+func (h *host) status(l *listeners.Listener) (st listeners.Status) {
+	h.do(func() { st = l.Status(true) })
+	return st
+}
+
+// addr is where the i-th socket of l is bound.
+func (h *host) addr(l *listeners.Listener, i int) net.Addr {
+	h.t.Helper()
+	a := h.status(l).Bound[i]
+	switch n := string(a.Network.Base()); n {
+	case "tcp":
+		return net.TCPAddrFromAddrPort(a.IP)
+	case "udp":
+		return net.UDPAddrFromAddrPort(a.IP)
+	default:
+		return &net.UnixAddr{Net: n, Name: a.Path}
+	}
+}
+
+// dial connects, and closes when the test ends.
+func dial(t *testing.T, to net.Addr) net.Conn {
+	t.Helper()
+	c, err := net.Dial(to.Network(), to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}

@@ -1,0 +1,124 @@
+package listeners
+
+import (
+	"bufio"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// holder is the process that has an address.
+type holder struct {
+	pid     int
+	command string
+	inode   uint64
+}
+
+// holderOf looks through /proc. It finds nothing where the daemon may not look
+// into other users' processes.
+func holderOf(a Address) (holder, bool) {
+	for _, inode := range boundInodes(a) {
+		if h, ok := processWith(inode); ok {
+			return h, true
+		}
+	}
+	return holder{}, false
+}
+
+// boundInodes returns the sockets that are in the way of binding a.
+func boundInodes(a Address) []uint64 {
+	var inodes []uint64
+	if !a.Network.ip() {
+		eachLine("/proc/net/unix", func(f []string) {
+			if len(f) >= 8 && f[7] == a.Path {
+				inodes = appendInode(inodes, f[6])
+			}
+		})
+		return inodes
+	}
+	for _, version := range []string{"", "6"} {
+		eachLine("/proc/net/"+string(a.Network.Base())+version, func(f []string) {
+			if len(f) < 10 {
+				return
+			}
+			local, ok := parseProcAddr(f[1])
+			listening := a.Network.Base() == UDP || f[3] == "0A"
+			if ok && listening && local.Port() == a.IP.Port() && overlap(local.Addr(), a.IP.Addr()) {
+				inodes = appendInode(inodes, f[9])
+			}
+		})
+	}
+	return inodes
+}
+
+func overlap(a, b netip.Addr) bool {
+	return a == b.WithZone("") || a.IsUnspecified() || b.IsUnspecified()
+}
+
+func appendInode(inodes []uint64, text string) []uint64 {
+	if n, err := strconv.ParseUint(text, 10, 64); err == nil && n != 0 {
+		return append(inodes, n)
+	}
+	return inodes
+}
+
+// parseProcAddr reads 0100007F:1F90: each 32-bit word in the machine's own
+// byte order, which is little-endian wherever this runs.
+func parseProcAddr(s string) (netip.AddrPort, bool) {
+	host, portText, _ := strings.Cut(s, ":")
+	port, err := strconv.ParseUint(portText, 16, 16)
+	if err != nil || len(host)%8 != 0 {
+		return netip.AddrPort{}, false
+	}
+	var raw []byte
+	for ; len(host) > 0; host = host[8:] {
+		word, err := strconv.ParseUint(host[:8], 16, 32)
+		if err != nil {
+			return netip.AddrPort{}, false
+		}
+		raw = append(raw, byte(word), byte(word>>8), byte(word>>16), byte(word>>24))
+	}
+	ip, ok := netip.AddrFromSlice(raw)
+	return netip.AddrPortFrom(ip.Unmap(), uint16(port)), ok
+}
+
+func eachLine(path string, f func(fields []string)) {
+	file, err := os.Open(path)
+	if err != nil {
+		return // no such protocol here
+	}
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		f(strings.Fields(lines.Text()))
+	}
+}
+
+// processWith finds who has a descriptor of the socket.
+func processWith(inode uint64) (holder, bool) {
+	want := fmt.Sprintf("socket:[%d]", inode)
+	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*") // the pattern is well-formed
+	at := slices.IndexFunc(fds, func(fd string) bool {
+		target, err := os.Readlink(fd)
+		return err == nil && target == want
+	})
+	if at < 0 {
+		return holder{}, false
+	}
+	dir := filepath.Dir(filepath.Dir(fds[at]))
+	pid, err := strconv.Atoi(filepath.Base(dir))
+	comm, _ := os.ReadFile(filepath.Join(dir, "comm")) // gone meanwhile: no name
+	name := strings.Map(printable, strings.TrimSpace(string(comm)))
+	return holder{pid, name, inode}, err == nil
+}
+
+// printable keeps the name that a process gave itself from breaking a line.
+func printable(r rune) rune {
+	if r < ' ' || r == 0x7f {
+		return '?'
+	}
+	return r
+}

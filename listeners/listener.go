@@ -1,0 +1,279 @@
+package listeners
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+// Stats are counted by the loop, and read on it.
+type Stats struct {
+	Accepted uint64 // connections
+	Rejected uint64 // connections closed, and datagrams dropped, unanswered
+	Received uint64 // bytes
+	Sent     uint64 // bytes
+}
+
+// A Listener is a set of bound sockets and the connections accepted from them.
+// After Attach everything in it but Name belongs to the loop.
+type Listener struct {
+	Name string
+
+	spec      Spec
+	tunables  Tunables
+	handler   Handler
+	endpoints []endpoint
+	set       *Set
+	stats     *Stats
+	state     State
+	active    int64     // open connections
+	onConn    []setting // what accepted connections do not have from the listener's socket
+	lingers   bool      // SO_LINGER is on, with a time: see conn.stopLinger
+	deadline  mux.Timer // of a drain
+	until     time.Time
+}
+
+// An endpoint is one socket of a listener, on the loop.
+type endpoint interface {
+	sock() *socket
+	rise() // begin, or go on, to wait for what arrives
+	stop() // wait no more and close, without losing what has arrived
+	status(q Queue, mem Memory) SocketStatus
+}
+
+// Open binds every address of spec and listens on it. It touches no loop and
+// may be called from any goroutine. When one address fails, none stays bound.
+// The caller owns the Listener: it attaches or closes it.
+func Open(name string, spec Spec) (*Listener, error) {
+	l, err := bindAll(name, spec)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range l.endpoints {
+		if err := l.listen(e.sock()); err != nil {
+			l.closeSockets()
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// Check finds out whether Open would work, without a moment in which a client
+// could connect: it binds, does not listen, and closes. Paths are not bound,
+// since that would leave a trace.
+func Check(name string, spec Spec) error {
+	var ip []Address
+	for _, a := range spec.Listen {
+		if a.Network.ip() || a.abstract() {
+			ip = append(ip, a)
+		}
+	}
+	spec.Listen = ip
+	l, err := bindAll(name, spec)
+	if err != nil {
+		return err
+	}
+	l.closeSockets()
+	return nil
+}
+
+func bindAll(name string, spec Spec) (*Listener, error) {
+	l := &Listener{Name: name, spec: spec, tunables: spec.tunables(), handler: spec.Handler.New()}
+	for _, a := range spec.Listen {
+		s, err := bind(a, spec)
+		if err != nil {
+			l.closeSockets()
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		l.endpoints = append(l.endpoints, l.endpoint(s))
+	}
+	return l, nil
+}
+
+func (l *Listener) endpoint(s *socket) endpoint {
+	if s.addr.Network.Datagram() {
+		return &packetSocket{socket: s, l: l}
+	}
+	return &streamSocket{socket: s, l: l}
+}
+
+// listen is what setting the backlog for the first time does.
+func (l *Listener) listen(s *socket) error {
+	if s.addr.Network.Datagram() {
+		return nil
+	}
+	o := LookupOption(backlog)
+	switch err := o.Set(s, l.spec.option(o)); {
+	case errors.Is(err, unix.EADDRINUSE): // SO_REUSEADDR lets bind pass
+		return fmt.Errorf("%s: %w", l.Name, inUse(s.addr))
+	case err != nil:
+		return fmt.Errorf("%s: %v: %w", l.Name, s.addr, err)
+	}
+	return nil
+}
+
+// Spec returns what the listener was made from, and tuned to.
+func (l *Listener) Spec() Spec { return l.spec }
+
+// Active returns the number of open connections.
+func (l *Listener) Active() int64 { return l.active }
+
+// State returns where the listener is in its life.
+func (l *Listener) State() State { return l.state }
+
+// Attach puts the listener on the loop of set, which owns it from here on, and
+// counts into stats. When it fails the listener is the caller's as before.
+func (l *Listener) Attach(set *Set, stats *Stats) error {
+	if set.limit > 0 && set.used+len(l.endpoints) > set.limit {
+		return &Fault{
+			Reason:  LimitReached,
+			Message: fmt.Sprintf("%s: the daemon's limit of %d descriptors is reached", l.Name, set.limit),
+			Fix:     "raise LimitNOFILE of the daemon, or stop what is not needed",
+		}
+	}
+	l.set, l.stats = set, stats
+	for i, e := range l.endpoints {
+		if err := set.loop.Add(e.sock().fd, mux.Readable, e.(mux.Handler)); err != nil {
+			for _, e := range l.endpoints[:i] {
+				_ = set.loop.Remove(e.sock().fd)
+			}
+			l.set = nil
+			return attachFault(l.Name, err)
+		}
+	}
+	for _, e := range l.endpoints {
+		l.joined(e)
+	}
+	l.prepareConns()
+	l.to(Running)
+	return nil
+}
+
+func attachFault(name string, err error) error {
+	if errors.Is(err, mux.ErrFDRange) {
+		return &Fault{Reason: LimitReached, Message: name + ": no descriptor is left that select(2) can take", Err: err, Fix: "run the daemon with --poller epoll"}
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// joined counts in an endpoint that is on the loop.
+func (l *Listener) joined(e endpoint) {
+	l.set.used++
+	if p, ok := e.(*packetSocket); ok {
+		p.join(l.set)
+		return
+	}
+	l.set.growBuffer(l.tunables.ReadBuffer)
+}
+
+// growBuffer makes room for the largest read that any listener asks for.
+func (s *Set) growBuffer(n int64) {
+	if int64(len(s.buf)) < n+minRead {
+		s.buf = make([]byte, n+minRead)
+	}
+}
+
+// Replace gives the listener other addresses: sockets whose address stays are
+// kept, those of opened join, the rest are let go without losing what they
+// have accepted. opened was made with Open from the addresses that are new.
+func (l *Listener) Replace(spec Spec, opened *Listener) error {
+	for i, e := range opened.endpoints {
+		adopted := l.endpoint(e.sock())
+		if err := l.set.loop.Add(e.sock().fd, mux.Readable, adopted.(mux.Handler)); err != nil {
+			for _, e := range opened.endpoints[:i] {
+				_ = l.set.loop.Remove(e.sock().fd)
+			}
+			return attachFault(l.Name, err)
+		}
+		opened.endpoints[i] = adopted
+	}
+	old := l.endpoints
+	l.endpoints = nil
+	for _, e := range old {
+		if slices.Contains(spec.Listen, e.sock().asked) {
+			l.endpoints = append(l.endpoints, e)
+			continue
+		}
+		defer e.stop()
+	}
+	for _, e := range opened.endpoints {
+		l.joined(e)
+		l.endpoints = append(l.endpoints, e)
+	}
+	opened.endpoints = nil
+	l.Retarget(spec)
+	return nil
+}
+
+// Stop closes the sockets, after accepting what waits in the kernel, and gives
+// connections the time to finish; what is left then is closed.
+func (l *Listener) Stop(drain time.Duration) {
+	if l.state != Running && l.state != Limited {
+		if l.state == Draining && l.set.loop.Now().Add(drain).Before(l.until) {
+			l.drainUntil(drain) // sooner than was said before
+		}
+		return
+	}
+	l.to(Draining)
+	for _, e := range l.endpoints {
+		e.stop()
+	}
+	l.drainUntil(drain)
+	if drain > 0 {
+		l.set.sweep(l, (*conn).drain, func() {})
+	}
+	l.ended()
+}
+
+func (l *Listener) drainUntil(d time.Duration) {
+	l.until = l.set.loop.Now().Add(d)
+	if d <= 0 {
+		l.set.loop.Disarm(&l.deadline)
+		l.Expired()
+		return
+	}
+	l.set.loop.Arm(&l.deadline, l.set.loop.Clock()+d, l)
+}
+
+// Expired is the end of a drain.
+func (l *Listener) Expired() {
+	for _, e := range l.endpoints {
+		if s, ok := e.(*streamSocket); ok {
+			s.leave() // even if something waits there still
+		}
+	}
+	l.set.sweep(l, func(c *conn) { c.close(errDrained) }, func() {})
+}
+
+// ended closes the listener when nothing of it is left.
+func (l *Listener) ended() {
+	if l.state != Draining || l.active > 0 {
+		return
+	}
+	for _, e := range l.endpoints {
+		if e.sock().fd >= 0 {
+			return
+		}
+	}
+	l.set.loop.Disarm(&l.deadline)
+	l.to(Closed)
+}
+
+// Close closes a listener that is on no loop.
+func (l *Listener) Close() {
+	if l.state == Opened {
+		l.closeSockets()
+		l.to(Closed)
+	}
+}
+
+func (l *Listener) closeSockets() {
+	for _, e := range l.endpoints {
+		e.sock().close()
+	}
+}

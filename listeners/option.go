@@ -1,0 +1,214 @@
+package listeners
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// An Effect is when a change of an option shows.
+type Effect uint8
+
+// The effects.
+const (
+	Live           Effect = iota + 1 // at once, on the listener and its open connections
+	NewConnections                   // on connections accepted from now on
+	Rebind                           // only on a new socket
+)
+
+// An Option is one row of the table: all there is to know about one thing that
+// can be tuned.
+type Option struct {
+	Name       string
+	Summary    string // one sentence
+	Type       Type
+	Min, Max   int64 // for Int and Bytes as they are, for Duration in nanoseconds
+	Networks   NetworkSet
+	Effect     Effect
+	Inherited  bool   // accepted TCP sockets have it from the listener
+	Kernel     string // its name in the kernel's headers; empty: the daemon's own
+	Level      int    // for setsockopt
+	Number     int    // for setsockopt
+	Capability string // that the kernel asks for
+	Clamp      string // sysctl that limits it
+	Default    Value  // Null: what the kernel gives a new socket
+
+	unit    time.Duration                  // of a Duration in the kernel
+	tunable func(t *Tunables) *int64       // where the daemon keeps it, if it is its own
+	get     func(s *socket) (Value, error) // instead of getsockopt
+	set     func(s *socket, v Value) error // instead of setsockopt
+	check   func(v Value) error            // beyond type and range
+	same    func(asked, got Value) bool    // instead of asked == got
+	reset   func(s *socket) error          // instead of setting the default
+}
+
+// Tunables are the settings that the daemon itself acts on. Loop only.
+type Tunables struct {
+	IdleTimeout      time.Duration // 0: none
+	MaxConnections   int64         // 0: no limit but that of descriptors
+	ReadBuffer       int64         // most that is read, or kept for the handler, at once
+	WriteBuffer      int64         // most that is kept for the peer
+	RequestTimeout   time.Duration // http; 0: none
+	KeepaliveTimeout time.Duration // http; 0: none
+	MaxRequestBody   int64         // http
+}
+
+// Parse gives v, as it came from a client or a file, the option's type and
+// checks its range. Null passes: it means the default.
+func (o *Option) Parse(v Value) (Value, error) {
+	v, err := v.as(o.Type)
+	if err != nil || v.typ == Null {
+		return v, err
+	}
+	if o.Type != Bool && o.Type != String && (v.n < o.Min || v.n > o.Max) {
+		bound := func(n int64) Value { return Value{typ: o.Type, n: n} }
+		return v, fmt.Errorf("%v is out of range: from %v to %v", v, bound(o.Min), bound(o.Max))
+	}
+	if o.check != nil {
+		err = o.check(v)
+	}
+	return v, err
+}
+
+// OnSocket reports whether the option is one of a socket, not of the daemon.
+func (o *Option) OnSocket() bool { return o.tunable == nil }
+
+// OnConnection reports whether it can be set on an open connection.
+func (o *Option) OnConnection() bool {
+	return o.OnSocket() && o.Effect == Live && o.Name != backlog && o.Name != unixMode
+}
+
+// Get reads the option from the kernel.
+func (o *Option) Get(s *socket) (Value, error) {
+	if o.get != nil {
+		return o.get(s)
+	}
+	n, err := unix.GetsockoptInt(s.fd, o.Level, o.Number)
+	if err != nil {
+		return Value{}, os.NewSyscallError("getsockopt "+o.Kernel, err)
+	}
+	v := Value{typ: o.Type, n: int64(n)}
+	switch {
+	case o.Type == Bool && n != 0:
+		v.n = 1
+	case o.Type == Duration:
+		v.n *= int64(o.unit)
+	}
+	return v, nil
+}
+
+// Set gives it to the kernel.
+func (o *Option) Set(s *socket, v Value) error {
+	if o.set != nil {
+		return o.set(s, v)
+	}
+	n := v.n
+	if o.Type == Duration {
+		n = int64((time.Duration(n) + o.unit - 1) / o.unit) // never less than was asked
+	}
+	err := unix.SetsockoptInt(s.fd, o.Level, o.Number, int(n))
+	return os.NewSyscallError("setsockopt "+o.Kernel, err)
+}
+
+// Reset gives the socket the option's default back.
+func (o *Option) Reset(s *socket) error {
+	if o.reset != nil {
+		return o.reset(s)
+	}
+	def, _ := o.Probe()
+	return o.Set(s, def)
+}
+
+// Took reports whether the kernel took what was asked.
+func (o *Option) Took(asked, got Value) bool {
+	if o.same != nil {
+		return o.same(asked, got)
+	}
+	return asked == got
+}
+
+// ClampValue reads the sysctl that limits the option. ok is false when there
+// is none or it cannot be read.
+func (o *Option) ClampValue() (n int64, ok bool) {
+	if o.Clamp == "" {
+		return 0, false
+	}
+	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(o.Clamp, ".", "/"))
+	if err != nil {
+		return 0, false
+	}
+	n, err = strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	return n, err == nil
+}
+
+// Probe makes a socket that the option is for and asks the kernel whether it
+// knows it, and what its default is.
+func (o *Option) Probe() (def Value, supported bool) {
+	if !o.OnSocket() || o.Default.typ != Null {
+		return o.Default, true
+	}
+	domain, n := unix.AF_INET, o.Networks.Networks()[0]
+	if !n.ip() {
+		domain = unix.AF_UNIX
+	}
+	fd, err := unix.Socket(domain, networks[n].sock|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return Value{}, true // it cannot be told; the change itself will tell
+	}
+	defer unix.Close(fd)
+	def, err = o.Get(&socket{fd: fd, family: domain, addr: Address{Network: n}})
+	return def, !errors.Is(err, unix.ENOPROTOOPT)
+}
+
+// LookupOption returns the named row, nil when there is none.
+func LookupOption(name string) *Option { return optionByName[name] }
+
+var optionByName = func() map[string]*Option {
+	byName := make(map[string]*Option, len(Options))
+	for _, o := range Options {
+		byName[o.Name] = o
+	}
+	return byName
+}()
+
+// nearestOption returns the name that was probably meant, or nothing.
+func nearestOption(name string) string {
+	best, least := "", 1+len(name)/3
+	for _, o := range Options {
+		d := distance(name, o.Name)
+		if _, last, dotted := strings.Cut(o.Name, "."); dotted {
+			d = min(d, distance(name, last))
+		}
+		if d <= least {
+			best, least = o.Name, d-1
+		}
+	}
+	return best
+}
+
+// distance is how many letters must be changed, added or dropped to make b of
+// a (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		above := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := above
+			if a[i] != b[j] {
+				change++
+			}
+			above = row[j+1]
+			row[j+1] = min(change, above+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}

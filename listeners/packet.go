@@ -1,0 +1,154 @@
+package listeners
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+// A packetSocket receives and answers datagrams, a batch for each readiness.
+type packetSocket struct {
+	*socket
+	l       *Listener
+	unsent  []outgoing // what the kernel did not take; copies
+	pending int        // bytes in unsent
+}
+
+// outgoing is one datagram to send. What it points to is good until the batch
+// has been sent.
+type outgoing struct {
+	to      *unix.RawSockaddrAny
+	toLen   uint32
+	control []byte // which address to send from
+	data    []byte
+}
+
+func (s *packetSocket) sock() *socket { return s.socket }
+
+// rise has nothing to do: datagram sockets never rest.
+func (s *packetSocket) rise() {}
+
+// join makes what all datagram sockets of a loop share.
+func (s *packetSocket) join(set *Set) {
+	if set.batch == nil {
+		set.batch = newBatch()
+	}
+	if s.addr.Network.ip() {
+		set.udpPorts[s.addr.IP.Port()]++
+	}
+}
+
+// stop closes; what waits in the kernel's buffer is lost, as datagrams may be.
+func (s *packetSocket) stop() {
+	if s.fd < 0 {
+		return
+	}
+	set := s.l.set
+	if s.addr.Network.ip() {
+		if set.udpPorts[s.addr.IP.Port()]--; set.udpPorts[s.addr.IP.Port()] == 0 {
+			delete(set.udpPorts, s.addr.IP.Port())
+		}
+	}
+	_ = set.loop.Remove(s.fd)
+	s.close()
+	set.released()
+	s.l.ended()
+}
+
+// Ready sends what is left over, and only then receives.
+func (s *packetSocket) Ready(ev mux.Events) {
+	if len(s.unsent) > 0 {
+		s.keep(s.l.set.batch.send(s, s.unsent))
+		if len(s.unsent) > 0 {
+			return
+		}
+		_ = s.l.set.loop.Modify(s.fd, mux.Readable) // it is there
+	}
+	if ev&mux.Readable != 0 {
+		s.l.set.batch.receive(s)
+	}
+}
+
+// wantRoom waits until the kernel takes more, and receives nothing meanwhile.
+func (s *packetSocket) wantRoom() {
+	if err := s.l.set.loop.Modify(s.fd, mux.Writable); err != nil {
+		s.unsent = nil
+		s.l.set.log.Error("cannot wait to send", "listener", s.l.Name, "error", err)
+	}
+}
+
+// keep copies what the kernel did not take, up to write_buffer_bytes; the rest
+// is dropped and counted.
+func (s *packetSocket) keep(rest []outgoing) {
+	kept := make([]outgoing, 0, len(rest))
+	s.pending = 0
+	for _, o := range rest {
+		if s.pending += len(o.data); s.pending > int(s.l.tunables.WriteBuffer) {
+			s.l.stats.Rejected++
+			continue
+		}
+		to := *o.to
+		kept = append(kept, outgoing{&to, o.toLen, slices.Clone(o.control), slices.Clone(o.data)})
+	}
+	s.unsent = kept
+}
+
+// A packetPeer is the sender of the datagram in hand.
+type packetPeer struct {
+	s    *packetSocket
+	b    *batch
+	i    int // which of the batch
+	data []byte
+}
+
+// Write is Peer.Write.
+func (p *packetPeer) Write(data []byte) (int, error) {
+	if len(data) > 0 && unsafe.SliceData(data) != unsafe.SliceData(p.data) {
+		data = slices.Clone(data) // it is sent after the handler has returned
+	}
+	return len(data), p.WriteShared(data)
+}
+
+// WriteShared is Peer.WriteShared.
+func (p *packetPeer) WriteShared(data []byte) error {
+	name := &p.b.names[p.i]
+	if !p.s.answerable(name, p.b.in[p.i].hdr.Namelen) {
+		p.s.l.stats.Rejected++
+		return nil
+	}
+	p.b.queue = append(p.b.queue, outgoing{
+		to: name, toLen: p.b.in[p.i].hdr.Namelen, data: data,
+		control: replyFrom(p.b.inControl[p.i][:p.b.in[p.i].hdr.Controllen], p.b.outControl[p.i][:]),
+	})
+	return nil
+}
+
+// Pending is Peer.Pending: datagrams never wait for their peer.
+func (p *packetPeer) Pending() bool { return false }
+
+// Now is Peer.Now.
+func (p *packetPeer) Now() time.Time { return p.s.l.set.loop.Now() }
+
+// SetDeadline is Peer.SetDeadline; datagrams have none.
+func (p *packetPeer) SetDeadline(time.Time) {}
+
+// Tunables is Peer.Tunables.
+func (p *packetPeer) Tunables() *Tunables { return &p.s.l.tunables }
+
+// answerable keeps two services from answering each other for ever, which one
+// forged datagram is enough to start (CVE-2024-2169): nothing is sent to the
+// ports of well-known services, to a port of our own, or to many at once.
+func (s *packetSocket) answerable(name *unix.RawSockaddrAny, size uint32) bool {
+	if !s.addr.Network.ip() {
+		return size > unix.SizeofShort // a sender without a name cannot be reached
+	}
+	from := peerAddr(name)
+	ip, port := from.Addr(), from.Port()
+	return port >= 1024 && s.l.set.udpPorts[port] == 0 && !ip.IsMulticast() && !ip.IsUnspecified() &&
+		ip != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}

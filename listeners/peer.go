@@ -1,0 +1,99 @@
+package listeners
+
+import (
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Write is Peer.Write.
+func (c *conn) Write(p []byte) (int, error) {
+	n := 0
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if !c.Pending() {
+		var err error
+		if n, err = c.send(p); err != nil || n == len(p) {
+			return n, err
+		}
+	}
+	if len(c.shared) > 0 {
+		return n, nil // p would have to come after it
+	}
+	if c.is(packets) {
+		if len(c.out) > 0 { // two messages must not become one
+			return 0, nil
+		}
+		c.out = append(c.out, p...)
+		return len(p), nil
+	}
+	room := int(c.l.tunables.WriteBuffer) - len(c.out)
+	more := min(max(room, 0), len(p)-n)
+	c.out = append(c.out, p[n:n+more]...)
+	return n + more, nil
+}
+
+// WriteShared is Peer.WriteShared.
+func (c *conn) WriteShared(p []byte) error {
+	if !c.Pending() {
+		n, err := c.send(p)
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	c.shared = p
+	return nil
+}
+
+// Pending is Peer.Pending.
+func (c *conn) Pending() bool { return len(c.out) > 0 || len(c.shared) > 0 }
+
+// Now is Peer.Now.
+func (c *conn) Now() time.Time { return c.l.set.loop.Now() }
+
+// Tunables is Peer.Tunables.
+func (c *conn) Tunables() *Tunables { return &c.l.tunables }
+
+// SetDeadline is Peer.SetDeadline. It only stores: settle and Expired arm.
+func (c *conn) SetDeadline(t time.Time) {
+	c.deadline = 0
+	if !t.IsZero() {
+		loop := c.l.set.loop
+		c.deadline = max(loop.Clock()+t.Sub(loop.Now()), 1)
+	}
+}
+
+// send gives p to the kernel and counts what it took; 0 is EAGAIN.
+func (c *conn) send(p []byte) (int, error) {
+	n, errno := sysSend(int(c.fd), p)
+	switch errno {
+	case 0:
+		c.active = c.l.set.loop.Clock()
+		c.sent += uint64(n)
+		c.writes++
+		c.l.stats.Sent += uint64(n)
+		return n, nil
+	case unix.EAGAIN, unix.EINTR, unix.ENOBUFS:
+		return 0, nil
+	default:
+		return 0, os.NewSyscallError("write", errno)
+	}
+}
+
+// flush writes what is pending until the kernel takes no more.
+func (c *conn) flush() error {
+	for _, queue := range []*[]byte{&c.out, &c.shared} {
+		for len(*queue) > 0 {
+			n, err := c.send(*queue)
+			if err != nil || n == 0 {
+				return err
+			}
+			*queue = (*queue)[n:]
+		}
+		*queue = nil // an idle connection holds no buffer
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package listeners
+
+import (
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+// A Set is what the listeners of one loop share. Its methods are for the loop
+// only.
+type Set struct {
+	loop    *mux.Loop
+	log     hclog.Logger
+	changed func(*Listener)
+
+	buf   []byte // what is read lands here; valid during one call of a handler
+	batch *batch // for datagrams; made with the first datagram socket
+
+	udpPorts map[uint16]int // ports of our own datagram sockets: see answerable
+
+	used     int // descriptors of listeners and connections
+	limit    int // most of them
+	hungry   []*streamSocket
+	retry    time.Duration // until the hungry try again
+	retryOne mux.Timer
+}
+
+// SetConfig says what NewSet needs.
+type SetConfig struct {
+	Loop *mux.Loop
+	Log  hclog.Logger
+	// Descriptors is the most that listeners and connections may use; 0 is no
+	// limit but the kernel's.
+	Descriptors int
+	// Changed is called on the loop when the state of a listener changed. It
+	// must not block.
+	Changed func(*Listener)
+}
+
+// NewSet returns an empty Set.
+func NewSet(c SetConfig) *Set {
+	return &Set{
+		loop: c.Loop, log: c.Log, changed: c.Changed, limit: c.Descriptors,
+		buf: make([]byte, 64<<10), udpPorts: map[uint16]int{},
+	}
+}
+
+// Waits before accepting again after the process ran out of descriptors.
+const (
+	retryLeast = 10 * time.Millisecond
+	retryMost  = time.Second
+)
+
+// full reports whether another descriptor would go over the limit.
+func (s *Set) full() bool { return s.limit > 0 && s.used >= s.limit }
+
+// starve takes a socket off the loop for which there is no descriptor, memory
+// or leave to accept a connection: level-triggered, it would be reported for
+// ever. Its connections wait in the kernel until something closes, or until
+// the retry time has passed, which doubles.
+func (s *Set) starve(sock *streamSocket, why error) {
+	sock.rest()
+	s.hungry = append(s.hungry, sock)
+	if s.retryOne.Set() {
+		return
+	}
+	s.retry = min(max(2*s.retry, retryLeast), retryMost)
+	if s.retry == retryLeast {
+		s.log.Warn("cannot accept for now; connections wait in the kernel", "listener", sock.l.Name, "error", why, "descriptors", s.used, "limit", s.limit)
+	}
+	s.loop.Arm(&s.retryOne, s.loop.Clock()+s.retry, s)
+}
+
+// Expired lets the hungry try again.
+func (s *Set) Expired() {
+	hungry := s.hungry
+	s.hungry = nil
+	for _, sock := range hungry {
+		sock.rise()
+	}
+}
+
+// released is called for every descriptor that was closed.
+func (s *Set) released() {
+	s.used--
+	if len(s.hungry) > 0 && !s.full() {
+		s.retry = 0
+		s.loop.Arm(&s.retryOne, s.loop.Clock(), s) // the next turn
+	}
+}
+
+// sweepBudget is how many slots of the descriptor table one turn looks at.
+const sweepBudget = 4096
+
+// sweep calls f for every open connection of l, a bounded number a turn, then
+// done. Connections that open meanwhile may be left out.
+func (s *Set) sweep(l *Listener, f func(*conn), done func()) {
+	s.sweepFrom(0, l, f, done)
+}
+
+func (s *Set) sweepFrom(fd int, l *Listener, f func(*conn), done func()) {
+	end := min(fd+sweepBudget, s.loop.Span())
+	for ; fd < end; fd++ {
+		if c, ok := s.loop.HandlerOf(fd).(*conn); ok && c.l == l {
+			f(c)
+		}
+	}
+	if fd < s.loop.Span() && s.loop.Post(func() { s.sweepFrom(fd, l, f, done) }) == nil {
+		return
+	}
+	done()
+}
+
+// Conns copies the status of up to most connections at descriptors from `from`
+// on, of l only unless it is nil, and returns the descriptor to go on from; -1
+// at the end. It looks at a bounded number of descriptors.
+func (s *Set) Conns(l *Listener, from, most int, full bool) (conns []ConnStatus, next int) {
+	end := min(from+sweepBudget, s.loop.Span())
+	for fd := from; fd < end; fd++ {
+		c, ok := s.loop.HandlerOf(fd).(*conn)
+		if !ok || l != nil && c.l != l {
+			continue
+		}
+		if len(conns) == most {
+			return conns, fd
+		}
+		conns = append(conns, c.status(full))
+	}
+	if end == s.loop.Span() {
+		end = -1
+	}
+	return conns, end
+}
+
+// CloseConn closes the connection if it is still the one with that cookie. With
+// reset the peer gets RST and unsent bytes are lost; otherwise they are sent.
+func (s *Set) CloseConn(fd int, cookie uint64, reset bool) bool {
+	c, ok := s.loop.HandlerOf(fd).(*conn)
+	if !ok || c.cookie != cookie {
+		return false
+	}
+	if reset {
+		c.reset(errClosedByRequest)
+	} else {
+		c.close(errClosedByRequest)
+	}
+	return true
+}

@@ -1,0 +1,216 @@
+package listeners
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A socket is one bound descriptor of a listener, or a connection seen as one
+// while an option is read or set. Its owner closes it, explicitly.
+type socket struct {
+	fd     int // -1 once closed
+	family int
+	asked  Address // as in the Spec
+	addr   Address // bound: port 0 resolved
+	inode  uint64
+	dev    uint64 // and ino, of the path of a Unix socket
+	ino    uint64
+	made   time.Time
+}
+
+// bind makes a socket for a, with the options of spec that apply, and binds it.
+// It does not listen yet, so nobody can connect.
+func bind(a Address, spec Spec) (_ *socket, err error) {
+	sa, family, err := a.sockaddr()
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Socket(family, networks[a.Network].sock|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) && a.Network.ip() && a.IP.Addr().IsUnspecified() && !strings.HasSuffix(string(a.Network), "6") {
+		s, err := bind(withIPv4(a), spec) // a kernel without IPv6: all addresses are the IPv4 ones
+		if err == nil {
+			s.asked = a
+		}
+		return s, err
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	s := &socket{fd: fd, family: family, asked: a, addr: a, made: time.Now()}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if err := s.prepare(a); err != nil {
+		return nil, err
+	}
+	for _, o := range Options {
+		if v := spec.option(o); o.OnSocket() && o.Name != backlog && o.Name != unixMode && o.Networks&a.Network.Class() != 0 && v.typ != Null {
+			if err := o.Set(s, v); err != nil {
+				return nil, optionFault(o, v, err)
+			}
+		}
+	}
+	if err := s.bindTo(sa, spec); err != nil {
+		return nil, err
+	}
+	return s, s.identify()
+}
+
+// prepare sets what is not for the operator to choose.
+func (s *socket) prepare(a Address) error {
+	set := func(level, number, value int) error {
+		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, level, number, value))
+	}
+	var errs []error
+	if a.Network.Class() == OnTCP {
+		// From the first start: without it connections of this listener that
+		// are still closing would keep the next start from its port.
+		errs = append(errs, set(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	}
+	if s.family == unix.AF_INET6 {
+		only := 1 // udp6://, tcp6:// and every single address
+		if a.IP.Addr().IsUnspecified() && !strings.HasSuffix(string(a.Network), "6") {
+			only = 0
+		}
+		errs = append(errs, set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only))
+	}
+	if a.Network.Class() == OnUDP && a.IP.Addr().IsUnspecified() {
+		// Replies must leave from the address that was asked.
+		if s.family == unix.AF_INET6 {
+			errs = append(errs, set(unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1))
+		} else {
+			errs = append(errs, set(unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *socket) bindTo(sa unix.Sockaddr, spec Spec) error {
+	mode := spec.option(LookupOption(unixMode))
+	path := s.family == unix.AF_UNIX && !s.addr.abstract()
+	if path {
+		// Before bind, so that the path never has more permissions than it
+		// shall; after it, because the umask takes some away.
+		if err := unix.Fchmod(s.fd, uint32(modeOf(mode))); err != nil {
+			return os.NewSyscallError("fchmod", err)
+		}
+		if err := removeStale(s.addr); err != nil {
+			return err
+		}
+	}
+	if err := unix.Bind(s.fd, sa); err != nil {
+		return bindFault(s.addr, err)
+	}
+	if !path {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(s.addr.Path, &st); err != nil {
+		return os.NewSyscallError("lstat", err)
+	}
+	s.dev, s.ino = st.Dev, st.Ino
+	return setMode(s, mode)
+}
+
+// identify asks the kernel what it bound.
+func (s *socket) identify() error {
+	sa, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	s.addr = addressOf(s.addr.Network, sa)
+	var st unix.Stat_t
+	if err := unix.Fstat(s.fd, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	s.inode = st.Ino
+	return nil
+}
+
+// close also takes away the path, if it is still this socket's.
+func (s *socket) close() {
+	if s.fd < 0 {
+		return
+	}
+	if s.ino != 0 {
+		var st unix.Stat_t
+		if unix.Lstat(s.addr.Path, &st) == nil && st.Dev == s.dev && st.Ino == s.ino {
+			_ = unix.Unlink(s.addr.Path) // it stays behind: the next start finds it stale
+		}
+	}
+	_ = unix.Close(s.fd)
+	s.fd = -1
+}
+
+func withIPv4(a Address) Address {
+	v4, err := parseIP(a.Network, fmt.Sprintf("0.0.0.0:%d", a.IP.Port()))
+	if err == nil {
+		a.IP = v4
+	}
+	return a
+}
+
+// optionFault says that the kernel refused an option.
+func optionFault(o *Option, v Value, err error) error {
+	f := &Fault{Reason: SpecInvalid, Message: fmt.Sprintf("option %s=%v was refused by the kernel", o.Name, v), Err: err}
+	switch {
+	case errors.Is(err, unix.EPERM) && o.Capability != "":
+		f.Reason = CapabilityMissing
+		f.Message = fmt.Sprintf("option %s needs %s", o.Name, o.Capability)
+		f.Meta = map[string]string{"capability": o.Capability}
+	case errors.Is(err, unix.ENOPROTOOPT):
+		f.Reason, f.Message = OptionUnsupported, fmt.Sprintf("this kernel does not know option %s (%s)", o.Name, o.Kernel)
+	}
+	return f
+}
+
+// bindFault explains what bind(2) said.
+func bindFault(a Address, err error) error {
+	f := &Fault{Reason: SpecInvalid, Message: fmt.Sprintf("cannot bind %v", a), Err: os.NewSyscallError("bind", err)}
+	f.Meta = map[string]string{"address": a.String()}
+	switch err {
+	case unix.EADDRINUSE:
+		return inUse(a)
+	case unix.EADDRNOTAVAIL:
+		f.Reason = AddressNotAvailable
+		f.Message = fmt.Sprintf("%v is not an address of this host", a)
+		f.Fix = "ip addr lists the addresses of this host; [::] and 0.0.0.0 are all of them"
+	case unix.EACCES, unix.EPERM:
+		f.Reason = CapabilityMissing
+		if a.Network.ip() {
+			f.Message = fmt.Sprintf("%v needs CAP_NET_BIND_SERVICE: port %d is privileged", a, a.IP.Port())
+			f.Fix = "give the daemon AmbientCapabilities=CAP_NET_BIND_SERVICE, lower net.ipv4.ip_unprivileged_port_start, or take a port above 1023"
+			f.Meta["capability"] = "CAP_NET_BIND_SERVICE"
+		} else {
+			f.Message = fmt.Sprintf("the daemon may not make %v", a)
+			f.Fix = "let the daemon's user write in the directory"
+		}
+	case unix.ENOENT, unix.ENOTDIR:
+		f.Message = fmt.Sprintf("the directory of %v is not there", a)
+		f.Fix = "make the directory first"
+	}
+	return f
+}
+
+// inUse names who has the address, where /proc tells.
+func inUse(a Address) error {
+	f := &Fault{
+		Reason: AddressInUse, Err: os.NewSyscallError("bind", unix.EADDRINUSE),
+		Message: fmt.Sprintf("%v is in use (EADDRINUSE)", a), Meta: map[string]string{"address": a.String()},
+	}
+	h, ok := holderOf(a)
+	if ok {
+		f.Message += fmt.Sprintf(", held by %s (pid %d)", h.command, h.pid)
+		f.Meta["holder_pid"], f.Meta["holder_command"] = fmt.Sprint(h.pid), h.command
+		f.Meta["holder_inode"] = fmt.Sprint(h.inode)
+	}
+	f.Fix = "take another address, or stop who has this one"
+	return f
+}

@@ -1,0 +1,168 @@
+package listeners
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// maxAddresses bounds how many addresses one listener has.
+const maxAddresses = 256
+
+// A Spec is what is wanted of a listener. It is a value: it is not changed once
+// it is made. ParseSpec makes one, and every Spec it returns is valid.
+type Spec struct {
+	Listen  []Address
+	Handler HandlerSpec
+	Options map[string]Value // of the type that their rows say; never Null
+}
+
+// ParseSpec makes a Spec. When something is wrong it returns every fault, each
+// a Violation with its field.
+func ParseSpec(listen []string, handler HandlerSpec, options map[string]Value) (Spec, error) {
+	s := Spec{Handler: handler, Options: make(map[string]Value, len(options))}
+	var faults []error
+	bad := func(reason Reason, field, format string, args ...any) {
+		faults = append(faults, &Violation{Field: field, Message: fmt.Sprintf(format, args...), Reason: reason})
+	}
+	if len(listen) == 0 || len(listen) > maxAddresses {
+		bad(SpecInvalid, "spec.listen", "needs an address, such as tcp://127.0.0.1:8080, and takes at most %d", maxAddresses)
+	}
+	for i, uri := range listen {
+		a, err := ParseAddress(uri)
+		field := fmt.Sprintf("spec.listen[%d]", i)
+		switch {
+		case err != nil:
+			bad(SpecInvalid, field, "%v", err)
+		case slices.Contains(s.Listen, a) && (!a.Network.ip() || a.IP.Port() != 0):
+			bad(SpecInvalid, field, "%v is there twice", a)
+		case handler != nil && a.Network.Datagram() && !handler.Datagram():
+			bad(SpecInvalid, field, "the %s handler serves connections, and %s has none", handler.Kind(), a.Network.Base())
+		default:
+			s.Listen = append(s.Listen, a)
+		}
+	}
+	if handler == nil {
+		bad(SpecInvalid, "spec.handler", "is missing: one of %v", HandlerKinds())
+	} else if err := handler.Validate(); err != nil {
+		faults = append(faults, err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		v, err := parseOption(name, options[name], s.class())
+		if err != nil {
+			faults = append(faults, err)
+		} else if v.typ != Null {
+			s.Options[name] = v
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return Spec{}, err
+	}
+	return s, nil
+}
+
+// ParseOption gives v the type of the named option and checks that the option
+// is there, is for a listener like s, and takes the value.
+func (s Spec) ParseOption(name string, v Value) (Value, error) {
+	return parseOption(name, v, s.class())
+}
+
+func parseOption(name string, v Value, class NetworkSet) (Value, error) {
+	field := "spec.options." + name
+	o := LookupOption(name)
+	if o == nil {
+		message := "there is no such option; TuningService.ListOptions lists them"
+		if near := nearestOption(name); near != "" {
+			message = fmt.Sprintf("there is no such option; did you mean %s?", near)
+		}
+		return Value{}, &Violation{Field: field, Message: message, Reason: OptionUnknown}
+	}
+	if class != 0 && o.Networks&class == 0 {
+		return Value{}, &Violation{Field: field, Message: fmt.Sprintf("is for %v, and the listener has none", o.Networks)}
+	}
+	v, err := o.Parse(v)
+	if err != nil {
+		return Value{}, &Violation{Field: field, Message: err.Error()}
+	}
+	return v, nil
+}
+
+// class is the set of networks that the addresses are of.
+func (s Spec) class() (c NetworkSet) {
+	for _, a := range s.Listen {
+		c |= a.Network.Class()
+	}
+	return c
+}
+
+// With returns a copy of s in which the named option is v; Null takes it out.
+func (s Spec) With(name string, v Value) Spec {
+	s.Options = maps.Clone(s.Options)
+	if v.typ == Null {
+		delete(s.Options, name)
+		return s
+	}
+	s.Options[name] = v
+	return s
+}
+
+// option returns what the named option should be: as asked, or its default.
+func (s Spec) option(o *Option) Value {
+	if v, ok := s.Options[o.Name]; ok {
+		return v
+	}
+	return o.Default
+}
+
+// tunables returns the daemon's own settings.
+func (s Spec) tunables() (t Tunables) {
+	for _, o := range Options {
+		if o.tunable != nil {
+			*o.tunable(&t) = s.option(o).n
+		}
+	}
+	return t
+}
+
+// Equal reports whether two Specs want the same.
+func (s Spec) Equal(other Spec) bool {
+	a, errA := json.Marshal(s)
+	b, errB := json.Marshal(other)
+	return errA == nil && errB == nil && string(a) == string(b)
+}
+
+// savedSpec is how a Spec is saved.
+type savedSpec struct {
+	Listen  []string         `json:"listen"`
+	Handler json.RawMessage  `json:"handler"`
+	Options map[string]Value `json:"options,omitempty"`
+}
+
+// MarshalJSON returns the form that UnmarshalJSON takes.
+func (s Spec) MarshalJSON() ([]byte, error) {
+	handler, err := marshalHandler(s.Handler)
+	if err != nil {
+		return nil, err
+	}
+	saved := savedSpec{Handler: handler, Options: s.Options}
+	for _, a := range s.Listen {
+		saved.Listen = append(saved.Listen, a.String())
+	}
+	return json.Marshal(saved)
+}
+
+// UnmarshalJSON checks what it reads as ParseSpec does.
+func (s *Spec) UnmarshalJSON(data []byte) error {
+	var saved savedSpec
+	if err := json.Unmarshal(data, &saved); err != nil {
+		return err
+	}
+	handler, err := unmarshalHandler(saved.Handler)
+	if err != nil {
+		return err
+	}
+	*s, err = ParseSpec(saved.Listen, handler, saved.Options)
+	return err
+}

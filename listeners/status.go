@@ -1,0 +1,241 @@
+package listeners
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+// TCPInfo is struct tcp_info as the kernel filled it in.
+type TCPInfo struct {
+	unix.TCPInfo
+	Size int // bytes that this kernel filled in
+}
+
+// Queue is what waits at a socket.
+type Queue struct {
+	Accept, AcceptLimit uint32 // connections; listening sockets
+	Receive             uint64 // bytes that can be read: SIOCINQ
+	Send                uint64 // bytes not acknowledged: SIOCOUTQ
+	Unsent              uint64 // bytes not sent: SIOCOUTQNSD
+	UserReceive         uint64 // bytes kept for the handler
+	UserSend            uint64 // bytes kept for the peer
+	Drops               uint64 // by the kernel, at the socket
+}
+
+// Memory is SO_MEMINFO, in the kernel's order (sock_diag(7)).
+type Memory [9]uint32
+
+// The places in Memory.
+const (
+	MemReceiveAlloc = iota
+	MemReceiveLimit
+	MemSendAlloc
+	MemSendLimit
+	MemForwardAlloc
+	MemSendQueued
+	MemOptions
+	MemBacklog
+	MemDrops
+)
+
+// SocketStatus is what the kernel says of one socket of a listener.
+type SocketStatus struct {
+	FD     int
+	Cookie uint64
+	Inode  uint64
+	Local  Address // getsockname
+	State  uint8   // TCP_LISTEN and so on; 0 for others
+	Waits  mux.Events
+	Queue  Queue
+	Memory Memory
+	Made   time.Time
+}
+
+// Status is what is true of a listener now.
+type Status struct {
+	State   State
+	Bound   []Address
+	Active  int64
+	Stats   Stats
+	Queue   Queue          // of all sockets together
+	Sockets []SocketStatus // in full
+	Until   time.Time      // draining: when what is left is closed
+}
+
+// Status asks the kernel. With full it asks for more, of each socket.
+func (l *Listener) Status(full bool) Status {
+	st := Status{State: l.state, Active: l.active, Stats: *l.stats}
+	if l.state == Draining {
+		st.Until = l.until
+	}
+	for _, e := range l.endpoints {
+		s := e.sock()
+		if s.fd < 0 {
+			continue
+		}
+		q := Queue{}
+		mem := s.memory()
+		q.Drops = uint64(mem[MemDrops])
+		if !s.addr.Network.Datagram() {
+			q.Accept, q.AcceptLimit, _ = s.acceptQueue() // unknown is 0
+		}
+		st.Bound = append(st.Bound, s.addr)
+		st.Queue.Accept += q.Accept
+		st.Queue.AcceptLimit += q.AcceptLimit
+		st.Queue.Drops += q.Drops
+		if full {
+			st.Sockets = append(st.Sockets, e.status(q, mem))
+		}
+	}
+	return st
+}
+
+func (s *streamSocket) status(q Queue, mem Memory) SocketStatus {
+	waits := mux.Readable
+	if s.resting {
+		waits = 0
+	}
+	st := s.socket.status(q, mem, waits)
+	if s.addr.Network.ip() {
+		st.State = unix.BPF_TCP_LISTEN
+	}
+	return st
+}
+
+func (s *packetSocket) status(q Queue, mem Memory) SocketStatus {
+	q.Receive, q.Send = s.bytes()
+	q.UserSend = uint64(s.pending)
+	waits := mux.Readable
+	if len(s.unsent) > 0 {
+		waits = mux.Writable
+	}
+	return s.socket.status(q, mem, waits)
+}
+
+func (s *socket) status(q Queue, mem Memory, waits mux.Events) SocketStatus {
+	return SocketStatus{
+		FD: s.fd, Cookie: cookieOf(s.fd), Inode: s.inode, Local: s.local(), Waits: waits, Queue: q, Memory: mem, Made: s.made,
+	}
+}
+
+// local asks getsockname.
+func (s *socket) local() Address {
+	sa, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return Address{}
+	}
+	return addressOf(s.addr.Network, sa)
+}
+
+// memory reads SO_MEMINFO. Zeros when the kernel has none.
+func (s *socket) memory() (m Memory) {
+	_, _ = getsockopt(s.fd, unix.SOL_SOCKET, unix.SO_MEMINFO, &m)
+	return m
+}
+
+// bytes reads SIOCINQ and SIOCOUTQ.
+func (s *socket) bytes() (receive, send uint64) {
+	in, _ := unix.IoctlGetInt(s.fd, unix.SIOCINQ) // 0 where there is none
+	out, _ := unix.IoctlGetInt(s.fd, unix.SIOCOUTQ)
+	return uint64(in), uint64(out)
+}
+
+// acceptQueue returns how many connections wait to be accepted and how many
+// may: tcpi_unacked and tcpi_sacked of a listening TCP socket.
+func (s *socket) acceptQueue() (waiting, limit uint32, err error) {
+	if !s.addr.Network.ip() {
+		return unixQueue(s.inode)
+	}
+	info, err := s.tcpInfo()
+	return info.Unacked, info.Sacked, err
+}
+
+func (s *socket) tcpInfo() (info TCPInfo, err error) {
+	info.Size, err = getsockopt(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO, &info.TCPInfo)
+	return info, err
+}
+
+// ConnState is how far the end of a connection is.
+type ConnState uint8
+
+// The states of a connection.
+const (
+	ConnOpen       ConnState = iota
+	ConnHalfClosed           // the peer has finished sending
+	ConnClosing              // all is written, or is being
+)
+
+// ConnStatus is what is true of a connection now.
+type ConnStatus struct {
+	Listener       string
+	FD             int
+	Cookie         uint64
+	Network        Network
+	State          ConnState
+	Local, Remote  Address
+	Opened, Active time.Time
+	Received, Sent uint64 // bytes
+	Reads, Writes  uint32
+	Waits          mux.Events
+	Full           bool // what follows is there
+	Inode          uint64
+	Queue          Queue
+	Memory         Memory
+	TCP            *TCPInfo    // of TCP
+	Congestion     string      // of TCP
+	Peer           *unix.Ucred // of Unix sockets
+}
+
+func (c *conn) status(full bool) ConnStatus {
+	loop, n, s := c.l.set.loop, c.network(), c.socket()
+	st := ConnStatus{
+		Listener: c.l.Name, FD: int(c.fd), Cookie: c.cookie, Network: n, Local: s.local(), Remote: Address{Network: n, IP: c.remote},
+		Opened: loop.Time(c.opened), Active: loop.Time(c.active), Waits: c.want, Full: full,
+		Received: c.received, Sent: c.sent, Reads: c.reads, Writes: c.writes,
+	}
+	switch {
+	case c.is(done):
+		st.State = ConnClosing
+	case c.is(eof):
+		st.State = ConnHalfClosed
+	}
+	if !n.ip() {
+		st.Remote = s.peer()
+		st.Peer, _ = unix.GetsockoptUcred(s.fd, unix.SOL_SOCKET, unix.SO_PEERCRED) // nil: unknown
+	}
+	if full {
+		c.statusFull(s, &st)
+	}
+	return st
+}
+
+func (c *conn) statusFull(s *socket, st *ConnStatus) {
+	var fi unix.Stat_t
+	if unix.Fstat(s.fd, &fi) == nil {
+		st.Inode = fi.Ino
+	}
+	st.Memory = s.memory()
+	st.Queue = Queue{UserReceive: uint64(len(c.in)), UserSend: uint64(len(c.out) + len(c.shared)), Drops: uint64(st.Memory[MemDrops])}
+	st.Queue.Receive, st.Queue.Send = s.bytes()
+	if st.Network != TCP {
+		return
+	}
+	unsent, _ := unix.IoctlGetInt(s.fd, unix.SIOCOUTQNSD)
+	st.Queue.Unsent = uint64(unsent)
+	if info, err := s.tcpInfo(); err == nil {
+		st.TCP = &info
+	}
+	st.Congestion, _ = unix.GetsockoptString(s.fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+}
+
+// peer asks getpeername; most Unix clients have no name.
+func (s *socket) peer() Address {
+	sa, err := unix.Getpeername(s.fd)
+	if err != nil {
+		return Address{Network: s.addr.Network}
+	}
+	return addressOf(s.addr.Network, sa)
+}

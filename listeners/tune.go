@@ -1,0 +1,274 @@
+package listeners
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// An Outcome is what came of one change of an option.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Applied     Outcome = iota + 1 // in force now
+	Clamped                        // in force, with a value the kernel changed
+	Unchanged                      // was so already
+	Deferred                       // in force when the listener runs
+	NeedsRebind                    // would need a new socket
+	Failed                         // the kernel refused it
+)
+
+// A Result is what came of one option on one target, as the kernel has it.
+type Result struct {
+	Option      *Option
+	Requested   Value // Null: the default
+	Previous    Value
+	Effective   Value
+	Outcome     Outcome
+	Errno       string // when Failed: EPERM
+	Message     string // what clamped it, what to do
+	Connections uint64 // that this stands for; 0: the listener itself
+}
+
+// A setting is an option to be set on accepted connections of some networks.
+type setting struct {
+	option   *Option
+	value    Value
+	networks NetworkSet
+}
+
+// Tune changes an option of a listener on the loop: for its sockets, and for
+// connections to come. v has been through ParseOption. When the kernel refuses
+// it on one socket, none has it.
+func (l *Listener) Tune(o *Option, v Value) Result {
+	r := Result{Option: o, Requested: v}
+	if !o.OnSocket() {
+		l.tuneOwn(&r)
+	} else {
+		l.tuneSockets(&r)
+	}
+	if r.Outcome != Failed && r.Outcome != NeedsRebind {
+		l.spec = l.spec.With(o.Name, v)
+		l.prepareConns()
+	}
+	return r
+}
+
+// tuneOwn changes what the daemon itself acts on.
+func (l *Listener) tuneOwn(r *Result) {
+	field := r.Option.tunable(&l.tunables)
+	r.Previous = Value{typ: r.Option.Type, n: *field}
+	r.Effective = r.Requested
+	if r.Requested.typ == Null {
+		r.Effective = r.Option.Default
+	}
+	*field = r.Effective.n
+	r.Outcome = outcome(r)
+	l.retuned()
+}
+
+// retuned lets changed tunables take effect on what is open.
+func (l *Listener) retuned() {
+	l.set.growBuffer(l.tunables.ReadBuffer)
+	l.unlimit()
+	l.set.sweep(l, (*conn).arm, func() {})
+}
+
+func (l *Listener) tuneSockets(r *Result) {
+	var changed []*socket
+	var err error
+	first := true
+	for _, e := range l.endpoints {
+		s := e.sock()
+		if r.Option.Networks&s.addr.Network.Class() == 0 || s.fd < 0 {
+			continue
+		}
+		one := Result{Option: r.Option, Requested: r.Requested}
+		if err = one.apply(s); err != nil || one.Outcome == NeedsRebind {
+			*r = one
+			break
+		}
+		changed = append(changed, s)
+		if first || one.Outcome == Clamped {
+			first, *r = false, one
+		}
+	}
+	if err != nil {
+		for _, s := range changed {
+			_ = r.Option.Set(s, r.Previous) // it had that value
+		}
+		r.fail(err)
+	}
+}
+
+// apply sets the option on one socket and reads it before and after.
+func (r *Result) apply(s *socket) (err error) {
+	o := r.Option
+	if r.Previous, err = o.Get(s); err != nil {
+		return err
+	}
+	if o.Effect == Rebind {
+		r.Effective, r.Outcome = r.Previous, Unchanged
+		if want, _ := r.wanted(); want != r.Previous {
+			r.Outcome = NeedsRebind
+			r.Message = "takes a new socket: stop the listener, tune it, start it"
+		}
+		return nil
+	}
+	if r.Requested.typ == Null {
+		err = o.Reset(s)
+	} else {
+		err = o.Set(s, r.Requested)
+	}
+	if err != nil {
+		return err
+	}
+	if r.Effective, err = o.Get(s); err != nil {
+		return err
+	}
+	r.Outcome = outcome(r)
+	if r.Outcome == Clamped {
+		r.Message = o.clampMessage()
+	} else if o.Effect == NewConnections {
+		r.Message = "shows on connections that are made from now on"
+	}
+	return nil
+}
+
+// wanted is what was asked, with the default for Null.
+func (r *Result) wanted() (v Value, known bool) {
+	if r.Requested.typ != Null {
+		return r.Requested, true
+	}
+	return r.Option.Probe()
+}
+
+func outcome(r *Result) Outcome {
+	switch {
+	case r.Requested.typ != Null && !r.Option.Took(r.Requested, r.Effective):
+		return Clamped
+	case r.Previous == r.Effective:
+		return Unchanged
+	default:
+		return Applied
+	}
+}
+
+func (o *Option) clampMessage() string {
+	if n, ok := o.ClampValue(); ok {
+		return fmt.Sprintf("the kernel limits it: sysctl %s is %d", o.Clamp, n)
+	}
+	return "the kernel rounds it"
+}
+
+func (r *Result) fail(err error) {
+	r.Outcome, r.Effective = Failed, r.Previous
+	r.Message = optionFault(r.Option, r.Requested, err).Error()
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		r.Errno = unix.ErrnoName(errno)
+	}
+}
+
+// prepareConns works out what must be set on each accepted connection: what is
+// in the spec and is not inherited from the listening socket. Only TCP
+// inherits.
+func (l *Listener) prepareConns() {
+	l.onConn, l.lingers = nil, false
+	for _, o := range Options {
+		v, ok := l.spec.Options[o.Name]
+		if !ok {
+			continue
+		}
+		l.lingers = l.lingers || o.Name == linger && v.n > 0
+		networks := o.Networks & OnStream
+		if o.Inherited || !o.OnConnection() {
+			networks &^= OnTCP
+		}
+		if o.OnConnection() && networks&l.spec.class() != 0 {
+			l.onConn = append(l.onConn, setting{o, v, networks})
+		}
+	}
+}
+
+// Retarget gives the listener another spec with the same addresses: handler
+// and settings of connections to come. Options of the sockets are Tune's.
+func (l *Listener) Retarget(spec Spec) {
+	if string(handlerJSON(spec)) != string(handlerJSON(l.spec)) {
+		l.handler = spec.Handler.New()
+	}
+	l.spec, l.tunables = spec, spec.tunables()
+	l.prepareConns()
+	l.retuned()
+}
+
+func handlerJSON(s Spec) []byte {
+	text, err := marshalHandler(s.Handler)
+	if err != nil {
+		return nil // then it is taken for another
+	}
+	return text
+}
+
+// InForce reads options of the listener's sockets from the kernel: those named,
+// or all that are for its networks.
+func (l *Listener) InForce(names []string) map[string]Value {
+	values := map[string]Value{}
+	for _, o := range selectOptions(names) {
+		if !o.OnSocket() {
+			if o.Networks&l.spec.class() != 0 {
+				values[o.Name] = Value{typ: o.Type, n: *o.tunable(&l.tunables)}
+			}
+			continue
+		}
+		for _, e := range l.endpoints {
+			s := e.sock()
+			if o.Networks&s.addr.Network.Class() == 0 || s.fd < 0 {
+				continue
+			}
+			if v, err := o.Get(s); err == nil { // this kernel may not know it
+				values[o.Name] = v
+			}
+			break
+		}
+	}
+	return values
+}
+
+func selectOptions(names []string) []*Option {
+	if len(names) == 0 {
+		return Options
+	}
+	var some []*Option
+	for _, name := range names {
+		if o := LookupOption(name); o != nil {
+			some = append(some, o)
+		}
+	}
+	return some
+}
+
+// Notes compares what was asked with what the kernel took, for a listener that
+// was just opened.
+func (l *Listener) Notes() []Result {
+	var notes []Result
+	for _, o := range Options {
+		asked, ok := l.spec.Options[o.Name]
+		if !ok || !o.OnSocket() {
+			continue
+		}
+		for _, e := range l.endpoints {
+			s := e.sock()
+			if o.Networks&s.addr.Network.Class() == 0 {
+				continue
+			}
+			if got, err := o.Get(s); err == nil && !o.Took(asked, got) {
+				notes = append(notes, Result{Option: o, Requested: asked, Effective: got, Outcome: Clamped, Message: o.clampMessage()})
+			}
+			break
+		}
+	}
+	return notes
+}

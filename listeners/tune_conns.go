@@ -1,0 +1,115 @@
+package listeners
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// tuneBudget is how many options one turn sets on connections.
+const tuneBudget = 512
+
+// TuneConns sets an option on open connections of l at descriptors from `from`
+// on, adds what came of it to results, and returns the descriptor to go on
+// from; -1 at the end.
+func (s *Set) TuneConns(l *Listener, o *Option, v Value, from int, results []Result) ([]Result, int) {
+	budget, end := tuneBudget, min(from+sweepBudget, s.loop.Span())
+	for fd := from; fd < end; fd++ {
+		c, ok := s.loop.HandlerOf(fd).(*conn)
+		if !ok || c.l != l || o.Networks&c.network().Class() == 0 {
+			continue
+		}
+		if budget--; budget < 0 {
+			return results, fd
+		}
+		results = tally(results, c.tune(o, v))
+	}
+	if end == s.loop.Span() {
+		end = -1
+	}
+	return results, end
+}
+
+// TuneConn sets an option on one connection. found is false when it is gone.
+func (s *Set) TuneConn(fd int, cookie uint64, o *Option, v Value) (r Result, found bool) {
+	c, ok := s.loop.HandlerOf(fd).(*conn)
+	if !ok || c.cookie != cookie {
+		return Result{}, false
+	}
+	return c.tune(o, v), true
+}
+
+func (c *conn) tune(o *Option, v Value) Result {
+	r := Result{Option: o, Requested: v, Connections: 1}
+	if err := r.apply(c.socket()); err != nil {
+		r.fail(err)
+	}
+	if o.Name == linger {
+		c.flags |= lingers
+	}
+	return r
+}
+
+// tally adds up connections that ended alike. What was there before is kept
+// where it was the same for all.
+func tally(results []Result, r Result) []Result {
+	i := slices.IndexFunc(results, func(have Result) bool {
+		return have.Option == r.Option && have.Outcome == r.Outcome && have.Errno == r.Errno && have.Effective == r.Effective
+	})
+	if i < 0 {
+		return append(results, r)
+	}
+	results[i].Connections += r.Connections
+	if results[i].Previous != r.Previous {
+		results[i].Previous = Value{}
+	}
+	return results
+}
+
+// ConnInForce reads options of one connection from the kernel. found is false
+// when it is gone.
+func (s *Set) ConnInForce(fd int, cookie uint64, names []string) (values map[string]Value, found bool) {
+	c, ok := s.loop.HandlerOf(fd).(*conn)
+	if !ok || c.cookie != cookie {
+		return nil, false
+	}
+	values = map[string]Value{}
+	for _, o := range selectOptions(names) {
+		if !o.OnConnection() || o.Networks&c.network().Class() == 0 {
+			continue
+		}
+		if v, err := o.Get(c.socket()); err == nil {
+			values[o.Name] = v
+		}
+	}
+	return values, true
+}
+
+// FindConn looks for a connection by cookie, or by the address of its peer
+// when cookie is 0, from a descriptor on. It returns the descriptor where it
+// is, or -1 and the descriptor to go on from, -1 at the end.
+func (s *Set) FindConn(cookie uint64, remote string, from int) (fd int, at uint64, next int) {
+	end := min(from+sweepBudget, s.loop.Span())
+	for fd := from; fd < end; fd++ {
+		c, ok := s.loop.HandlerOf(fd).(*conn)
+		if !ok {
+			continue
+		}
+		if cookie != 0 && c.cookie == cookie || cookie == 0 && c.family != unix.AF_UNIX && c.remote.String() == remote {
+			return fd, c.cookie, -1
+		}
+	}
+	if end == s.loop.Span() {
+		end = -1
+	}
+	return -1, 0, end
+}
+
+// ConnStatus is the status of one connection, in full.
+func (s *Set) ConnStatus(fd int, cookie uint64) (st ConnStatus, found bool) {
+	c, ok := s.loop.HandlerOf(fd).(*conn)
+	if !ok || c.cookie != cookie {
+		return ConnStatus{}, false
+	}
+	return c.status(true), true
+}

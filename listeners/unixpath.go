@@ -1,0 +1,64 @@
+package listeners
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// removeStale takes away what is at the path of a, if that is a socket on
+// which nobody answers: what a process leaves behind that was killed. Anything
+// else stays, and is an error.
+//
+// Two processes may do this at once, and the second must not take away what
+// the first has bound meanwhile. So the path is first renamed, which only one
+// of them can do, and what was caught is looked at again.
+func removeStale(a Address) error {
+	var found, caught unix.Stat_t
+	switch err := unix.Lstat(a.Path, &found); {
+	case err == unix.ENOENT:
+		return nil
+	case err != nil:
+		return bindFault(a, err)
+	case found.Mode&unix.S_IFMT != unix.S_IFSOCK:
+		return &Fault{
+			Reason: AddressInUse, Err: os.NewSyscallError("bind", unix.EADDRINUSE),
+			Message: fmt.Sprintf("%v is in use (EADDRINUSE): there is a file that is not a socket, and it stays", a),
+			Fix:     "take another path, or remove the file yourself", Meta: map[string]string{"address": a.String()},
+		}
+	}
+	if answers(a) {
+		return inUse(a)
+	}
+	aside := fmt.Sprintf("%s.stale.%d", a.Path, os.Getpid())
+	if err := unix.Rename(a.Path, aside); err != nil {
+		if err == unix.ENOENT {
+			return nil // another was quicker
+		}
+		return bindFault(a, err)
+	}
+	if err := unix.Lstat(aside, &caught); err == nil && (caught.Dev != found.Dev || caught.Ino != found.Ino) {
+		// It is the other's new socket: put it back, unless a third is there.
+		return errors.Join(inUse(a), os.NewSyscallError("rename", unix.Renameat2(unix.AT_FDCWD, aside, unix.AT_FDCWD, a.Path, unix.RENAME_NOREPLACE)))
+	}
+	return os.NewSyscallError("unlink", unix.Unlink(aside))
+}
+
+// answers reports whether a process has the socket at the path of a.
+func answers(a Address) bool {
+	for _, kind := range []int{networks[a.Network].sock, unix.SOCK_STREAM, unix.SOCK_DGRAM, unix.SOCK_SEQPACKET} {
+		fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return true // it cannot be told, so it stays
+		}
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: a.Path})
+		_ = unix.Close(fd)
+		if err == unix.EPROTOTYPE {
+			continue // a socket of another type answers
+		}
+		return err != unix.ECONNREFUSED
+	}
+	return true
+}
