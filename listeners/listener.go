@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -125,6 +126,17 @@ func (l *Listener) Active() int64 { return l.active }
 
 // State returns where the listener is in its life.
 func (l *Listener) State() State { return l.state }
+
+// Holds reports whether one of the sockets has the inode. It may be called
+// from any goroutine: inodes do not change.
+func (l *Listener) Holds(inode string) bool {
+	for _, e := range l.endpoints {
+		if strconv.FormatUint(e.sock().inode, 10) == inode {
+			return true
+		}
+	}
+	return false
+}
 
 // Attach puts the listener on the loop of set, which owns it from here on, and
 // counts into stats. When it fails the listener is the caller's as before.

@@ -114,13 +114,13 @@ func (s *Set) sweepFrom(fd int, l *Listener, f func(*conn), done func()) {
 }
 
 // Conns copies the status of up to most connections at descriptors from `from`
-// on, of l only unless it is nil, and returns the descriptor to go on from; -1
+// on, of the named listener only unless that is empty, and returns the descriptor to go on from; -1
 // at the end. It looks at a bounded number of descriptors.
-func (s *Set) Conns(l *Listener, from, most int, full bool) (conns []ConnStatus, next int) {
+func (s *Set) Conns(listener string, from, most int, full bool) (conns []ConnStatus, next int) {
 	end := min(from+sweepBudget, s.loop.Span())
 	for fd := from; fd < end; fd++ {
 		c, ok := s.loop.HandlerOf(fd).(*conn)
-		if !ok || l != nil && c.l != l {
+		if !ok || listener != "" && c.l.Name != listener {
 			continue
 		}
 		if len(conns) == most {

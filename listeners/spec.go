@@ -50,7 +50,7 @@ func ParseSpec(listen []string, handler HandlerSpec, options map[string]Value) (
 		faults = append(faults, err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(options)) {
-		v, err := parseOption(name, options[name], s.class())
+		v, err := ParseOption(name, options[name], s.Class())
 		if err != nil {
 			faults = append(faults, err)
 		} else if v.typ != Null {
@@ -64,12 +64,9 @@ func ParseSpec(listen []string, handler HandlerSpec, options map[string]Value) (
 }
 
 // ParseOption gives v the type of the named option and checks that the option
-// is there, is for a listener like s, and takes the value.
-func (s Spec) ParseOption(name string, v Value) (Value, error) {
-	return parseOption(name, v, s.class())
-}
-
-func parseOption(name string, v Value, class NetworkSet) (Value, error) {
+// is there, is for one of the networks, and takes the value. What it returns as
+// an error is a Violation.
+func ParseOption(name string, v Value, class NetworkSet) (Value, error) {
 	field := "spec.options." + name
 	o := LookupOption(name)
 	if o == nil {
@@ -89,8 +86,8 @@ func parseOption(name string, v Value, class NetworkSet) (Value, error) {
 	return v, nil
 }
 
-// class is the set of networks that the addresses are of.
-func (s Spec) class() (c NetworkSet) {
+// Class is the set of networks that the addresses are of.
+func (s Spec) Class() (c NetworkSet) {
 	for _, a := range s.Listen {
 		c |= a.Network.Class()
 	}

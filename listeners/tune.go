@@ -187,7 +187,7 @@ func (l *Listener) prepareConns() {
 		if o.Inherited || !o.OnConnection() {
 			networks &^= OnTCP
 		}
-		if o.OnConnection() && networks&l.spec.class() != 0 {
+		if o.OnConnection() && networks&l.spec.Class() != 0 {
 			l.onConn = append(l.onConn, setting{o, v, networks})
 		}
 	}
@@ -218,7 +218,7 @@ func (l *Listener) InForce(names []string) map[string]Value {
 	values := map[string]Value{}
 	for _, o := range selectOptions(names) {
 		if !o.OnSocket() {
-			if o.Networks&l.spec.class() != 0 {
+			if o.Networks&l.spec.Class() != 0 {
 				values[o.Name] = Value{typ: o.Type, n: *o.tunable(&l.tunables)}
 			}
 			continue

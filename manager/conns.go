@@ -1,0 +1,148 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/sockmgr/sockmgr/listeners"
+)
+
+// Conns returns up to most open connections at descriptors from `from` on, of
+// the named listener only unless that is empty, and the descriptor to go on
+// from; -1 at the end. The loop is held up for a bounded time only, however
+// many there are.
+func (m *Manager) Conns(ctx context.Context, listener string, from, most int, full bool) (conns []listeners.ConnStatus, next int, err error) {
+	const perTurn = 256
+	for next = from; next >= 0 && len(conns) < most; {
+		err := m.on(ctx, func() error {
+			var some []listeners.ConnStatus
+			some, next = m.set.Conns(listener, next, min(perTurn, most-len(conns)), full)
+			conns = append(conns, some...)
+			return nil
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+	}
+	return conns, next, nil
+}
+
+// connRef finds a connection again for as long as it is open.
+type connRef struct {
+	fd     int
+	cookie uint64
+}
+
+// find looks for a connection by its cookie in hex, or by its peer's address.
+func (m *Manager) find(ctx context.Context, id string) (ref connRef, err error) {
+	cookie, err := strconv.ParseUint(id, 16, 64)
+	if err != nil {
+		cookie = 0
+	}
+	for next := 0; next >= 0; {
+		err := m.on(ctx, func() error {
+			ref.fd, ref.cookie, next = m.set.FindConn(cookie, id, next)
+			return nil
+		})
+		if err != nil || ref.fd >= 0 {
+			return ref, err
+		}
+	}
+	return ref, connGone(id)
+}
+
+func connGone(id string) error {
+	return &listeners.Fault{
+		Reason: listeners.ConnectionNotFound, Message: fmt.Sprintf("there is no open connection %q", id),
+		Fix: "sockctl conn ls shows what is open", Meta: map[string]string{"connection": id},
+	}
+}
+
+// Conn returns one connection, in full.
+func (m *Manager) Conn(ctx context.Context, id string) (st listeners.ConnStatus, err error) {
+	ref, err := m.find(ctx, id)
+	if err != nil {
+		return st, err
+	}
+	err = m.on(ctx, func() error {
+		var found bool
+		if st, found = m.set.ConnStatus(ref.fd, ref.cookie); !found {
+			return connGone(id)
+		}
+		return nil
+	})
+	return st, err
+}
+
+// CloseConns closes those of conns that are still open and returns how many. It
+// closes a bounded number a turn.
+func (m *Manager) CloseConns(ctx context.Context, conns []listeners.ConnStatus, reset bool) (closed int, err error) {
+	for chunk := range slices.Chunk(conns, 64) {
+		err := m.on(ctx, func() error {
+			for _, c := range chunk {
+				if m.set.CloseConn(c.FD, c.Cookie, reset) {
+					closed++
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return closed, err
+		}
+	}
+	return closed, nil
+}
+
+// SetConnOptions changes options of one connection.
+func (m *Manager) SetConnOptions(ctx context.Context, id string, values map[string]listeners.Value, checkOnly bool) ([]listeners.Result, error) {
+	st, err := m.Conn(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	all, err := parseOptions(values, st.Network.Class(), func(o *listeners.Option) string {
+		if !o.OnConnection() {
+			return "cannot be set on a connection: it is the listener's"
+		}
+		return ""
+	})
+	if err != nil {
+		return nil, err
+	}
+	var results []listeners.Result
+	err = m.on(ctx, func() error {
+		for _, w := range all {
+			if checkOnly {
+				results = append(results, listeners.Result{Option: w.option, Requested: w.value, Message: "not changed: only checked"})
+				continue
+			}
+			r, found := m.set.TuneConn(st.FD, st.Cookie, w.option, w.value)
+			if !found {
+				return connGone(id)
+			}
+			results = append(results, r)
+		}
+		return nil
+	})
+	return results, err
+}
+
+// ConnOptions returns the options in force on one connection.
+func (m *Manager) ConnOptions(ctx context.Context, id string, names []string) (values map[string]listeners.Value, err error) {
+	if err := knownOptions(names); err != nil {
+		return nil, err
+	}
+	ref, err := m.find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	err = m.on(ctx, func() error {
+		var found bool
+		if values, found = m.set.ConnInForce(ref.fd, ref.cookie, names); !found {
+			return connGone(id)
+		}
+		return nil
+	})
+	return values, err
+}

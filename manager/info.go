@@ -1,0 +1,108 @@
+package manager
+
+import (
+	"context"
+	"slices"
+
+	"github.com/sockmgr/sockmgr/listeners"
+)
+
+// listBudget is how many listeners are read from the kernel in one turn.
+const listBudget = 128
+
+// Get returns the named listener; full reads its sockets too.
+func (m *Manager) Get(ctx context.Context, name string, full bool) (Info, error) {
+	e, err := m.entry(name)
+	if err != nil {
+		return Info{}, err
+	}
+	infos := m.infos(ctx, []*entry{e}, full)
+	return infos[0], ctx.Err()
+}
+
+// Len is how many listeners there are.
+func (m *Manager) Len() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.names)
+}
+
+// List returns up to most listeners whose names come after the one given, in
+// order of their names. It reads a bounded number in one turn of the loop.
+func (m *Manager) List(ctx context.Context, after string, most int, full bool) ([]Info, error) {
+	m.mu.Lock()
+	at, found := slices.BinarySearch(m.names, after)
+	if found {
+		at++
+	}
+	some := make([]*entry, 0, min(most, len(m.names)-at))
+	for _, name := range m.names[at:min(at+most, len(m.names))] {
+		some = append(some, m.entries[name])
+	}
+	m.mu.Unlock()
+	infos := make([]Info, 0, len(some))
+	for chunk := range slices.Chunk(some, listBudget) {
+		infos = append(infos, m.infos(ctx, chunk, full)...)
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+	return infos, nil
+}
+
+// told publishes what an entry has become, and returns it.
+func (m *Manager) told(t EventType, e *entry) Info {
+	info := m.info(e, false)
+	m.ring.publish(t, info)
+	return info
+}
+
+// info reads one entry, whatever becomes of the caller.
+func (m *Manager) info(e *entry, full bool) Info {
+	return m.infos(context.Background(), []*entry{e}, full)[0]
+}
+
+// infos reads entries, in one turn.
+func (m *Manager) infos(ctx context.Context, entries []*entry, full bool) []Info {
+	infos := make([]Info, len(entries))
+	lives := make([]*listeners.Listener, len(entries))
+	stats := make([]*listeners.Stats, len(entries))
+	m.mu.Lock()
+	for i, e := range entries {
+		infos[i] = Info{Record: e.record, Started: e.started, Retry: e.retry, State: Stopped}
+		lives[i], stats[i] = e.live, e.stats
+		if e.failure != nil {
+			infos[i].State, infos[i].Message = Failed, e.failure.Error()
+		}
+		if e.deleting {
+			infos[i].Message = "being deleted"
+		}
+	}
+	m.mu.Unlock()
+	_ = m.on(ctx, func() error { // when the loop has ended, nothing is live
+		for i := range infos {
+			infos[i].Stats = *stats[i]
+			if lives[i] != nil {
+				infos[i].live(lives[i].Status(full))
+			}
+		}
+		return nil
+	})
+	return infos
+}
+
+// live adds what the loop knows.
+func (i *Info) live(st listeners.Status) {
+	i.Live = st
+	switch st.State {
+	case listeners.Running:
+		i.State = Running
+	case listeners.Limited:
+		i.State, i.Message = Limited, "max_connections is reached; further connections wait in the kernel"
+	case listeners.Draining:
+		i.State = Draining
+		if i.Message == "" {
+			i.Message = "connections finish"
+		}
+	}
+}

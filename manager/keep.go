@@ -1,0 +1,174 @@
+package manager
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/sockmgr/sockmgr/listeners"
+)
+
+// DefaultDrain is the time that connections have to finish when nobody says
+// otherwise.
+const DefaultDrain = 5 * time.Second
+
+// Waits before a listener is tried again that should run and cannot.
+const (
+	retryLeast = time.Second
+	retryMost  = 30 * time.Second
+)
+
+var ownPid = strconv.Itoa(os.Getpid())
+
+// onChange is called on the loop, which never waits: it leaves word for the
+// keeper.
+func (m *Manager) onChange(l *listeners.Listener) {
+	m.changedMu.Lock()
+	m.changed = append(m.changed, l)
+	m.changedMu.Unlock()
+	m.poke()
+}
+
+// poke wakes the keeper.
+func (m *Manager) poke() {
+	select {
+	case m.wake <- struct{}{}:
+	default: // it has been woken already
+	}
+}
+
+// keep runs until Shutdown. It tells the watchers what the loop did by itself,
+// and tries again what could not run.
+func (m *Manager) keep() {
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for {
+		select {
+		case <-m.wake:
+		case <-retry.C:
+		}
+		m.tellChanges()
+		next := m.retryFailed()
+		if m.allClosed() && m.isClosing() {
+			return
+		}
+		retry.Reset(next)
+	}
+}
+
+func (m *Manager) isClosing() bool {
+	m.life.RLock()
+	defer m.life.RUnlock()
+	return m.closing
+}
+
+func (m *Manager) tellChanges() {
+	m.changedMu.Lock()
+	changed := m.changed
+	m.changed = nil
+	m.changedMu.Unlock()
+	for _, l := range changed {
+		state := listeners.Closed
+		_ = m.on(context.Background(), func() error { state = l.State(); return nil }) // a loop that ended has closed all
+		if state == listeners.Closed {
+			m.closed(l)
+			continue
+		}
+		if e, err := m.entry(l.Name); err == nil && m.liveOf(e) == l {
+			m.told(StatusChanged, e)
+		}
+	}
+}
+
+func (m *Manager) liveOf(e *entry) (l *listeners.Listener) {
+	m.with(e, func(e *entry) { l = e.live })
+	return l
+}
+
+// closed forgets a listener that has let go of everything.
+func (m *Manager) closed(l *listeners.Listener) {
+	m.mu.Lock()
+	delete(m.attached, l)
+	e := m.entries[l.Name]
+	if e == nil || e.live != l {
+		m.mu.Unlock()
+		m.ring.nudge() // Shutdown counts
+		return
+	}
+	e.live, e.stopping = nil, false
+	deleting := e.deleting
+	m.mu.Unlock()
+	info := m.info(e, false)
+	if deleting {
+		m.drop(l.Name)
+		m.ring.publish(Deleted, info)
+		return
+	}
+	m.ring.publish(StatusChanged, info)
+}
+
+// restore runs what was running when the daemon ended. What cannot run is
+// tried again, by the keeper, until it can.
+func (m *Manager) restore(records []Record) {
+	for _, r := range records {
+		e := &entry{record: r, stats: &listeners.Stats{}}
+		m.insert(e)
+		if _, err := m.run(context.Background(), e, r); err != nil {
+			m.failed(e, err)
+		}
+	}
+	if len(records) > 0 {
+		m.log.Info("listeners restored", "count", len(records))
+	}
+}
+
+func (m *Manager) failed(e *entry, err error) {
+	m.with(e, func(e *entry) {
+		e.failure = err
+		e.backoff = min(max(2*e.backoff, retryLeast), retryMost)
+		e.retry = time.Now().Add(e.backoff)
+	})
+	m.log.Warn("listener cannot run; it is tried again", "listener", e.record.Name, "error", err, "retry", e.retry)
+}
+
+// retryFailed tries what is due, and returns when it wants to be called again.
+func (m *Manager) retryFailed() time.Duration {
+	next := time.Hour
+	var due []string
+	m.mu.Lock()
+	for name, e := range m.entries {
+		if e.failure == nil {
+			continue
+		}
+		if wait := time.Until(e.retry); wait > 0 {
+			next = min(next, wait)
+		} else {
+			due = append(due, name)
+		}
+	}
+	m.mu.Unlock()
+	for _, name := range due {
+		m.retryOne(name)
+		next = min(next, retryLeast)
+	}
+	return next
+}
+
+func (m *Manager) retryOne(name string) {
+	release, err := m.change(context.Background(), name)
+	if err != nil {
+		return // shutting down
+	}
+	defer release()
+	e, record, err := m.current(name, "")
+	if err != nil || m.liveOf(e) != nil || record.Stopped {
+		return
+	}
+	if _, err := m.run(context.Background(), e, record); err != nil {
+		m.failed(e, err)
+		return
+	}
+	m.log.Info("listener runs again", "listener", name)
+	m.told(StatusChanged, e)
+}

@@ -1,0 +1,281 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+// Config is what New needs.
+type Config struct {
+	Poller      string // epoll, poll or select
+	StateDir    string // empty: keep nothing
+	Descriptors int    // most that listeners and connections may use; 0: no limit
+	Log         hclog.Logger
+}
+
+// A Manager owns the loop, the store and the set of listeners.
+type Manager struct {
+	log   hclog.Logger
+	loop  *mux.Loop
+	set   *listeners.Set // loop only
+	store *store
+	ring  *ring
+
+	loopEnded chan error
+	keeper    sync.WaitGroup // the goroutine in keep.go
+	wake      chan struct{}  // of size 1: something for the keeper to do
+
+	life    sync.RWMutex // held for reading by every change; for writing to end them
+	closing bool         // guarded by life
+
+	mu       sync.Mutex // guards the rest; never held across a call that waits
+	entries  map[string]*entry
+	names    []string                     // of entries, sorted
+	attached map[*listeners.Listener]bool // on the loop, closed ones not told yet included
+	locks    map[string]*nameLock
+
+	changedMu sync.Mutex            // the loop takes it: never held for longer than an append
+	changed   []*listeners.Listener // for the keeper
+}
+
+// entry is one listener. Its fields are guarded by Manager.mu, and changed
+// only by who holds the lock of the name, or by the keeper.
+type entry struct {
+	record   Record
+	live     *listeners.Listener // nil: not on the loop
+	stats    *listeners.Stats    // loop only
+	stopping bool                // live drains, or is closed and not told yet
+	deleting bool                // goes when live is closed
+	started  time.Time           // when it last began to run
+	failure  error               // why it does not run, though it should
+	retry    time.Time           // when it is tried again; zero: not
+	backoff  time.Duration       // between the last two tries
+}
+
+// A State is what a listener is doing, as clients see it.
+type State uint8
+
+// The states.
+const (
+	Running  State = iota + 1
+	Limited        // accepts no more until a connection ends
+	Draining       // not bound any more; connections finish
+	Stopped
+	Failed // should run and cannot
+)
+
+// Info is a copy of what is wanted and what is. It does not change.
+type Info struct {
+	Record
+	State   State
+	Message string           // on why it is so
+	Live    listeners.Status // zero when it is not on the loop
+	Stats   listeners.Stats
+	Started time.Time // when it last began to run
+	Retry   time.Time // when it is tried again
+}
+
+// New opens the store, starts the loop and runs what was running before.
+func New(c Config) (*Manager, error) {
+	p, err := mux.NewPoller(c.Poller)
+	if err != nil {
+		return nil, err
+	}
+	loop, err := mux.NewLoop(p)
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	st, records, err := openStore(c.StateDir)
+	if err != nil {
+		return nil, errors.Join(err, loop.Close())
+	}
+	m := &Manager{
+		log: c.Log, loop: loop, store: st, ring: newRing(), loopEnded: make(chan error, 1), wake: make(chan struct{}, 1),
+		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{},
+	}
+	m.set = listeners.NewSet(listeners.SetConfig{
+		Loop: loop, Log: c.Log.Named("loop"), Descriptors: c.Descriptors, Changed: m.onChange,
+	})
+	go func() { m.loopEnded <- loop.Run() }()
+	m.restore(records)
+	m.keeper.Go(m.keep)
+	return m, nil
+}
+
+// Shutdown refuses further changes, gives open connections the time to finish,
+// and stops everything. What was running runs again at the next start. When
+// ctx ends first, what is open is closed at once.
+func (m *Manager) Shutdown(ctx context.Context, drain time.Duration) error {
+	m.life.Lock()
+	if m.closing {
+		m.life.Unlock()
+		return listeners.DaemonDraining
+	}
+	m.closing = true
+	m.life.Unlock()
+
+	m.stopAll(drain)
+	for !m.allClosed() {
+		select {
+		case <-ctx.Done():
+			m.stopAll(0)
+			ctx = context.WithoutCancel(ctx) // ends soon now: nothing is waited for any more
+		case <-m.ring.wait():
+		}
+	}
+	m.loop.Stop()
+	err := <-m.loopEnded
+	m.ring.close()
+	m.poke()
+	m.keeper.Wait()
+	return errors.Join(err, m.loop.Close(), m.store.close())
+}
+
+func (m *Manager) stopAll(drain time.Duration) {
+	m.mu.Lock()
+	all := make([]*listeners.Listener, 0, len(m.attached))
+	for l := range m.attached {
+		all = append(all, l)
+	}
+	m.mu.Unlock()
+	for chunk := range slices.Chunk(all, 64) { // a budgeted turn each
+		_ = m.loop.Post(func() { // fails only when the loop has ended, and all is closed
+			for _, l := range chunk {
+				l.Stop(drain)
+			}
+		})
+	}
+}
+
+func (m *Manager) allClosed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.attached) == 0
+}
+
+// Poller is the name of the poller in use.
+func (m *Manager) Poller() string { return m.loop.Poller() }
+
+// Store says where state is kept: memory, or file:PATH.
+func (m *Manager) Store() string { return m.store.String() }
+
+// nameLock is the change lock of one name.
+type nameLock struct {
+	held  chan struct{} // of size 1
+	users int           // guarded by Manager.mu; 0: forgotten
+}
+
+// change begins a change of the named listener. Nobody else changes it until
+// release is called.
+func (m *Manager) change(ctx context.Context, name string) (release func(), err error) {
+	m.life.RLock()
+	if m.closing {
+		m.life.RUnlock()
+		return nil, &listeners.Fault{Reason: listeners.DaemonDraining, Message: "the daemon is shutting down", Fix: "try again once it is back"}
+	}
+	m.mu.Lock()
+	lock := m.locks[name]
+	if lock == nil {
+		lock = &nameLock{held: make(chan struct{}, 1)}
+		m.locks[name] = lock
+	}
+	lock.users++
+	m.mu.Unlock()
+	leave := func() {
+		m.mu.Lock()
+		if lock.users--; lock.users == 0 {
+			delete(m.locks, name)
+		}
+		m.mu.Unlock()
+		m.life.RUnlock()
+	}
+	select {
+	case lock.held <- struct{}{}:
+		return func() { <-lock.held; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
+	}
+}
+
+// entry returns the named entry, or a Fault.
+func (m *Manager) entry(name string) (*entry, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.entries[name]; e != nil {
+		return e, nil
+	}
+	return nil, &listeners.Fault{
+		Reason: listeners.ListenerNotFound, Message: fmt.Sprintf("there is no listener %q", name),
+		Fix: "sockctl ls shows what there is", Meta: map[string]string{"listener": name},
+	}
+}
+
+// current is entry for a change: it checks the etag too, and that the listener
+// is not about to go.
+func (m *Manager) current(name, etag string) (*entry, Record, error) {
+	e, err := m.entry(name)
+	if err != nil {
+		return nil, Record{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case etag != "" && etag != e.record.Etag():
+		return nil, Record{}, &listeners.Fault{
+			Reason: listeners.EtagMismatch, Message: fmt.Sprintf("%s was changed by someone else: its etag is %s, not %s", name, e.record.Etag(), etag),
+			Fix: "read it again and repeat the change", Meta: map[string]string{"etag": e.record.Etag()},
+		}
+	case e.deleting:
+		return nil, Record{}, &listeners.Fault{
+			Reason: listeners.StateInvalid, Message: name + " is being deleted: its connections finish",
+			Fix: "sockctl rm --now " + name + " ends them",
+		}
+	}
+	return e, e.record, nil
+}
+
+// insert adds an entry.
+func (m *Manager) insert(e *entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name := e.record.Name
+	m.entries[name] = e
+	at, _ := slices.BinarySearch(m.names, name)
+	m.names = slices.Insert(m.names, at, name)
+}
+
+// drop takes an entry out.
+func (m *Manager) drop(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.entries, name)
+	if at, ok := slices.BinarySearch(m.names, name); ok {
+		m.names = slices.Delete(m.names, at, at+1)
+	}
+}
+
+// with reads or changes an entry under the lock.
+func (m *Manager) with(e *entry, f func(*entry)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(e)
+}
+
+// on runs f on the loop.
+func (m *Manager) on(ctx context.Context, f func() error) error {
+	err := m.loop.Do(ctx, f)
+	if errors.Is(err, mux.ErrClosed) {
+		return &listeners.Fault{Reason: listeners.DaemonDraining, Message: "the daemon is shutting down", Err: err}
+	}
+	return err
+}

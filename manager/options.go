@@ -1,0 +1,226 @@
+package manager
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sockmgr/sockmgr/listeners"
+)
+
+// A Scope is which sockets of a listener a change of options reaches.
+type Scope uint8
+
+// The scopes.
+const (
+	ScopeAll         Scope = iota // the listener, what it will accept, and what is open
+	ScopeListener                 // the listener and what it will accept
+	ScopeConnections              // what is open; what is wanted does not change
+)
+
+// SetOptions changes options of a listener and returns what came of each, as
+// the kernel has it. Either all values can be understood, or nothing changes;
+// one that the kernel refuses is a Result, and does not keep others from being
+// made. With checkOnly nothing changes.
+func (m *Manager) SetOptions(ctx context.Context, name string, values map[string]listeners.Value, scope Scope, etag string, checkOnly bool) ([]listeners.Result, error) {
+	release, err := m.change(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	e, record, err := m.current(name, etag)
+	if err != nil {
+		return nil, err
+	}
+	wanted, err := parseOptions(values, record.Spec.Class(), func(o *listeners.Option) string {
+		if scope == ScopeConnections && !o.OnConnection() {
+			return "cannot be set on open connections: it is the listener's"
+		}
+		return ""
+	})
+	if err != nil {
+		return nil, err
+	}
+	if checkOnly {
+		return m.preview(ctx, e, wanted)
+	}
+	if !m.isRunning(e) {
+		return m.setLater(e, record, wanted)
+	}
+	var results []listeners.Result
+	if scope != ScopeConnections {
+		if results, err = m.tune(ctx, e, record, wanted); err != nil {
+			return nil, err
+		}
+	}
+	if scope != ScopeListener {
+		all, err := m.tuneConns(ctx, m.liveOf(e), wanted)
+		return append(results, all...), err
+	}
+	return results, nil
+}
+
+// wanted is an option with the value that it shall have.
+type wanted struct {
+	option *listeners.Option
+	value  listeners.Value
+}
+
+// parseOptions checks all values and returns them in order of their names.
+// objection may say why an option will not do.
+func parseOptions(values map[string]listeners.Value, class listeners.NetworkSet, objection func(*listeners.Option) string) ([]wanted, error) {
+	var all []wanted
+	var faults []*listeners.Violation
+	if len(values) == 0 {
+		faults = append(faults, &listeners.Violation{Field: "options", Message: "is empty: name an option and its value"})
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		v, err := listeners.ParseOption(name, values[name], class)
+		if err != nil {
+			faults = append(faults, listeners.Violations(err)...)
+			continue
+		}
+		o := listeners.LookupOption(name)
+		if text := objection(o); text != "" {
+			faults = append(faults, &listeners.Violation{Field: "spec.options." + name, Message: text})
+		}
+		all = append(all, wanted{o, v})
+	}
+	for _, f := range faults { // in this request they stand elsewhere
+		f.Field = optionField(f.Field)
+	}
+	return all, invalid(faults)
+}
+
+func optionField(field string) string {
+	const prefix = "spec."
+	if len(field) > len(prefix) && field[:len(prefix)] == prefix {
+		return field[len(prefix):]
+	}
+	return field
+}
+
+// preview says what is there now.
+func (m *Manager) preview(ctx context.Context, e *entry, all []wanted) ([]listeners.Result, error) {
+	var now map[string]listeners.Value
+	l := m.liveOf(e)
+	if l != nil {
+		if err := m.on(ctx, func() error { now = l.InForce(nil); return nil }); err != nil {
+			return nil, err
+		}
+	}
+	var results []listeners.Result
+	for _, w := range all {
+		v := now[w.option.Name]
+		results = append(results, listeners.Result{Option: w.option, Requested: w.value, Previous: v, Effective: v, Message: "not changed: only checked"})
+	}
+	return results, nil
+}
+
+// setLater changes what is wanted of a listener that does not run.
+func (m *Manager) setLater(e *entry, record Record, all []wanted) ([]listeners.Result, error) {
+	var results []listeners.Result
+	for _, w := range all {
+		results = append(results, listeners.Result{
+			Option: w.option, Requested: w.value, Previous: record.Spec.Options[w.option.Name],
+			Outcome: listeners.Deferred, Message: "in force when the listener runs",
+		})
+		record.Spec = record.Spec.With(w.option.Name, w.value)
+	}
+	return results, m.wantSpec(e, record, record.Spec)
+}
+
+// wantSpec saves a record with another spec and publishes it.
+func (m *Manager) wantSpec(e *entry, record Record, spec listeners.Spec) error {
+	record.Spec = spec
+	record.Generation++
+	record.Updated = time.Now()
+	if err := m.store.save(&record); err != nil {
+		return err
+	}
+	m.with(e, func(e *entry) { e.record = record })
+	m.told(Modified, e)
+	return nil
+}
+
+// tune changes a running listener's own sockets, and then what is wanted. When
+// that cannot be saved, the sockets are as before.
+func (m *Manager) tune(ctx context.Context, e *entry, record Record, all []wanted) ([]listeners.Result, error) {
+	l := m.liveOf(e)
+	var results []listeners.Result
+	var spec listeners.Spec
+	if err := m.on(ctx, func() error {
+		for _, w := range all {
+			results = append(results, l.Tune(w.option, w.value))
+		}
+		spec = l.Spec()
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	if spec.Equal(record.Spec) {
+		return results, nil
+	}
+	if err := m.wantSpec(e, record, spec); err != nil {
+		_ = m.on(context.WithoutCancel(ctx), func() error { // ended means closed
+			for _, w := range all {
+				l.Tune(w.option, record.Spec.Options[w.option.Name])
+			}
+			return nil
+		})
+		return nil, err
+	}
+	return results, nil
+}
+
+// tuneConns changes what is open, a bounded number a turn.
+func (m *Manager) tuneConns(ctx context.Context, l *listeners.Listener, all []wanted) ([]listeners.Result, error) {
+	var results []listeners.Result
+	for _, w := range all {
+		if !w.option.OnConnection() {
+			continue
+		}
+		for next := 0; next >= 0; {
+			if err := m.on(ctx, func() error {
+				results, next = m.set.TuneConns(l, w.option, w.value, next, results)
+				return nil
+			}); err != nil {
+				return results, err
+			}
+		}
+	}
+	return results, nil
+}
+
+// Options returns the options in force on a listener, as the kernel has them:
+// those named, or all. Of one that is not bound it returns what is wanted.
+func (m *Manager) Options(ctx context.Context, name string, names []string) (map[string]listeners.Value, error) {
+	e, err := m.entry(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := knownOptions(names); err != nil {
+		return nil, err
+	}
+	l := m.liveOf(e)
+	if l == nil {
+		var spec listeners.Spec
+		m.with(e, func(e *entry) { spec = e.record.Spec })
+		return maps.Clone(spec.Options), nil
+	}
+	var values map[string]listeners.Value
+	err = m.on(ctx, func() error { values = l.InForce(names); return nil })
+	return values, err
+}
+
+// knownOptions refuses names that are not in the table.
+func knownOptions(names []string) error {
+	var faults []*listeners.Violation
+	for _, name := range names {
+		if _, err := listeners.ParseOption(name, listeners.Value{}, 0); err != nil {
+			faults = append(faults, listeners.Violations(err)...)
+		}
+	}
+	return invalid(faults)
+}

@@ -1,0 +1,143 @@
+package manager
+
+import (
+	"crypto/rand"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/sockmgr/sockmgr/listeners"
+)
+
+// A Record is what is wanted of one listener: what the store keeps.
+type Record struct {
+	Name        string            `json:"name"`
+	UID         string            `json:"uid"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Spec        listeners.Spec    `json:"spec"`
+	Stopped     bool              `json:"stopped,omitempty"` // it shall not run
+	Generation  int64             `json:"generation"`        // grows with every change of what is wanted
+	Revision    int64             `json:"revision"`          // of the store, at the last change
+	Created     time.Time         `json:"created"`
+	Updated     time.Time         `json:"updated"`
+}
+
+// Etag changes with every change of the record.
+func (r *Record) Etag() string { return strconv.FormatInt(r.Revision, 36) }
+
+// A Draft is what a client may say of a listener.
+type Draft struct {
+	Labels      map[string]string
+	Annotations map[string]string
+	Listen      []string
+	Handler     listeners.HandlerSpec
+	Options     map[string]listeners.Value
+	Stopped     bool
+}
+
+// draft returns the record as a Draft that may be changed.
+func (r *Record) draft() Draft {
+	d := Draft{
+		Labels: maps.Clone(r.Labels), Annotations: maps.Clone(r.Annotations), Handler: r.Spec.Handler,
+		Options: maps.Clone(r.Spec.Options), Stopped: r.Stopped,
+	}
+	for _, a := range r.Spec.Listen {
+		d.Listen = append(d.Listen, a.String())
+	}
+	return d
+}
+
+// apply makes the record say what d says. changed is false when it did before.
+func (r *Record) apply(d Draft, now time.Time) (changed bool, err error) {
+	faults := append(checkTexts("labels", d.Labels), checkTexts("annotations", d.Annotations)...)
+	spec, err := listeners.ParseSpec(d.Listen, d.Handler, d.Options)
+	if err := invalid(append(faults, listeners.Violations(err)...)); err != nil {
+		return false, err
+	}
+	if r.Generation > 0 && r.Stopped == d.Stopped && spec.Equal(r.Spec) && maps.Equal(r.Labels, d.Labels) && maps.Equal(r.Annotations, d.Annotations) {
+		return false, nil
+	}
+	r.Labels, r.Annotations, r.Spec, r.Stopped = d.Labels, d.Annotations, spec, d.Stopped
+	r.Generation++
+	r.Updated = now
+	return true, nil
+}
+
+const (
+	maxTexts = 64   // labels, or annotations, of one listener
+	maxText  = 4096 // bytes of one
+)
+
+// checkTexts refuses what would break a line of a log or a terminal.
+func checkTexts(field string, texts map[string]string) (faults []*listeners.Violation) {
+	if len(texts) > maxTexts {
+		faults = append(faults, &listeners.Violation{Field: field, Message: fmt.Sprintf("has %d entries; at most %d", len(texts), maxTexts)})
+	}
+	for _, k := range slices.Sorted(maps.Keys(texts)) {
+		for _, s := range []string{k, texts[k]} {
+			if len(s) > maxText || !utf8.ValidString(s) || slices.ContainsFunc([]rune(s), unicode.IsControl) || k == "" {
+				faults = append(faults, &listeners.Violation{
+					Field: field, Message: fmt.Sprintf("%.40q is empty, has a control character, or is longer than %d bytes", s, maxText),
+				})
+			}
+		}
+	}
+	return faults
+}
+
+var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+func checkName(name string) error {
+	if nameForm.MatchString(name) {
+		return nil
+	}
+	return invalid([]*listeners.Violation{{
+		Field:   "listener_id",
+		Message: fmt.Sprintf("%.80q is not a name: a lower-case letter or digit, then up to 62 lower-case letters, digits, dots, underscores or dashes", name),
+	}})
+}
+
+// invalid makes one error of all that is wrong with a request.
+func invalid(faults []*listeners.Violation) error {
+	if len(faults) == 0 {
+		return nil
+	}
+	return &Invalid{faults}
+}
+
+// Invalid is a request with fields that are not as they must be.
+type Invalid struct{ Violations []*listeners.Violation }
+
+// Error names the first, and how many more there are.
+func (e *Invalid) Error() string {
+	text := e.Violations[0].Error()
+	if n := len(e.Violations) - 1; n > 0 {
+		text += fmt.Sprintf(" (and %d more)", n)
+	}
+	return text
+}
+
+// Reason is that of the first.
+func (e *Invalid) Reason() listeners.Reason {
+	if r := e.Violations[0].Reason; r != "" {
+		return r
+	}
+	return listeners.SpecInvalid
+}
+
+// Is reports whether target is the Reason.
+func (e *Invalid) Is(target error) bool { return target == error(e.Reason()) }
+
+// newUID returns a random UUID (RFC 9562, version 4).
+func newUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
