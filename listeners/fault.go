@@ -2,6 +2,7 @@ package listeners
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -63,6 +64,15 @@ func (f *Fault) Unwrap() error { return f.Err }
 func (f *Fault) Is(target error) bool {
 	r, ok := target.(Reason)
 	return ok && r == f.Reason
+}
+
+// named says which listener an error is about.
+func named(name string, err error) error {
+	if f, ok := err.(*Fault); ok {
+		f.Message = name + ": " + f.Message
+		return f
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 // A Violation is one field of a request that is not as it must be.

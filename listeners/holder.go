@@ -108,11 +108,17 @@ func processWith(inode uint64) (holder, bool) {
 	if at < 0 {
 		return holder{}, false
 	}
-	dir := filepath.Dir(filepath.Dir(fds[at]))
-	pid, err := strconv.Atoi(filepath.Base(dir))
-	comm, _ := os.ReadFile(filepath.Join(dir, "comm")) // gone meanwhile: no name
-	name := strings.Map(printable, strings.TrimSpace(string(comm)))
-	return holder{pid, name, inode}, err == nil
+	pid, err := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(fds[at]))))
+	return holder{pid, CommandOf(pid), inode}, err == nil
+}
+
+// CommandOf is the name of a process; empty when it is gone.
+func CommandOf(pid int) string {
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return ""
+	}
+	return strings.Map(printable, strings.TrimSpace(string(comm)))
 }
 
 // printable keeps the name that a process gave itself from breaking a line.

@@ -89,7 +89,7 @@ func bindAll(name string, spec Spec) (*Listener, error) {
 		s, err := bind(a, spec)
 		if err != nil {
 			l.closeSockets()
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, named(name, err)
 		}
 		l.endpoints = append(l.endpoints, l.endpoint(s))
 	}
@@ -111,7 +111,7 @@ func (l *Listener) listen(s *socket) error {
 	o := LookupOption(backlog)
 	switch err := o.Set(s, l.spec.option(o)); {
 	case errors.Is(err, unix.EADDRINUSE): // SO_REUSEADDR lets bind pass
-		return fmt.Errorf("%s: %w", l.Name, inUse(s.addr))
+		return named(l.Name, inUse(s.addr))
 	case err != nil:
 		return fmt.Errorf("%s: %v: %w", l.Name, s.addr, err)
 	}
@@ -170,7 +170,7 @@ func attachFault(name string, err error) error {
 	if errors.Is(err, mux.ErrFDRange) {
 		return &Fault{Reason: LimitReached, Message: name + ": no descriptor is left that select(2) can take", Err: err, Fix: "run the daemon with --poller epoll"}
 	}
-	return fmt.Errorf("%s: %w", name, err)
+	return named(name, err)
 }
 
 // joined counts in an endpoint that is on the loop.

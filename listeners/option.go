@@ -75,6 +75,11 @@ func (o *Option) Parse(v Value) (Value, error) {
 	return v, err
 }
 
+// Range returns the least and the greatest value, of types that have them.
+func (o *Option) Range() (least, greatest int64, ok bool) {
+	return o.Min, o.Max, o.Type == Int || o.Type == Bytes || o.Type == Duration
+}
+
 // OnSocket reports whether the option is one of a socket, not of the daemon.
 func (o *Option) OnSocket() bool { return o.tunable == nil }
 

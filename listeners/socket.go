@@ -101,7 +101,7 @@ func (s *socket) bindTo(sa unix.Sockaddr, spec Spec) error {
 		if err := unix.Fchmod(s.fd, uint32(modeOf(mode))); err != nil {
 			return os.NewSyscallError("fchmod", err)
 		}
-		if err := removeStale(s.addr); err != nil {
+		if err := RemoveStale(s.addr); err != nil {
 			return err
 		}
 	}

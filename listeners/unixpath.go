@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// removeStale takes away what is at the path of a, if that is a socket on
+// RemoveStale takes away what is at the path of a, if that is a socket on
 // which nobody answers: what a process leaves behind that was killed. Anything
 // else stays, and is an error.
 //
 // Two processes may do this at once, and the second must not take away what
 // the first has bound meanwhile. So the path is first renamed, which only one
 // of them can do, and what was caught is looked at again.
-func removeStale(a Address) error {
+func RemoveStale(a Address) error {
 	var found, caught unix.Stat_t
 	switch err := unix.Lstat(a.Path, &found); {
 	case err == unix.ENOENT:

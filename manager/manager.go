@@ -30,7 +30,8 @@ type Manager struct {
 	store *store
 	ring  *ring
 
-	loopEnded chan error
+	loopEnded chan struct{}  // closed when the loop has
+	loopErr   error          // why; set before
 	keeper    sync.WaitGroup // the goroutine in keep.go
 	wake      chan struct{}  // of size 1: something for the keeper to do
 
@@ -99,13 +100,16 @@ func New(c Config) (*Manager, error) {
 		return nil, errors.Join(err, loop.Close())
 	}
 	m := &Manager{
-		log: c.Log, loop: loop, store: st, ring: newRing(), loopEnded: make(chan error, 1), wake: make(chan struct{}, 1),
+		log: c.Log, loop: loop, store: st, ring: newRing(), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1),
 		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{},
 	}
 	m.set = listeners.NewSet(listeners.SetConfig{
 		Loop: loop, Log: c.Log.Named("loop"), Descriptors: c.Descriptors, Changed: m.onChange,
 	})
-	go func() { m.loopEnded <- loop.Run() }()
+	go func() {
+		m.loopErr = loop.Run()
+		close(m.loopEnded)
+	}()
 	m.restore(records)
 	m.keeper.Go(m.keep)
 	return m, nil
@@ -133,11 +137,11 @@ func (m *Manager) Shutdown(ctx context.Context, drain time.Duration) error {
 		}
 	}
 	m.loop.Stop()
-	err := <-m.loopEnded
+	<-m.loopEnded
 	m.ring.close()
 	m.poke()
 	m.keeper.Wait()
-	return errors.Join(err, m.loop.Close(), m.store.close())
+	return errors.Join(m.loopErr, m.loop.Close(), m.store.close())
 }
 
 func (m *Manager) stopAll(drain time.Duration) {
@@ -161,6 +165,10 @@ func (m *Manager) allClosed() bool {
 	defer m.mu.Unlock()
 	return len(m.attached) == 0
 }
+
+// Broken is closed when the loop has ended: before Shutdown that is a fault
+// which nothing can go on after.
+func (m *Manager) Broken() <-chan struct{} { return m.loopEnded }
 
 // Poller is the name of the poller in use.
 func (m *Manager) Poller() string { return m.loop.Poller() }

@@ -41,9 +41,10 @@ type Loop struct {
 	slots  []slot // indexed by descriptor
 	ready  []Ready
 	timers timerHeap
-	epoch  time.Time // when the loop was made; timers count from it
-	now    time.Time // when the turn began
-	wake   int       // eventfd: readable when something was posted
+	epoch  time.Time     // when the loop was made
+	now    time.Time     // when the turn began
+	clock  time.Duration // now, counted from epoch
+	wake   int           // eventfd: readable when something was posted
 
 	stats Stats
 
@@ -94,6 +95,13 @@ func (l *Loop) Stats() *Stats { return &l.stats }
 
 // Now is the time at which this turn began.
 func (l *Loop) Now() time.Time { return l.now }
+
+// Clock is the same, counted from when the loop was made: what timers go by.
+// It never goes back, whatever happens to the time of day.
+func (l *Loop) Clock() time.Duration { return l.clock }
+
+// Time turns a reading of Clock into a time of day.
+func (l *Loop) Time(clock time.Duration) time.Time { return l.now.Add(clock - l.clock) }
 
 // Add begins to call h when fd is ready.
 func (l *Loop) Add(fd int, want Events, h Handler) error {
@@ -158,6 +166,7 @@ func (l *Loop) Run() error {
 			return err
 		}
 		l.now = time.Now()
+		l.clock = l.now.Sub(l.epoch)
 		idle = len(l.ready) == 0
 		l.dispatch()
 		l.runTimers()

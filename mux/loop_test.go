@@ -354,7 +354,7 @@ func TestTimers(t *testing.T) {
 		l.After(20*time.Millisecond, func() { got <- 3 })
 		l.After(2*time.Millisecond, func() { got <- 1 })
 		moved := l.After(time.Hour, func() { got <- 2 })
-		l.Arm(moved, l.Now().Add(10*time.Millisecond), alarm(func() { got <- 2 }))
+		l.Arm(moved, l.Clock()+10*time.Millisecond, alarm(func() { got <- 2 }))
 		gone := l.After(5*time.Millisecond, func() { t.Error("a disarmed timer ran") })
 		l.Disarm(gone)
 		l.Disarm(gone)

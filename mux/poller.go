@@ -18,6 +18,18 @@ const (
 	Writable                    // a write would not wait
 )
 
+// Names lists the conditions in words.
+func (e Events) Names() []string {
+	var names []string
+	if e&Readable != 0 {
+		names = append(names, "readable")
+	}
+	if e&Writable != 0 {
+		names = append(names, "writable")
+	}
+	return names
+}
+
 // A Key names one registration: a descriptor and which use of its number.
 type Key struct {
 	FD  int

@@ -13,7 +13,7 @@ type Alarm interface {
 // A Timer calls an Alarm once, on the loop. The zero Timer is not set. It may
 // be part of a larger struct; it must not be copied while it is set.
 type Timer struct {
-	at    time.Duration // since the loop was made
+	at    time.Duration // on the loop's clock
 	alarm Alarm
 	place int32 // 1 + index in the heap; 0: not set
 }
@@ -21,11 +21,14 @@ type Timer struct {
 // Set reports whether t will call its Alarm.
 func (t *Timer) Set() bool { return t.place != 0 }
 
-// Arm sets t, or sets it anew, to call a once at has come. A time that has
-// passed means the next turn.
-func (l *Loop) Arm(t *Timer, at time.Time, a Alarm) {
+// At is when, on the loop's clock.
+func (t *Timer) At() time.Duration { return t.at }
+
+// Arm sets t, or sets it anew, to call a when the loop's clock is at. A time
+// that has passed means the next turn.
+func (l *Loop) Arm(t *Timer, at time.Duration, a Alarm) {
 	// Later than now, so that a timer that sets itself waits for the next turn.
-	t.at, t.alarm = max(at.Sub(l.epoch), l.now.Sub(l.epoch)+1), a
+	t.at, t.alarm = max(at, l.clock+1), a
 	if t.Set() {
 		heap.Fix(&l.timers, int(t.place)-1)
 		return
@@ -44,7 +47,7 @@ func (l *Loop) Disarm(t *Timer) {
 // is for Disarm.
 func (l *Loop) After(d time.Duration, f func()) *Timer {
 	t := new(Timer)
-	l.Arm(t, l.now.Add(d), alarmFunc(f))
+	l.Arm(t, l.clock+d, alarmFunc(f))
 	return t
 }
 
@@ -54,8 +57,7 @@ func (f alarmFunc) Expired() { f() }
 
 // runTimers calls what is due, at most timersPerTurn of it.
 func (l *Loop) runTimers() {
-	now := l.now.Sub(l.epoch)
-	for n := 0; n < timersPerTurn && len(l.timers) > 0 && l.timers[0].at <= now; n++ {
+	for n := 0; n < timersPerTurn && len(l.timers) > 0 && l.timers[0].at <= l.clock; n++ {
 		heap.Pop(&l.timers).(*Timer).alarm.Expired()
 	}
 }

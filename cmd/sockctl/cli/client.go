@@ -1,0 +1,188 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+)
+
+const (
+	maxAnswer = 64 << 20 // bytes of one message from the daemon
+	pageSize  = 1000     // the most a list call returns
+)
+
+// client is a connection to one daemon.
+type client struct {
+	addr        string
+	conn        *grpc.ClientConn
+	listeners   pb.ListenerServiceClient
+	connections pb.ConnectionServiceClient
+	tuning      pb.TuningServiceClient
+	daemon      pb.DaemonServiceClient
+
+	mu      sync.Mutex
+	dialErr error // of the last dial; guarded by mu
+}
+
+// address is where the daemon should be: flag, environment, then its own
+// default.
+func (a *app) address() string {
+	if a.addr != "" {
+		return a.addr
+	}
+	if addr := a.env.Getenv("SOCKMGR_ADDR"); addr != "" {
+		return addr
+	}
+	if a.env.UID == 0 {
+		return "unix:///run/sockmgr/control.sock"
+	}
+	if dir := a.env.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return "unix://" + dir + "/sockmgr/control.sock"
+	}
+	return fmt.Sprintf("unix:///tmp/sockmgr-%d/control.sock", a.env.UID)
+}
+
+// socketPath returns the path in a unix:///path, unix:path or bare /path.
+func socketPath(addr string) (string, error) {
+	path, isURI := strings.CutPrefix(addr, "unix:")
+	path = strings.TrimPrefix(path, "//")
+	switch {
+	case isURI && path != "":
+		return path, nil
+	case !isURI && strings.HasPrefix(addr, "/"):
+		return addr, nil
+	}
+	return "", usagef("address %q: this release speaks over Unix sockets only", addr).
+		try("--addr unix:///run/sockmgr/control.sock")
+}
+
+// dial returns the client of this run. It does no I/O: grpc connects with the
+// first call.
+func (a *app) dial() (*client, error) {
+	if a.client != nil {
+		return a.client, nil
+	}
+	c := &client{addr: a.address()}
+	path, err := socketPath(c.addr)
+	if err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(c.addr, "/") {
+		c.addr = "unix://" + c.addr // messages hand it on to the daemon, which wants a URI
+	}
+	// The target is a placeholder: a path may hold what a URL may not, and a
+	// dialer of our own keeps the system's error whole.
+	c.conn, err = grpc.NewClient("passthrough:///sockmgr",
+		grpc.WithAuthority("localhost"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return c.connect(ctx, path) }),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithUnaryInterceptor(a.bound),
+		grpc.WithUserAgent("sockctl/"+clientVersion()))
+	if err != nil {
+		return nil, err
+	}
+	c.listeners = pb.NewListenerServiceClient(c.conn)
+	c.connections = pb.NewConnectionServiceClient(c.conn)
+	c.tuning = pb.NewTuningServiceClient(c.conn)
+	c.daemon = pb.NewDaemonServiceClient(c.conn)
+	a.client = c
+	return c, nil
+}
+
+// close ends the connection, if there was one.
+func (a *app) close() {
+	if a.client != nil {
+		// The run is over; an error here tells nobody anything.
+		_ = a.client.conn.Close()
+	}
+}
+
+// bound gives every call the time of --timeout.
+func (a *app) bound(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
+	invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
+) error {
+	ctx, cancel := a.within(ctx, 0)
+	defer cancel()
+	return invoke(ctx, method, req, reply, conn, opts...)
+}
+
+func (c *client) connect(ctx context.Context, path string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 5 * time.Second}
+	conn, err := d.DialContext(ctx, "unix", path)
+	c.mu.Lock()
+	c.dialErr = err
+	c.mu.Unlock()
+	return conn, err
+}
+
+func (c *client) lastDialError() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dialErr
+}
+
+// systemWords returns the part of a dial error that the message around it
+// does not say already.
+func systemWords(err error) string {
+	if call, ok := errors.AsType[*os.SyscallError](err); ok {
+		return call.Error()
+	}
+	return err.Error()
+}
+
+// allListeners returns all pages.
+func (c *client) allListeners(ctx context.Context, filter string, view pb.ListenerView) ([]*pb.Listener, error) {
+	return pages(func(token string) ([]*pb.Listener, string, error) {
+		page, err := c.listeners.ListListeners(ctx, &pb.ListListenersRequest{
+			PageSize: pageSize, PageToken: token, Filter: filter, View: view,
+		})
+		return page.GetListeners(), page.GetNextPageToken(), err
+	})
+}
+
+// allConnections returns all pages.
+func (c *client) allConnections(ctx context.Context, filter string, view pb.ConnectionView) ([]*pb.Connection, error) {
+	return pages(func(token string) ([]*pb.Connection, string, error) {
+		page, err := c.connections.ListConnections(ctx, &pb.ListConnectionsRequest{
+			PageSize: pageSize, PageToken: token, Filter: filter, View: view,
+		})
+		return page.GetConnections(), page.GetNextPageToken(), err
+	})
+}
+
+func pages[T any](get func(token string) (page []T, next string, err error)) ([]T, error) {
+	var all []T
+	token := ""
+	for {
+		page, next, err := get(token)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page...)
+		if next == "" {
+			return all, nil
+		}
+		if next == token {
+			return nil, failf(codes.Internal, "the daemon sends the same page again and again")
+		}
+		token = next
+	}
+}
+
+func (c *client) listener(ctx context.Context, id string, view pb.ListenerView) (*pb.Listener, error) {
+	resp, err := c.listeners.GetListener(ctx, &pb.GetListenerRequest{Name: listenerName(id), View: view})
+	return resp.GetListener(), err
+}

@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+)
+
+func (a *app) startCommand() *cobra.Command {
+	var f startFlags
+	c := &cobra.Command{
+		Use:   "start NAME",
+		Short: "Make a listener when it is missing, and run it",
+		Long: "start makes the listener that --listen and --handler describe and runs it. One that is there already is\n" +
+			"started; if it runs, nothing happens. What is given must then be as it is: start changes no definition.",
+		Example: "  sockctl start web --listen tcp://127.0.0.1:8080 --handler http --body 'Hello, World'\n" +
+			"  sockctl start echo --listen udp://:7 --listen tcp://:7 --handler echo --option backlog=1024\n" +
+			"  sockctl start web",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeListeners,
+	}
+	f.changed = c.Flags().Changed
+	flags := c.Flags()
+	flags.StringArrayVarP(&f.listen, "listen", "l", nil, "address as tcp://HOST:PORT, udp://..., unix:///PATH, ...; repeatable")
+	flags.StringVar(&f.handler, "handler", "", "what to do with what arrives: echo, discard, reply or http")
+	flags.StringArrayVar(&f.options, "option", nil, "option as name=value, see 'sockctl options'; repeatable")
+	flags.StringArrayVar(&f.labels, "label", nil, "label as name=value; repeatable")
+	flags.StringVar(&f.data, "data", "", "reply: the text to send")
+	flags.BoolVar(&f.keepOpen, "keep-open", false, "reply: keep the connection open after it")
+	flags.Uint32Var(&f.status, "status", 0, "http: status code (default 200)")
+	flags.StringArrayVar(&f.headers, "header", nil, "http: response header as 'name: value'; repeatable")
+	flags.StringVar(&f.body, "body", "", "http: response body")
+	flags.StringVar(&f.bodyFile, "body-file", "", "http: file with the response body, - for standard input")
+	c.MarkFlagsMutuallyExclusive("body", "body-file")
+	must(c.RegisterFlagCompletionFunc("handler", cobra.FixedCompletions(handlerKinds, cobra.ShellCompDirectiveNoFileComp)))
+	must(c.RegisterFlagCompletionFunc("option", a.completeOptionFlag))
+	for _, name := range []string{"listen", "label", "data", "status", "header", "body"} {
+		must(c.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
+	}
+	c.RunE = a.run(func(ctx context.Context, args []string) error {
+		d, err := a.definition(ctx, listenerID(args[0]), &f)
+		if err != nil {
+			return err
+		}
+		return a.start(ctx, d)
+	})
+	return c
+}
+
+// start makes the listener, or starts the one that is there if it is the same.
+func (a *app) start(ctx context.Context, d *definition) error {
+	api, err := a.dial()
+	if err != nil {
+		return err
+	}
+	spec := d.listener.GetSpec()
+	if len(spec.GetListen()) > 0 && spec.GetHandler() != nil {
+		made, err := api.listeners.CreateListener(ctx, &pb.CreateListenerRequest{ListenerId: d.id, Listener: d.listener})
+		if err == nil {
+			for _, issue := range made.GetIssues() {
+				a.note("%s", issueText(issue))
+			}
+			return a.started(made.GetListener())
+		}
+		if f := a.explain(err); f.code != codes.AlreadyExists {
+			return f
+		}
+	}
+	if len(d.mask) > 0 {
+		if err := a.sameDefinition(ctx, api, d); err != nil {
+			return a.howToMake(d, err)
+		}
+	}
+	resp, err := api.listeners.StartListener(ctx, &pb.StartListenerRequest{Name: d.listener.GetName()})
+	if err != nil {
+		return a.howToMake(d, err)
+	}
+	return a.started(resp.GetListener())
+}
+
+// howToMake adds, to an error that says there is no such listener, what is
+// missing to make it.
+func (a *app) howToMake(d *definition, err error) error {
+	f := a.explain(err)
+	if f.code != codes.NotFound {
+		return f
+	}
+	if len(d.listener.GetSpec().GetListen()) > 0 {
+		return usagef("%s is not there, and --handler is required to make it: want %s", d.id, strings.Join(handlerKinds, ", "))
+	}
+	return f.try("sockctl start " + d.id + " --listen tcp://127.0.0.1:8080 --handler echo")
+}
+
+// sameDefinition fails when the listener that is there is not what d says.
+// The daemon compares: it knows that 30s and 30000ms are the same, and says
+// so by not counting up the generation.
+func (a *app) sameDefinition(ctx context.Context, api *client, d *definition) error {
+	present, err := api.listener(ctx, d.id, pb.ListenerView_LISTENER_VIEW_BASIC)
+	if err != nil {
+		return err
+	}
+	resp, err := api.listeners.UpdateListener(ctx, &pb.UpdateListenerRequest{
+		Listener:     d.listener,
+		UpdateMask:   &fieldmaskpb.FieldMask{Paths: d.mask},
+		AllowRebind:  true,
+		ValidateOnly: true,
+	})
+	if err != nil {
+		return err
+	}
+	asked := resp.GetListener()
+	differs := differences(d.mask, present, asked)
+	if present.GetGeneration() != asked.GetGeneration() && len(differs) == 0 {
+		differs = d.mask
+	}
+	if present.GetGeneration() == asked.GetGeneration() {
+		// The generation does not count labels; all else it says is the same.
+		differs = slices.DeleteFunc(differs, func(path string) bool { return !strings.HasPrefix(path, "labels.") })
+	}
+	if len(differs) == 0 {
+		return nil
+	}
+	f := failf(codes.AlreadyExists, "%s exists with another definition (differs in %s)", d.id, strings.Join(differs, ", "))
+	f.reason = "LISTENER_ALREADY_EXISTS"
+	fix := "sockctl rm " + d.id + ", then start it again"
+	if !slices.ContainsFunc(differs, func(path string) bool { return !strings.HasPrefix(path, "spec.options.") }) {
+		fix = "sockctl tune " + d.id + " " + optionWords(differs, d.listener.GetSpec())
+	}
+	return f.try(fix)
+}
+
+// differences returns which of the paths are not the same in two listeners.
+func differences(mask []string, x, y *pb.Listener) []string {
+	var paths []string
+	for _, path := range mask {
+		same := true
+		if name, ok := strings.CutPrefix(path, "labels."); ok {
+			was, ok := x.GetLabels()[name]
+			same = ok && was == y.GetLabels()[name]
+		} else if name, ok := strings.CutPrefix(path, "spec.options."); ok {
+			same = proto.Equal(x.GetSpec().GetOptions()[name], y.GetSpec().GetOptions()[name])
+		} else if path == "spec.listen" {
+			same = slices.Equal(x.GetSpec().GetListen(), y.GetSpec().GetListen())
+		} else if path == "spec.handler" {
+			same = proto.Equal(x.GetSpec().GetHandler(), y.GetSpec().GetHandler())
+		}
+		if !same {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// optionWords returns the options at paths as tune takes them.
+func optionWords(paths []string, spec *pb.ListenerSpec) string {
+	words := make([]string, 0, len(paths))
+	for _, path := range paths {
+		name := strings.TrimPrefix(path, "spec.options.")
+		words = append(words, name+"="+valueText(spec.GetOptions()[name]))
+	}
+	return strings.Join(words, " ")
+}
+
+// started prints a listener that should run now.
+func (a *app) started(l *pb.Listener) error {
+	id, status := listenerID(l.GetName()), l.GetStatus()
+	if status.GetState() == pb.ListenerStatus_STATE_FAILED {
+		return failf(codes.FailedPrecondition, "%s is kept but cannot run: %s", id, status.GetMessage())
+	}
+	return a.print(view{
+		tree:  func() any { return tree(l) },
+		names: []string{id},
+		text: func(w *bytes.Buffer, _ bool) {
+			words := append([]string{id, word(status.GetState())}, uris(status.GetBound())...)
+			w.WriteString(clean(strings.Join(words, " ")) + "\n")
+		},
+	})
+}
+
+func issueText(i *pb.Issue) string {
+	if i.GetField() == "" {
+		return i.GetMessage()
+	}
+	return i.GetField() + ": " + i.GetMessage()
+}
+
+func uris(addresses []*pb.SocketAddress) []string {
+	var all []string
+	for _, addr := range addresses {
+		all = append(all, addr.GetUri())
+	}
+	return all
+}

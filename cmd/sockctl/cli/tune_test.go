@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/structpb"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+)
+
+func TestTune(t *testing.T) {
+	f := inhabited(t)
+	number := structpb.NewNumberValue
+	clamped := &pb.OptionResult{
+		Target: "listeners/web", Name: "backlog", Requested: number(9000), Previous: number(1024), Effective: number(4096),
+		Outcome: pb.OptionResult_OUTCOME_CLAMPED, Message: "net.core.somaxconn is 4096",
+	}
+	failed := &pb.OptionResult{
+		Target: "connections/2a", Name: "mark", Requested: number(1), Outcome: pb.OptionResult_OUTCOME_FAILED,
+		Errno: "EPERM", Message: "needs CAP_NET_ADMIN", Connections: 3,
+	}
+	rebind := &pb.OptionResult{Target: "listeners/web", Name: "x", Requested: structpb.NewNullValue(), Outcome: pb.OptionResult_OUTCOME_NEEDS_REBIND}
+
+	f.results = []*pb.OptionResult{clamped}
+	want(t, f.run(t, "tune", "web", "backlog=9000", "idle_timeout=1m", "x=null"), 0, `
+OPTION   TARGET  ASKED  WAS   NOW   OUTCOME
+backlog  web     9000   1024  4096  clamped
+`, "note: backlog: net.core.somaxconn is 4096\n")
+	same(t, "requests", f.requests(),
+		`SetOptions {"target":"listeners/web","options":{"backlog":9000,"idle_timeout":"1m","x":null},"scope":"all"}`)
+
+	f.results = []*pb.OptionResult{clamped, failed, rebind}
+	want(t, f.run(t, "tune", "web", "a=1", "--scope", "connections"), 10, `
+OPTION   TARGET         ASKED  WAS   NOW   OUTCOME
+backlog  web            9000   1024  4096  clamped
+mark     3 connections  1      -     -     failed
+x        web            null   -     -     needs_rebind
+`, `
+note: backlog: net.core.somaxconn is 4096
+note: mark: needs CAP_NET_ADMIN (EPERM)
+Error: web: part is set, part is not: mark, x
+  reason OPTION_NEEDS_REBIND
+`[1:])
+	same(t, "requests", f.requests(), `SetOptions {"target":"listeners/web","options":{"a":1},"scope":"open_connections"}`)
+
+	f.results = []*pb.OptionResult{failed}
+	want(t, f.run(t, "tune", "web", "mark=1", "-o", "json"), 7, `
+{
+  "results": [
+    {
+      "target": "connections/2a",
+      "name": "mark",
+      "requested": 1,
+      "outcome": "failed",
+      "errno": "EPERM",
+      "message": "needs CAP_NET_ADMIN",
+      "connections": 3
+    }
+  ]
+}
+`, `{"error":{"exitCode":7,"code":"FAILED_PRECONDITION","message":"web: not set: mark"}}`+"\n")
+}
+
+func TestTuneTargets(t *testing.T) {
+	f := inhabited(t)
+	for id, target := range map[string]string{
+		"listeners/web": "listeners/web", "connections/2a": "connections/2a", "2a": "connections/2a", "10.0.0.7:51344": "connections/2a",
+	} {
+		f.requests()
+		if got := f.run(t, "tune", id, "a=1"); got.exit != 0 {
+			t.Errorf("%s: %+v", id, got)
+		}
+		asked := strings.Split(f.requests(), "\n")
+		same(t, "last request", asked[len(asked)-1], `SetOptions {"target":"`+target+`","options":{"a":1},"scope":"all"}`)
+	}
+	want(t, f.run(t, "tune", "nix", "a=1"), 4, "", "Error: no listener is called nix\n  reason LISTENER_NOT_FOUND\n")
+	want(t, f.run(t, "tune", "ff", "a=1"), 4, "", "Error: no listener or connection is called ff\n  try  sockctl ls; sockctl conn ls\n")
+}
+
+func TestOptions(t *testing.T) {
+	f := inhabited(t)
+	want(t, f.run(t, "options"), 0, `
+NAME          TYPE  EFFECT           DEFAULT  CLAMPED BY               SUMMARY
+backlog       int   live             4096     net.core.somaxconn=4096  Most that wait.
+tcp.no_delay  bool  new_connections  -        -                        Send at once.
+`, "")
+	want(t, f.run(t, "options", "-o", "wide"), 0, `
+NAME          TYPE  EFFECT           DEFAULT  CLAMPED BY               KERNEL NAME  NETWORKS  RANGE  INHERITED  CAPABILITY  SUPPORTED  SUMMARY
+backlog       int   live             4096     net.core.somaxconn=4096  -            -         1..    no         -           yes        Most that wait.
+tcp.no_delay  bool  new_connections  -        -                        TCP_NODELAY  tcp       ..1    yes        CAP_NONE    yes        Send at once.
+`, "")
+	want(t, f.run(t, "options", "tcp.no_delay"), 0, `
+option tcp.no_delay
+  summary         Send at once.
+  type            bool
+  takes effect    new_connections
+  default         -
+  range           ..1
+  networks        tcp
+  kernel          TCP_NODELAY (level 6, option 1)
+  capability      CAP_NONE
+  inherited       yes
+  supported here  yes
+`, "")
+	want(t, f.run(t, "options", "web"), 0, `
+NAME     IN FORCE  DEFAULT  EFFECT  SUMMARY
+backlog  4096      4096     live    Most that wait.
+`, "")
+	want(t, f.run(t, "options", "-o", "name"), 0, "backlog\ntcp.no_delay\n", "")
+	want(t, f.run(t, "options", "huh"), 4, "", "Error: no option or listener is called huh\n  try  sockctl options; sockctl ls\n")
+	want(t, f.run(t, "options", "web", "-o", "json"), 0, `
+{
+  "options": [
+    {
+      "name": "backlog",
+      "kernelName": "",
+      "level": 0,
+      "option": 0,
+      "type": "int",
+      "networks": [],
+      "effect": "live",
+      "inherited": false,
+      "capability": "",
+      "clampedBy": "net.core.somaxconn",
+      "clampValue": 4096,
+      "min": 1,
+      "summary": "Most that wait.",
+      "supported": true,
+      "defaultValue": 4096,
+      "inForce": 4096
+    }
+  ]
+}
+`, "")
+}

@@ -1,0 +1,178 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+// config is what the daemon was told. Each field is a flag, an environment
+// variable and a key of the file: flag > environment > file > default.
+type config struct {
+	Control   []string `yaml:"control"`
+	State     string   `yaml:"state"`
+	Poller    string   `yaml:"poller"`
+	LogLevel  string   `yaml:"log-level"`
+	LogFormat string   `yaml:"log-format"`
+}
+
+// settings is the one table of them.
+var settings = []struct {
+	name, usage string
+	field       func(*config) any // *string or *[]string
+}{
+	{"control", "gRPC address, unix:///PATH; repeatable", func(c *config) any { return &c.Control }},
+	{"state", "directory that keeps what is wanted, or memory", func(c *config) any { return &c.State }},
+	{"poller", "how the loop waits: epoll, poll or select", func(c *config) any { return &c.Poller }},
+	{"log-level", "trace, debug, info, warn, error or off", func(c *config) any { return &c.LogLevel }},
+	{"log-format", "text or json", func(c *config) any { return &c.LogFormat }},
+}
+
+func variable(name string) string {
+	return "SOCKMGR_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+// errHelp and errVersion are asked for, not gone wrong.
+var errVersion = errors.New("version asked for")
+
+// readConfig reads flags, environment and file.
+func readConfig(args []string, getenv func(string) string, out io.Writer) (config, error) {
+	c := config{Control: []string{defaultControl(getenv)}, State: defaultState(getenv), Poller: "epoll", LogLevel: "info", LogFormat: "text"}
+	var given config
+	flags := pflag.NewFlagSet("sockmgr", pflag.ContinueOnError)
+	flags.SetOutput(out)
+	flags.SortFlags = false
+	for _, s := range settings {
+		usage := fmt.Sprintf("%s ($%s)", s.usage, variable(s.name))
+		switch def := s.field(&c).(type) {
+		case *[]string:
+			flags.StringArrayVar(s.field(&given).(*[]string), s.name, *def, usage)
+		case *string:
+			flags.StringVar(s.field(&given).(*string), s.name, *def, usage)
+		}
+	}
+	file := flags.String("config", "", "YAML file with the flags' names as keys ($SOCKMGR_CONFIG)")
+	version := flags.Bool("version", false, "print the version and exit")
+	flags.Usage = func() {
+		fmt.Fprintf(out, "sockmgr keeps listening sockets under a live gRPC API; sockctl is its client.\n\nUsage: sockmgr [flags]\n\n%s", flags.FlagUsages())
+	}
+	if err := flags.Parse(args); err != nil {
+		return c, err
+	}
+	if *version {
+		return c, errVersion
+	}
+	if flags.NArg() > 0 {
+		return c, fmt.Errorf("sockmgr takes no arguments, and was given %q: listeners are made with sockctl", flags.Args())
+	}
+	if *file == "" {
+		*file = getenv("SOCKMGR_CONFIG")
+	}
+	if err := c.readFile(*file); err != nil {
+		return c, err
+	}
+	for _, s := range settings {
+		c.take(s.field, getenv(variable(s.name)), given, flags.Changed(s.name))
+	}
+	return c, c.check()
+}
+
+// take lets the environment, and then the flag, speak.
+func (c *config) take(field func(*config) any, env string, given config, isGiven bool) {
+	switch f := field(c).(type) {
+	case *[]string:
+		if env != "" {
+			*f = strings.Split(env, ",")
+		}
+		if isGiven {
+			*f = *field(&given).(*[]string)
+		}
+	case *string:
+		if env != "" {
+			*f = env
+		}
+		if isGiven {
+			*f = *field(&given).(*string)
+		}
+	}
+}
+
+func (c *config) readFile(path string) error {
+	if path == "" {
+		return nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("config %s: %w", path, err)
+	}
+	return nil
+}
+
+func (c *config) check() error {
+	var errs []error
+	for i, uri := range c.Control {
+		path, ok := strings.CutPrefix(uri, "unix://")
+		if strings.HasPrefix(uri, "/") {
+			path, ok = uri, true
+		}
+		if !ok || !strings.HasPrefix(path, "/") {
+			errs = append(errs, fmt.Errorf("--control %s: must be unix:///PATH; a TCP control address needs TLS, which this version does not have", uri))
+		}
+		c.Control[i] = "unix://" + filepath.Clean(path)
+	}
+	if len(c.Control) == 0 {
+		errs = append(errs, errors.New("--control: at least one address is needed"))
+	}
+	if !slices.Contains(mux.Pollers(), c.Poller) {
+		errs = append(errs, fmt.Errorf("--poller %s: must be one of %s", c.Poller, strings.Join(mux.Pollers(), ", ")))
+	}
+	if hclog.LevelFromString(c.LogLevel) == hclog.NoLevel {
+		errs = append(errs, fmt.Errorf("--log-level %s: must be trace, debug, info, warn, error or off", c.LogLevel))
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		errs = append(errs, fmt.Errorf("--log-format %s: must be text or json", c.LogFormat))
+	}
+	if c.State == "" {
+		errs = append(errs, errors.New("--state: must be a directory, or memory"))
+	}
+	return errors.Join(errs...)
+}
+
+func defaultControl(getenv func(string) string) string {
+	if os.Geteuid() == 0 {
+		return "unix:///run/sockmgr/control.sock"
+	}
+	if dir := getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return "unix://" + filepath.Join(dir, "sockmgr", "control.sock")
+	}
+	return fmt.Sprintf("unix:///tmp/sockmgr-%d/control.sock", os.Geteuid())
+}
+
+func defaultState(getenv func(string) string) string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/sockmgr"
+	}
+	if dir := getenv("XDG_STATE_HOME"); dir != "" {
+		return filepath.Join(dir, "sockmgr")
+	}
+	if home := getenv("HOME"); home != "" {
+		return filepath.Join(home, ".local", "state", "sockmgr") // the default of XDG_STATE_HOME
+	}
+	return fmt.Sprintf("/tmp/sockmgr-%d/state", os.Geteuid())
+}

@@ -1,0 +1,201 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/manager"
+	"github.com/sockmgr/sockmgr/manager/service"
+)
+
+// Version and Commit are set by the linker.
+var (
+	Version = "devel"
+	Commit  = ""
+)
+
+// reserve is how many descriptors are left to the control plane, the store and
+// the runtime when listeners and connections have taken all others.
+const reserve = 128
+
+// Main runs the daemon until a signal or a call ends it, and returns its exit
+// code: 0 for a good end, 2 for wrong usage, 1 for all else.
+func Main(args []string, stdout, stderr io.Writer) int {
+	c, err := readConfig(args, os.Getenv, stdout)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		return 0
+	case errors.Is(err, errVersion):
+		fmt.Fprintf(stdout, "sockmgr %s %s %s\n", Version, Commit, runtime.Version())
+		return 0
+	case err != nil:
+		fmt.Fprintf(stderr, "Error: %v\n  try  sockmgr --help\n", err)
+		return 2
+	}
+	writer := newLogWriter(stderr)
+	defer writer.Close()
+	log := newLogger(c, writer)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	if err := run(c, log, signals, stdout); err != nil {
+		fmt.Fprintf(stderr, "Error: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer) error {
+	limit, err := raiseDescriptors(c.Poller)
+	if err != nil {
+		return err
+	}
+	loggers := service.NewLoggers(log, "manager", "api")
+	dir := c.State
+	if dir == "memory" {
+		dir = ""
+	}
+	controls, err := listenAll(c.Control)
+	if err != nil {
+		return err
+	}
+	m, err := manager.New(manager.Config{Poller: c.Poller, StateDir: dir, Descriptors: limit - reserve, Log: loggers.Logger("manager")})
+	if err != nil {
+		closeAll(controls)
+		return err
+	}
+	ends := make(chan time.Duration, 1)
+	server := service.NewServer(service.Config{
+		Manager: m, Log: loggers.Logger("api"), Loggers: loggers, Info: daemonInfo(c),
+		Shutdown: func(drain time.Duration) {
+			select {
+			case ends <- drain:
+			default: // it ends already
+			}
+		},
+	})
+	var serving sync.WaitGroup
+	for _, l := range controls {
+		serving.Go(func() {
+			if err := server.Serve(l); err != nil {
+				log.Error("control address lost", "address", l.Addr(), "error", err)
+			}
+		})
+	}
+	fmt.Fprintf(stdout, "sockmgr: ready on %s\n", strings.Join(c.Control, " "))
+	log.Info("ready", "control", c.Control, "poller", m.Poller(), "store", m.Store(), "descriptors", limit)
+	notify(log, sd.SdNotifyReady)
+	err = waitAndEnd(m, log, signals, ends)
+	stopServer(server)
+	serving.Wait()
+	return err
+}
+
+// waitAndEnd waits for a reason to end and ends the manager. A second signal
+// ends what is open at once.
+func waitAndEnd(m *manager.Manager, log hclog.Logger, signals <-chan os.Signal, ends <-chan time.Duration) error {
+	drain := manager.DefaultDrain
+	select {
+	case s := <-signals:
+		log.Info("signal", "signal", s.String(), "drain", drain)
+	case drain = <-ends:
+	case <-m.Broken():
+		return errors.New("the event loop ended by itself: the log says why")
+	}
+	notify(log, sd.SdNotifyStopping)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-signals:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return m.Shutdown(ctx, drain)
+}
+
+// stopServer lets calls finish, but not for long: a watch never does.
+func stopServer(server *grpc.Server) {
+	timer := time.AfterFunc(time.Second, server.Stop)
+	defer timer.Stop()
+	server.GracefulStop()
+}
+
+func listenAll(uris []string) ([]net.Listener, error) {
+	var all []net.Listener
+	for _, uri := range uris {
+		l, err := listenControl(uri)
+		if err != nil {
+			closeAll(all)
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+func closeAll(all []net.Listener) {
+	for _, l := range all {
+		_ = l.Close() // it is given up
+	}
+}
+
+func notify(log hclog.Logger, state string) {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		log.Warn("cannot tell systemd", "state", state, "error", err)
+	}
+}
+
+// raiseDescriptors raises the soft limit to the hard one. For select it is 1024
+// at most, so that accept fails with EMFILE, after which it is tried again,
+// instead of giving out a descriptor that select(2) cannot take.
+func raiseDescriptors(poller string) (int, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, os.NewSyscallError("getrlimit", err)
+	}
+	limit.Cur = limit.Max
+	if poller == "select" {
+		limit.Cur = min(limit.Max, unix.FD_SETSIZE)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, os.NewSyscallError("setrlimit", err)
+	}
+	if limit.Cur <= 2*reserve {
+		return 0, fmt.Errorf("the limit of open files is %d: it must be above %d; raise ulimit -n or LimitNOFILE", limit.Cur, 2*reserve)
+	}
+	return int(min(limit.Cur, 1<<30)), nil
+}
+
+func daemonInfo(c config) *pb.DaemonInfo {
+	hostname, _ := os.Hostname() // empty where it cannot be told
+	info := &pb.DaemonInfo{
+		Version: Version, Commit: Commit, GoVersion: runtime.Version(), ApiVersions: []string{"sockmgr.v1"},
+		Hostname: hostname, Pid: int32(os.Getpid()), InstanceId: rand.Text(), StartTime: timestamppb.Now(),
+	}
+	for _, uri := range c.Control {
+		path := strings.TrimPrefix(uri, "unix://")
+		info.Control = append(info.Control, &pb.SocketAddress{Uri: uri, Network: pb.Network_NETWORK_UNIX, Path: path})
+	}
+	return info
+}

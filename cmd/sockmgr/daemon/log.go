@@ -1,0 +1,58 @@
+package daemon
+
+import (
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// logQueue is how many lines may wait to be written.
+const logQueue = 1024
+
+// A logWriter writes in a goroutine of its own, so that a terminal or a pipe
+// that nobody reads never holds up the loop. Lines that find the queue full are
+// dropped, and counted in the line that follows.
+type logWriter struct {
+	lines   chan []byte
+	dropped atomic.Uint64
+	done    chan struct{}
+}
+
+func newLogWriter(w io.Writer) *logWriter {
+	l := &logWriter{lines: make(chan []byte, logQueue), done: make(chan struct{})}
+	go func() {
+		defer close(l.done)
+		for line := range l.lines {
+			if n := l.dropped.Swap(0); n > 0 {
+				_, _ = fmt.Fprintf(w, "sockmgr: %d lines of the log were dropped: nobody reads fast enough\n", n)
+			}
+			_, _ = w.Write(line) // there is nowhere to complain
+		}
+	}()
+	return l
+}
+
+// Write queues a copy of p.
+func (l *logWriter) Write(p []byte) (int, error) {
+	select {
+	case l.lines <- append([]byte(nil), p...):
+	default:
+		l.dropped.Add(1)
+	}
+	return len(p), nil
+}
+
+// Close writes what is queued. Nothing may be logged after it.
+func (l *logWriter) Close() {
+	close(l.lines)
+	<-l.done
+}
+
+func newLogger(c config, w io.Writer) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{
+		Name: "sockmgr", Level: hclog.LevelFromString(c.LogLevel), Output: w, JSONFormat: c.LogFormat == "json",
+		IndependentLevels: true,
+	})
+}

@@ -1,0 +1,156 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/listeners"
+)
+
+// A caller is who the kernel says is at the other end of a Unix socket.
+type caller struct {
+	credentials.CommonAuthInfo
+	uid uint32
+	pid int32
+}
+
+// AuthType is credentials.AuthInfo.
+func (caller) AuthType() string { return "peercred" }
+
+// String is for the log.
+func (c caller) String() string { return fmt.Sprintf("uid:%d", c.uid) }
+
+// role is what the caller may do: root and the daemon's own user everything,
+// others nothing.
+func (c caller) role() pb.Role {
+	if c.uid == 0 || int(c.uid) == os.Geteuid() {
+		return pb.Role_ROLE_ADMIN
+	}
+	return pb.Role_ROLE_UNSPECIFIED
+}
+
+func callerOf(ctx context.Context) caller {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return caller{uid: ^uint32(0)}
+	}
+	c, ok := p.AuthInfo.(caller)
+	if !ok {
+		return caller{uid: ^uint32(0)} // nobody
+	}
+	return c
+}
+
+// peerCredentials asks SO_PEERCRED (unix(7)) of every connection.
+type peerCredentials struct{}
+
+// ServerHandshake reads the credentials; nothing is exchanged.
+func (peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, nil, fmt.Errorf("control connection over %T: only Unix sockets tell who calls", conn)
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return nil, nil, err
+	}
+	var cred *unix.Ucred
+	var errCred error
+	if err := raw.Control(func(fd uintptr) {
+		cred, errCred = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return nil, nil, err
+	}
+	if errCred != nil {
+		return nil, nil, os.NewSyscallError("getsockopt SO_PEERCRED", errCred)
+	}
+	secure := credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity} // it never leaves the host
+	return conn, caller{CommonAuthInfo: secure, uid: cred.Uid, pid: cred.Pid}, nil
+}
+
+// ClientHandshake is not for servers.
+func (peerCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, fmt.Errorf("peercred: server side only")
+}
+
+// Info is credentials.TransportCredentials.
+func (peerCredentials) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "peercred"}
+}
+
+// Clone is credentials.TransportCredentials.
+func (c peerCredentials) Clone() credentials.TransportCredentials { return c }
+
+// OverrideServerName is credentials.TransportCredentials.
+func (peerCredentials) OverrideServerName(string) error { return nil }
+
+// openMethods are those of gRPC's own services: they carry no annotation.
+var openMethods = map[string]pb.Role{
+	"/grpc.health.v1.Health/Check":                                   pb.Role_ROLE_VIEWER,
+	"/grpc.health.v1.Health/List":                                    pb.Role_ROLE_VIEWER,
+	"/grpc.health.v1.Health/Watch":                                   pb.Role_ROLE_VIEWER,
+	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      pb.Role_ROLE_VIEWER,
+	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": pb.Role_ROLE_VIEWER,
+}
+
+// methodRoles reads the role of every method from the descriptors.
+func methodRoles() map[string]pb.Role {
+	roles := map[string]pb.Role{}
+	for method, role := range openMethods {
+		roles[method] = role
+	}
+	protoregistry.GlobalFiles.RangeFilesByPackage("sockmgr.v1", func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			service := file.Services().Get(i)
+			for j := range service.Methods().Len() {
+				method := service.Methods().Get(j)
+				role, _ := proto.GetExtension(method.Options(), pb.E_RequiredRole).(pb.Role)
+				roles[fmt.Sprintf("/%s/%s", service.FullName(), method.Name())] = role
+			}
+		}
+		return true
+	})
+	return roles
+}
+
+// check refuses a caller without the role that the method needs, and every
+// caller of a method without one.
+func (g *guard) check(ctx context.Context, method string) error {
+	need := g.roles[method]
+	who := callerOf(ctx)
+	if need != pb.Role_ROLE_UNSPECIFIED && who.role() >= need {
+		return nil
+	}
+	g.log.Warn("call refused", "method", method, "caller", who, "role", roleName(need))
+	return &listeners.Fault{
+		Reason: listeners.RoleMissing, Message: fmt.Sprintf("%v may not call %s: it needs the role %s", who, method, roleName(need)),
+		Fix: "call as root or as the daemon's own user", Meta: map[string]string{"role": roleName(need), "caller": who.String()},
+	}
+}
+
+// recover turns a panic into an error of this one call.
+func (g *guard) recover(method string, err *error) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	g.log.Error("panic in a call", "method", method, "panic", r, "stack", string(debug.Stack()))
+	*err = toStatus(&listeners.Fault{Reason: listeners.Internal, Message: method + " failed by a fault of the daemon's own", Fix: "the daemon's log has the stack: please report it"})
+}
+
+// roleName is viewer for ROLE_VIEWER.
+func roleName(r pb.Role) string {
+	return strings.ToLower(strings.TrimPrefix(r.String(), "ROLE_"))
+}

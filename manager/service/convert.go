@@ -1,0 +1,190 @@
+package service
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/manager"
+)
+
+// Collections of resource names.
+const (
+	listenerPrefix   = "listeners/"
+	connectionPrefix = "connections/"
+	socketPrefix     = "sockets/"
+)
+
+// bare takes the collection off a name; clients may send either.
+func bare(name, prefix string) string { return strings.TrimPrefix(name, prefix) }
+
+func hexName(prefix string, cookie uint64) string {
+	return prefix + strconv.FormatUint(cookie, 16)
+}
+
+var networkToPB = map[listeners.Network]pb.Network{
+	listeners.TCP: pb.Network_NETWORK_TCP, listeners.UDP: pb.Network_NETWORK_UDP, listeners.Unix: pb.Network_NETWORK_UNIX,
+	listeners.Unixgram: pb.Network_NETWORK_UNIXGRAM, listeners.Unixpacket: pb.Network_NETWORK_UNIXPACKET,
+}
+
+var stateToPB = map[manager.State]pb.ListenerStatus_State{
+	manager.Running: pb.ListenerStatus_STATE_RUNNING, manager.Limited: pb.ListenerStatus_STATE_LIMITED,
+	manager.Draining: pb.ListenerStatus_STATE_DRAINING, manager.Stopped: pb.ListenerStatus_STATE_STOPPED,
+	manager.Failed: pb.ListenerStatus_STATE_FAILED,
+}
+
+func timeToPB(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// maxDrain is the longest that connections may be given to finish.
+const maxDrain = time.Hour
+
+// drainFromPB checks a drain timeout; unset is the default.
+func drainFromPB(d *durationpb.Duration) (time.Duration, error) {
+	if d == nil {
+		return manager.DefaultDrain, nil
+	}
+	if err := d.CheckValid(); err != nil || d.AsDuration() < 0 || d.AsDuration() > maxDrain {
+		return 0, &listeners.Violation{Field: "drain_timeout", Message: fmt.Sprintf("must be from 0s to %v", maxDrain)}
+	}
+	return d.AsDuration(), nil
+}
+
+func addressToPB(a listeners.Address) *pb.SocketAddress {
+	out := &pb.SocketAddress{Uri: a.String(), Network: networkToPB[a.Network.Base()], Path: a.Path}
+	if a.IP.IsValid() {
+		ip := a.IP.Addr()
+		out.Zone, out.Ip, out.Port = ip.Zone(), ip.WithZone("").String(), uint32(a.IP.Port())
+	}
+	return out
+}
+
+// handlerToPB and handlerFromPB have one case for each kind of handler.
+func handlerToPB(h listeners.HandlerSpec) *pb.Handler {
+	switch h := h.(type) {
+	case *listeners.Echo, listeners.Echo:
+		return &pb.Handler{Kind: &pb.Handler_Echo{Echo: &pb.EchoHandler{}}}
+	case *listeners.Discard, listeners.Discard:
+		return &pb.Handler{Kind: &pb.Handler_Discard{Discard: &pb.DiscardHandler{}}}
+	case *listeners.Reply:
+		return &pb.Handler{Kind: &pb.Handler_Reply{Reply: &pb.ReplyHandler{Payload: h.Payload, KeepOpen: h.KeepOpen}}}
+	case *listeners.HTTP:
+		return &pb.Handler{Kind: &pb.Handler_Http{Http: &pb.HttpHandler{Status: uint32(h.Status), Headers: h.Headers, Body: h.Body}}}
+	}
+	return nil
+}
+
+func handlerFromPB(h *pb.Handler) listeners.HandlerSpec {
+	switch k := h.GetKind().(type) {
+	case *pb.Handler_Echo:
+		return &listeners.Echo{}
+	case *pb.Handler_Discard:
+		return &listeners.Discard{}
+	case *pb.Handler_Reply:
+		return &listeners.Reply{Payload: k.Reply.GetPayload(), KeepOpen: k.Reply.GetKeepOpen()}
+	case *pb.Handler_Http:
+		status := int(min(k.Http.GetStatus(), math.MaxInt32))
+		return &listeners.HTTP{Status: status, Headers: k.Http.GetHeaders(), Body: k.Http.GetBody()}
+	}
+	return nil // Validate says that it is missing
+}
+
+// valueToPB never fails: options are scalars.
+func valueToPB(v listeners.Value) *structpb.Value {
+	switch x := v.Any().(type) {
+	case bool:
+		return structpb.NewBoolValue(x)
+	case int64:
+		return structpb.NewNumberValue(float64(x))
+	case string:
+		return structpb.NewStringValue(x)
+	default:
+		return structpb.NewNullValue()
+	}
+}
+
+func valuesToPB(values map[string]listeners.Value) map[string]*structpb.Value {
+	out := make(map[string]*structpb.Value, len(values))
+	for name, v := range values {
+		out[name] = valueToPB(v)
+	}
+	return out
+}
+
+func valueFromPB(v *structpb.Value) (listeners.Value, error) {
+	switch k := v.GetKind().(type) {
+	case nil, *structpb.Value_NullValue:
+		return listeners.Value{}, nil
+	case *structpb.Value_BoolValue:
+		return listeners.BoolValue(k.BoolValue), nil
+	case *structpb.Value_NumberValue:
+		return listeners.NumberValue(k.NumberValue)
+	case *structpb.Value_StringValue:
+		return listeners.StringValue(k.StringValue), nil
+	default:
+		return listeners.Value{}, fmt.Errorf("must be null, true, false, a number or text")
+	}
+}
+
+// valuesFromPB reports every value that cannot be one of an option.
+func valuesFromPB(field string, values map[string]*structpb.Value) (map[string]listeners.Value, []*listeners.Violation) {
+	out := make(map[string]listeners.Value, len(values))
+	var faults []*listeners.Violation
+	for name, v := range values {
+		x, err := valueFromPB(v)
+		if err != nil {
+			faults = append(faults, &listeners.Violation{Field: field + "." + name, Message: err.Error()})
+		}
+		out[name] = x
+	}
+	return out, faults
+}
+
+func infoToPB(i manager.Info) *pb.Listener {
+	desired := pb.ListenerSpec_DESIRED_STATE_RUNNING
+	if i.Stopped {
+		desired = pb.ListenerSpec_DESIRED_STATE_STOPPED
+	}
+	l := &pb.Listener{
+		Name: listenerPrefix + i.Name, Uid: i.UID, Labels: i.Labels, Annotations: i.Annotations,
+		Spec: &pb.ListenerSpec{DesiredState: desired, Handler: handlerToPB(i.Spec.Handler), Options: valuesToPB(i.Spec.Options)},
+		Status: &pb.ListenerStatus{
+			State: stateToPB[i.State], Message: i.Message, ActiveConnections: uint64(i.Live.Active),
+			AcceptedTotal: i.Stats.Accepted, RejectedTotal: i.Stats.Rejected,
+			AcceptQueue: i.Live.Queue.Accept, AcceptQueueLimit: i.Live.Queue.AcceptLimit, DropsTotal: i.Live.Queue.Drops,
+			StartTime: timeToPB(i.Started), RetryTime: timeToPB(i.Retry), ReceivedBytes: i.Stats.Received, SentBytes: i.Stats.Sent,
+		},
+		Generation: i.Generation, Revision: i.Revision, Etag: i.Etag(),
+		CreateTime: timeToPB(i.Created), UpdateTime: timeToPB(i.Updated),
+	}
+	for _, a := range i.Spec.Listen {
+		l.Spec.Listen = append(l.Spec.Listen, a.String())
+	}
+	for _, a := range i.Live.Bound {
+		l.Status.Bound = append(l.Status.Bound, addressToPB(a))
+	}
+	for _, s := range i.Live.Sockets {
+		l.Status.Sockets = append(l.Status.Sockets, socketToPB(i.Name, s))
+	}
+	return l
+}
+
+func notesToPB(notes []manager.Note) []*pb.Issue {
+	var out []*pb.Issue
+	for _, n := range notes {
+		out = append(out, &pb.Issue{Code: n.Code, Field: n.Field, Message: n.Message})
+	}
+	return out
+}

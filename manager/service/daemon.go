@@ -1,0 +1,56 @@
+package service
+
+import (
+	"context"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/listeners"
+)
+
+type daemonService struct {
+	pb.UnsafeDaemonServiceServer
+	c Config
+}
+
+// GetDaemonInfo is DaemonService.
+func (s *daemonService) GetDaemonInfo(context.Context, *pb.GetDaemonInfoRequest) (*pb.GetDaemonInfoResponse, error) {
+	info := proto.CloneOf(s.c.Info)
+	info.KernelRelease = kernelRelease()
+	info.Poller, info.Store = s.c.Manager.Poller(), s.c.Manager.Store()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil {
+		info.OpenFilesLimit = limit.Cur
+	}
+	info.Capabilities = capabilities()
+	return &pb.GetDaemonInfoResponse{Info: info}, nil
+}
+
+// GetLogLevels is DaemonService.
+func (s *daemonService) GetLogLevels(context.Context, *pb.GetLogLevelsRequest) (*pb.GetLogLevelsResponse, error) {
+	return &pb.GetLogLevelsResponse{Levels: s.c.Loggers.levels()}, nil
+}
+
+// SetLogLevel is DaemonService.
+func (s *daemonService) SetLogLevel(_ context.Context, r *pb.SetLogLevelRequest) (*pb.SetLogLevelResponse, error) {
+	if err := s.c.Loggers.set(r.GetLogger(), r.GetLevel()); err != nil {
+		return nil, err
+	}
+	return &pb.SetLogLevelResponse{Levels: s.c.Loggers.levels()}, nil
+}
+
+// ShutdownDaemon is DaemonService. It answers before the end begins.
+func (s *daemonService) ShutdownDaemon(ctx context.Context, r *pb.ShutdownDaemonRequest) (*pb.ShutdownDaemonResponse, error) {
+	if r.GetInstanceId() != s.c.Info.GetInstanceId() {
+		return nil, &listeners.Violation{Field: "instance_id", Message: "is not that of this daemon; GetDaemonInfo tells it"}
+	}
+	drain, err := drainFromPB(r.GetDrainTimeout())
+	if err != nil {
+		return nil, err
+	}
+	s.c.Log.Info("shutdown asked for", "caller", callerOf(ctx), "drain", drain)
+	s.c.Shutdown(drain)
+	return &pb.ShutdownDaemonResponse{}, nil
+}

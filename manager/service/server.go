@@ -1,0 +1,93 @@
+package service
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/manager"
+)
+
+// Bounds of the control plane.
+const (
+	maxRequestBytes      = 1 << 20
+	maxHeaderBytes       = 8 << 10
+	maxConcurrentStreams = 64 // of one connection
+	connectTimeout       = 5 * time.Second
+	leastPingInterval    = 10 * time.Second
+)
+
+// Config is what NewServer needs.
+type Config struct {
+	Manager *manager.Manager
+	Log     hclog.Logger
+	Loggers *Loggers
+	Info    *pb.DaemonInfo // what is known when the daemon begins; instance_id is set
+	// Shutdown begins to end the daemon. It returns at once.
+	Shutdown func(drain time.Duration)
+}
+
+// NewServer returns a server with all services, for Unix sockets: it takes the
+// caller to be who the kernel says.
+func NewServer(c Config) *grpc.Server {
+	guard := &guard{log: c.Log, roles: methodRoles()}
+	once := newOnce()
+	s := grpc.NewServer(
+		grpc.Creds(peerCredentials{}),
+		grpc.MaxRecvMsgSize(maxRequestBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.MaxConcurrentStreams(maxConcurrentStreams),
+		grpc.ConnectionTimeout(connectTimeout),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: leastPingInterval, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(guard.unary, once.unary),
+		grpc.ChainStreamInterceptor(guard.stream),
+	)
+	pb.RegisterListenerServiceServer(s, &listenerService{m: c.Manager, instance: c.Info.GetInstanceId()})
+	pb.RegisterConnectionServiceServer(s, &connectionService{m: c.Manager})
+	pb.RegisterTuningServiceServer(s, &tuningService{m: c.Manager})
+	pb.RegisterDaemonServiceServer(s, &daemonService{c: c})
+	healthpb.RegisterHealthServer(s, &healthService{m: c.Manager})
+	reflection.Register(s)
+	return s
+}
+
+// guard stands before every method: it knows the caller, checks the role, turns
+// errors into statuses and keeps a panic from ending the daemon.
+type guard struct {
+	log   hclog.Logger
+	roles map[string]pb.Role // by full method name
+}
+
+func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	defer g.recover(info.FullMethod, &err)
+	if err := g.check(ctx, info.FullMethod); err != nil {
+		return nil, toStatus(err)
+	}
+	resp, err = next(ctx, req)
+	g.note(ctx, info.FullMethod, err)
+	return resp, toStatus(err)
+}
+
+func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	defer g.recover(info.FullMethod, &err)
+	if err := g.check(stream.Context(), info.FullMethod); err != nil {
+		return toStatus(err)
+	}
+	err = next(srv, stream)
+	g.note(stream.Context(), info.FullMethod, err)
+	return toStatus(err)
+}
+
+func (g *guard) note(ctx context.Context, method string, err error) {
+	if err != nil {
+		g.log.Debug("call failed", "method", method, "caller", callerOf(ctx), "error", err)
+	} else {
+		g.log.Trace("call", "method", method, "caller", callerOf(ctx))
+	}
+}

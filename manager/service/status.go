@@ -1,0 +1,130 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"strings"
+	"syscall"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/manager"
+)
+
+// domain is that of every ErrorInfo.
+const domain = "sockmgr"
+
+// reasonCodes is the one table of reasons and their codes, as errors.proto says.
+var reasonCodes = map[listeners.Reason]codes.Code{
+	listeners.ListenerNotFound:      codes.NotFound,
+	listeners.ListenerAlreadyExists: codes.AlreadyExists,
+	listeners.AddressInUse:          codes.FailedPrecondition,
+	listeners.AddressNotAvailable:   codes.FailedPrecondition,
+	listeners.CapabilityMissing:     codes.PermissionDenied,
+	listeners.RoleMissing:           codes.PermissionDenied,
+	listeners.OptionUnknown:         codes.InvalidArgument,
+	listeners.OptionUnsupported:     codes.Unimplemented,
+	listeners.OptionNeedsRebind:     codes.FailedPrecondition,
+	listeners.EtagMismatch:          codes.Aborted,
+	listeners.RevisionCompacted:     codes.OutOfRange,
+	listeners.StateInvalid:          codes.FailedPrecondition,
+	listeners.LimitReached:          codes.ResourceExhausted,
+	listeners.ConnectionNotFound:    codes.NotFound,
+	listeners.SpecInvalid:           codes.InvalidArgument,
+	listeners.DaemonDraining:        codes.Unavailable,
+	listeners.FilterInvalid:         codes.InvalidArgument,
+	listeners.PageTokenInvalid:      codes.InvalidArgument,
+	listeners.StoreFailed:           codes.Internal,
+	listeners.Internal:              codes.Internal,
+}
+
+// toStatus maps an error by its class, however it is wrapped.
+func toStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return status.Error(codes.Canceled, "the caller went away")
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, "time ran out")
+	}
+	info := &errdetails.ErrorInfo{Domain: domain, Reason: string(listeners.Internal), Metadata: map[string]string{}}
+	details := []protoadapt.MessageV1{info}
+	var fault *listeners.Fault
+	var invalid *manager.Invalid
+	var violation *listeners.Violation
+	switch {
+	case errors.As(err, &fault):
+		info.Reason = string(fault.Reason)
+		maps.Copy(info.Metadata, fault.Meta)
+		if fault.Fix != "" {
+			info.Metadata["fix"] = fault.Fix
+		}
+	case errors.As(err, &invalid):
+		info.Reason = string(invalid.Reason())
+		details = append(details, badRequest(invalid.Violations))
+	case errors.As(err, &violation):
+		err = &manager.Invalid{Violations: []*listeners.Violation{violation}}
+		return toStatus(err)
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		info.Metadata["errno"] = unix.ErrnoName(errno)
+		if info.Reason == string(listeners.Internal) {
+			info.Reason = string(errnoReason(errno))
+		}
+	}
+	st, errDetails := status.New(reasonCodes[listeners.Reason(info.Reason)], messageOf(err, fault)).WithDetails(details...)
+	if errDetails != nil {
+		return status.Error(codes.Internal, err.Error())
+	}
+	return st.Err()
+}
+
+// errnoReason is for system calls that have no Fault of their own.
+func errnoReason(errno syscall.Errno) listeners.Reason {
+	switch errno {
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+		return listeners.LimitReached
+	case unix.EPERM, unix.EACCES:
+		return listeners.CapabilityMissing
+	case unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT, unix.ENODEV:
+		return listeners.SpecInvalid
+	default:
+		return listeners.Internal
+	}
+}
+
+// messageOf leaves out the system's words where the Fault has said it better.
+func messageOf(err error, fault *listeners.Fault) string {
+	text := err.Error()
+	if fault != nil && fault.Err != nil && strings.Contains(fault.Message, "(E") {
+		text = strings.TrimSuffix(text, ": "+fault.Err.Error())
+	}
+	return strings.ToValidUTF8(text, "?")
+}
+
+func badRequest(violations []*listeners.Violation) *errdetails.BadRequest {
+	b := &errdetails.BadRequest{}
+	for _, v := range violations {
+		reason := v.Reason
+		if reason == "" {
+			reason = listeners.SpecInvalid
+		}
+		b.FieldViolations = append(b.FieldViolations, &errdetails.BadRequest_FieldViolation{
+			Field: strings.ToValidUTF8(v.Field, "?"), Description: strings.ToValidUTF8(v.Message, "?"), Reason: string(reason),
+		})
+	}
+	return b
+}

@@ -1,0 +1,94 @@
+package service
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/manager"
+)
+
+type tuningService struct {
+	pb.UnsafeTuningServiceServer
+	m *manager.Manager
+}
+
+// ListOptions is TuningService.
+func (s *tuningService) ListOptions(_ context.Context, r *pb.ListOptionsRequest) (*pb.ListOptionsResponse, error) {
+	resp := &pb.ListOptionsResponse{KernelRelease: kernelRelease()}
+	for _, name := range r.GetNames() {
+		if _, err := listeners.ParseOption(name, listeners.Value{}, 0); err != nil {
+			return nil, err
+		}
+	}
+	for _, o := range listeners.Options {
+		if len(r.GetNames()) > 0 && !slices.Contains(r.GetNames(), o.Name) {
+			continue
+		}
+		spec := optionToPB(o)
+		if r.GetNetwork() == pb.Network_NETWORK_UNSPECIFIED || slices.Contains(spec.GetNetworks(), r.GetNetwork()) {
+			resp.Options = append(resp.Options, spec)
+		}
+	}
+	return resp, nil
+}
+
+// GetOptions is TuningService.
+func (s *tuningService) GetOptions(ctx context.Context, r *pb.GetOptionsRequest) (*pb.GetOptionsResponse, error) {
+	read := s.m.Options
+	target, isConn := strings.CutPrefix(r.GetTarget(), connectionPrefix)
+	if isConn {
+		read = s.m.ConnOptions
+	}
+	values, err := read(ctx, bare(target, listenerPrefix), r.GetNames())
+	if err != nil {
+		return nil, err
+	}
+	return &pb.GetOptionsResponse{Options: valuesToPB(values)}, nil
+}
+
+var scopeFromPB = map[pb.TuningScope]manager.Scope{
+	pb.TuningScope_TUNING_SCOPE_UNSPECIFIED: manager.ScopeAll, pb.TuningScope_TUNING_SCOPE_ALL: manager.ScopeAll,
+	pb.TuningScope_TUNING_SCOPE_LISTENER: manager.ScopeListener, pb.TuningScope_TUNING_SCOPE_OPEN_CONNECTIONS: manager.ScopeConnections,
+}
+
+// SetOptions is TuningService.
+func (s *tuningService) SetOptions(ctx context.Context, r *pb.SetOptionsRequest) (*pb.SetOptionsResponse, error) {
+	values, faults := valuesFromPB("options", r.GetOptions())
+	scope, known := scopeFromPB[r.GetScope()]
+	if !known {
+		faults = append(faults, &listeners.Violation{Field: "scope", Message: "is not known"})
+	}
+	if len(faults) > 0 {
+		return nil, &manager.Invalid{Violations: faults}
+	}
+	var results []listeners.Result
+	var err error
+	target := r.GetTarget()
+	if id, isConn := strings.CutPrefix(target, connectionPrefix); isConn {
+		results, err = s.m.SetConnOptions(ctx, id, values, r.GetValidateOnly())
+	} else {
+		target = listenerPrefix + bare(target, listenerPrefix)
+		results, err = s.m.SetOptions(ctx, bare(target, listenerPrefix), values, scope, r.GetEtag(), r.GetValidateOnly())
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.SetOptionsResponse{}
+	for _, result := range results {
+		resp.Results = append(resp.Results, resultToPB(target, result))
+	}
+	return resp, nil
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
