@@ -212,7 +212,7 @@ func (c *conn) settle(rest []byte, err error) {
 	switch {
 	case c.fd < 0:
 		return
-	case err == errDone || err == nil && c.is(eof) && !c.Pending():
+	case errors.Is(err, errDone) || err == nil && c.is(eof) && !c.Pending():
 		c.flags |= done
 	case err != nil:
 		c.close(err)

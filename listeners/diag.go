@@ -22,7 +22,7 @@ func unixQueue(inode uint64) (waiting, limit uint32, err error) {
 	if err != nil {
 		return 0, 0, os.NewSyscallError("socket sock_diag", err)
 	}
-	defer unix.Close(fd)
+	defer sysClose(fd)
 	ne := binary.NativeEndian
 	var req [unix.SizeofNlMsghdr + sizeofDiagReq]byte
 	ne.PutUint32(req[0:], uint32(len(req)))

@@ -68,7 +68,7 @@ func (f *Fault) Is(target error) bool {
 
 // named says which listener an error is about.
 func named(name string, err error) error {
-	if f, ok := err.(*Fault); ok {
+	if f, ok := errors.AsType[*Fault](err); ok {
 		f.Message = name + ": " + f.Message
 		return f
 	}
@@ -103,8 +103,7 @@ func Violations(err error) []*Violation {
 		}
 		return all
 	}
-	var v *Violation
-	if errors.As(err, &v) {
+	if v, ok := errors.AsType[*Violation](err); ok {
 		return []*Violation{v}
 	}
 	return nil

@@ -110,11 +110,11 @@ func unmarshalHandler(data []byte) (HandlerSpec, error) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return nil, err
 	}
-	make, ok := kinds[s.Kind]
+	newSpec, ok := kinds[s.Kind]
 	if !ok {
 		return nil, fmt.Errorf("unknown handler kind %q", s.Kind)
 	}
-	h := make()
+	h := newSpec()
 	return h, json.Unmarshal(s.Config, h)
 }
 

@@ -104,7 +104,7 @@ func (h *host) do(f func()) {
 func spec(t *testing.T, handler listeners.HandlerSpec, options string, uris ...string) listeners.Spec {
 	t.Helper()
 	values := map[string]listeners.Value{}
-	for _, kv := range strings.Fields(options) {
+	for kv := range strings.FieldsSeq(options) {
 		k, v, _ := strings.Cut(kv, "=")
 		values[k] = listeners.StringValue(v)
 	}

@@ -1,7 +1,6 @@
 package listeners
 
 import (
-	"bufio"
 	"fmt"
 	"net/netip"
 	"os"
@@ -87,13 +86,12 @@ func parseProcAddr(s string) (netip.AddrPort, bool) {
 }
 
 func eachLine(path string, f func(fields []string)) {
-	file, err := os.Open(path)
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return // no such protocol here
 	}
-	defer file.Close()
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		f(strings.Fields(lines.Text()))
+	for line := range strings.Lines(string(text)) {
+		f(strings.Fields(line))
 	}
 }
 

@@ -165,7 +165,7 @@ func (o *Option) Probe() (def Value, supported bool) {
 	if err != nil {
 		return Value{}, true // it cannot be told; the change itself will tell
 	}
-	defer unix.Close(fd)
+	defer sysClose(fd)
 	def, err = o.Get(&socket{fd: fd, family: domain, addr: Address{Network: n}})
 	return def, !errors.Is(err, unix.ENOPROTOOPT)
 }

@@ -134,7 +134,7 @@ func autotune(s *socket, number, lock int) error {
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	defer unix.Close(fresh)
+	defer sysClose(fresh)
 	size, err := unix.GetsockoptInt(fresh, unix.SOL_SOCKET, number)
 	if err == nil {
 		err = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, number, size/2) // it doubles

@@ -175,14 +175,14 @@ func optionFault(o *Option, v Value, err error) error {
 func bindFault(a Address, err error) error {
 	f := &Fault{Reason: SpecInvalid, Message: fmt.Sprintf("cannot bind %v", a), Err: os.NewSyscallError("bind", err)}
 	f.Meta = map[string]string{"address": a.String()}
-	switch err {
-	case unix.EADDRINUSE:
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
 		return inUse(a)
-	case unix.EADDRNOTAVAIL:
+	case errors.Is(err, unix.EADDRNOTAVAIL):
 		f.Reason = AddressNotAvailable
 		f.Message = fmt.Sprintf("%v is not an address of this host", a)
 		f.Fix = "ip addr lists the addresses of this host; [::] and 0.0.0.0 are all of them"
-	case unix.EACCES, unix.EPERM:
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		f.Reason = CapabilityMissing
 		if a.Network.ip() {
 			f.Message = fmt.Sprintf("%v needs CAP_NET_BIND_SERVICE: port %d is privileged", a, a.IP.Port())
@@ -192,7 +192,7 @@ func bindFault(a Address, err error) error {
 			f.Message = fmt.Sprintf("the daemon may not make %v", a)
 			f.Fix = "let the daemon's user write in the directory"
 		}
-	case unix.ENOENT, unix.ENOTDIR:
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		f.Message = fmt.Sprintf("the directory of %v is not there", a)
 		f.Fix = "make the directory first"
 	}

@@ -153,7 +153,7 @@ func TestIdleTimeout(t *testing.T) {
 		l := h.open(spec(t, listeners.Echo{}, "idle_timeout=50ms", "tcp://127.0.0.1:0"))
 		begin := time.Now()
 		c := dial(t, h.addr(l, 0))
-		if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 			t.Errorf("read %d, %v", n, err)
 		}
 		if d := time.Since(begin); d < 50*time.Millisecond {
@@ -170,7 +170,7 @@ func TestIdleTimeoutTuned(t *testing.T) {
 	c.Write([]byte("x"))
 	io.ReadFull(c, make([]byte, 1))
 	h.do(func() { l.Tune(listeners.LookupOption("idle_timeout"), listeners.DurationValue(20*time.Millisecond)) })
-	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("read %d, %v", n, err)
 	}
 }
@@ -208,7 +208,7 @@ func TestDrainDeadline(t *testing.T) {
 	if st := h.status(l); st.State != listeners.Draining || st.Until.IsZero() {
 		t.Errorf("state %v until %v", st.State, st.Until)
 	}
-	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Error(err)
 	}
 }

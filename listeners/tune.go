@@ -166,8 +166,7 @@ func (o *Option) clampMessage() string {
 func (r *Result) fail(err error) {
 	r.Outcome, r.Effective = Failed, r.Previous
 	r.Message = optionFault(r.Option, r.Requested, err).Error()
-	var errno unix.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
 		r.Errno = unix.ErrnoName(errno)
 	}
 }

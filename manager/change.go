@@ -133,8 +133,7 @@ func notesOf(l *listeners.Listener) []Note {
 func joinInvalid(errs ...error) error {
 	var all []*listeners.Violation
 	for _, err := range errs {
-		var one *Invalid
-		if errors.As(err, &one) {
+		if one, ok := errors.AsType[*Invalid](err); ok {
 			all = append(all, one.Violations...)
 		} else if err != nil {
 			return err
@@ -188,7 +187,7 @@ func (m *Manager) setStopped(ctx context.Context, name, etag string, stopped boo
 	if changed {
 		return m.told(Modified, e), nil
 	}
-	return m.info(e, false), nil
+	return m.info(e), nil
 }
 
 func (m *Manager) saveIf(changed bool, r *Record) error {
@@ -232,7 +231,7 @@ func (m *Manager) Delete(ctx context.Context, name, etag string, drain time.Dura
 	m.with(e, func(e *entry) { deleting, idle = e.deleting, e.live == nil })
 	if !deleting {
 		if _, _, err := m.current(name, etag); err != nil || checkOnly {
-			return m.info(e, false), err
+			return m.info(e), err
 		}
 		if err := m.store.remove(name); err != nil {
 			return Info{}, err
@@ -240,7 +239,7 @@ func (m *Manager) Delete(ctx context.Context, name, etag string, drain time.Dura
 		m.with(e, func(e *entry) { e.deleting = true })
 	}
 	m.stop(e, drain)
-	info := m.info(e, false)
+	info := m.info(e)
 	if idle { // otherwise the keeper hears when it is closed
 		m.drop(name)
 		m.ring.publish(Deleted, info)
@@ -278,7 +277,7 @@ func (m *Manager) Update(ctx context.Context, name, etag string, edit func(*Draf
 		}
 	}
 	if checkOnly || !changed {
-		info := m.info(e, false)
+		info := m.info(e)
 		info.Record = record
 		return info, nil, nil
 	}

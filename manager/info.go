@@ -52,14 +52,14 @@ func (m *Manager) List(ctx context.Context, after string, most int, full bool) (
 
 // told publishes what an entry has become, and returns it.
 func (m *Manager) told(t EventType, e *entry) Info {
-	info := m.info(e, false)
+	info := m.info(e)
 	m.ring.publish(t, info)
 	return info
 }
 
 // info reads one entry, whatever becomes of the caller.
-func (m *Manager) info(e *entry, full bool) Info {
-	return m.infos(context.Background(), []*entry{e}, full)[0]
+func (m *Manager) info(e *entry) Info {
+	return m.infos(context.Background(), []*entry{e}, false)[0]
 }
 
 // infos reads entries, in one turn.

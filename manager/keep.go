@@ -99,7 +99,7 @@ func (m *Manager) closed(l *listeners.Listener) {
 	e.live, e.stopping = nil, false
 	deleting := e.deleting
 	m.mu.Unlock()
-	info := m.info(e, false)
+	info := m.info(e)
 	if deleting {
 		m.drop(l.Name)
 		m.ring.publish(Deleted, info)

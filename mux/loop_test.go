@@ -185,7 +185,9 @@ func TestHangUp(t *testing.T) {
 			})
 		}
 		start(t, l)
-		if both := <-got | <-got; both != mux.Readable|mux.Writable {
+		both := <-got
+		both |= <-got
+		if both != mux.Readable|mux.Writable {
 			t.Errorf("events %v, want both", both)
 		}
 	})
@@ -267,7 +269,7 @@ func TestDo(t *testing.T) {
 	eachPoller(t, func(t *testing.T, l *mux.Loop) {
 		start(t, l)
 		want := errors.New("no")
-		if err := l.Do(t.Context(), func() error { return want }); err != want {
+		if err := l.Do(t.Context(), func() error { return want }); !errors.Is(err, want) {
 			t.Errorf("Do = %v, want %v", err, want)
 		}
 		ctx, cancel := context.WithCancel(t.Context())

@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"errors"
 	"os"
 	"syscall"
 	"time"
@@ -43,7 +44,7 @@ func (p *epoll) Remove(fd int) error             { return p.ctl(unix.EPOLL_CTL_D
 
 func (p *epoll) Wait(dst []Ready, timeout time.Duration) ([]Ready, error) {
 	n, err := p.wait(millis(timeout))
-	if err == unix.EINTR {
+	if errors.Is(err, unix.EINTR) {
 		return dst, nil
 	}
 	if err != nil {

@@ -82,8 +82,8 @@ func (l *Loop) backlogged() bool {
 
 // runPosted runs what was posted up to now, at most commandsPerTurn of it;
 // what those post waits for the next turn, so that a func that posts itself
-// cannot starve the descriptors. any tells whether there was something.
-func (l *Loop) runPosted() (any, closed bool) {
+// cannot starve the descriptors. ran tells whether there was something.
+func (l *Loop) runPosted() (ran, closed bool) {
 	l.mu.Lock()
 	fs := l.posted
 	rest := l.spare[:0]

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"runtime/debug"
@@ -107,10 +108,7 @@ var openMethods = map[string]pb.Role{
 
 // methodRoles reads the role of every method from the descriptors.
 func methodRoles() map[string]pb.Role {
-	roles := map[string]pb.Role{}
-	for method, role := range openMethods {
-		roles[method] = role
-	}
+	roles := maps.Clone(openMethods)
 	protoregistry.GlobalFiles.RangeFilesByPackage("sockmgr.v1", func(file protoreflect.FileDescriptor) bool {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)

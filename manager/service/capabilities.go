@@ -1,7 +1,6 @@
 package service
 
 import (
-	"bufio"
 	"os"
 	"strconv"
 	"strings"
@@ -17,14 +16,13 @@ CAP_AUDIT_READ CAP_PERFMON CAP_BPF CAP_CHECKPOINT_RESTORE`)
 
 // capabilities returns those in effect.
 func capabilities() []string {
-	file, err := os.Open("/proc/self/status")
+	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return nil
 	}
-	defer file.Close()
 	var names []string
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		text, ok := strings.CutPrefix(lines.Text(), "CapEff:")
+	for line := range strings.Lines(string(status)) {
+		text, ok := strings.CutPrefix(line, "CapEff:")
 		if !ok {
 			continue
 		}

@@ -78,8 +78,7 @@ func toStatus(err error) error {
 		err = &manager.Invalid{Violations: []*listeners.Violation{violation}}
 		return toStatus(err)
 	}
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		info.Metadata["errno"] = unix.ErrnoName(errno)
 		if info.Reason == string(listeners.Internal) {
 			info.Reason = string(errnoReason(errno))

@@ -65,7 +65,7 @@ func readConfig(args []string, getenv func(string) string, out io.Writer) (confi
 	file := flags.String("config", "", "YAML file with the flags' names as keys ($SOCKMGR_CONFIG)")
 	version := flags.Bool("version", false, "print the version and exit")
 	flags.Usage = func() {
-		fmt.Fprintf(out, "sockmgr keeps listening sockets under a live gRPC API; sockctl is its client.\n\nUsage: sockmgr [flags]\n\n%s", flags.FlagUsages())
+		_, _ = fmt.Fprintf(out, "sockmgr keeps listening sockets under a live gRPC API; sockctl is its client.\n\nUsage: sockmgr [flags]\n\n%s", flags.FlagUsages())
 	}
 	if err := flags.Parse(args); err != nil {
 		return c, err

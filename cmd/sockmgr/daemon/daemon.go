@@ -45,10 +45,10 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, pflag.ErrHelp):
 		return 0
 	case errors.Is(err, errVersion):
-		fmt.Fprintf(stdout, "sockmgr %s %s %s\n", Version, Commit, runtime.Version())
-		return 0
+		_, err = fmt.Fprintf(stdout, "sockmgr %s %s %s\n", Version, Commit, runtime.Version())
+		return code(err)
 	case err != nil:
-		fmt.Fprintf(stderr, "Error: %v\n  try  sockmgr --help\n", err)
+		_, _ = fmt.Fprintf(stderr, "Error: %v\n  try  sockmgr --help\n", err)
 		return 2
 	}
 	writer := newLogWriter(stderr)
@@ -57,8 +57,14 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
-	if err := run(c, log, signals, stdout); err != nil {
-		fmt.Fprintf(stderr, "Error: %v\n", err)
+	if err = run(c, log, signals, stdout); err != nil {
+		_, _ = fmt.Fprintf(stderr, "Error: %v\n", err)
+	}
+	return code(err)
+}
+
+func code(err error) int {
+	if err != nil {
 		return 1
 	}
 	return 0
@@ -101,7 +107,9 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 			}
 		})
 	}
-	fmt.Fprintf(stdout, "sockmgr: ready on %s\n", strings.Join(c.Control, " "))
+	if _, err := fmt.Fprintf(stdout, "sockmgr: ready on %s\n", strings.Join(c.Control, " ")); err != nil {
+		log.Warn("nobody reads the ready line", "error", err)
+	}
 	log.Info("ready", "control", c.Control, "poller", m.Poller(), "store", m.Store(), "descriptors", limit)
 	notify(log, sd.SdNotifyReady)
 	err = waitAndEnd(m, log, signals, ends)
