@@ -62,7 +62,6 @@ const (
 	done                            // the handler has: close once all is written
 	lingering                       // all is written: drop input until the peer closes
 	packets                         // keeps message boundaries
-	draining                        // the listener drains
 	lingers                         // SO_LINGER was set: clear it before a close
 )
 
@@ -304,13 +303,18 @@ func (c *conn) Expired() {
 	}
 }
 
-// drain lets the handler end a connection that is at rest.
+// drain lets the handler end a connection that is at rest, and tells it to end
+// one that is not as soon as it can.
 func (c *conn) drain() {
-	c.flags |= draining
 	d, ok := c.handler.(Drainer)
-	if ok && !c.is(done) && !c.Pending() && len(c.in) == 0 && d.Drain(c) {
-		c.settle(nil, errDone)
+	if !ok || c.is(done) {
+		return
 	}
+	if d.Drain(c) && !c.Pending() && len(c.in) == 0 {
+		c.settle(nil, errDone)
+		return
+	}
+	c.arm() // it may have set a deadline
 }
 
 // reset closes with RST.

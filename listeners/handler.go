@@ -21,7 +21,8 @@ type Peer interface {
 	Write(p []byte) (n int, err error)
 	// WriteShared is Write for bytes that never change: what the kernel does
 	// not take is kept by reference, so nothing is copied and no bound
-	// applies. It must be the last write of a call to Handle.
+	// applies. It must be the last write of a call to Handle, which is called
+	// only when nothing is pending.
 	WriteShared(p []byte) error
 	// Pending reports whether output waits for the peer to drain it.
 	Pending() bool

@@ -166,6 +166,7 @@ func parseText(s string, t Type) (Value, error) {
 		}
 	case String:
 		return StringValue(s), nil
+	default: // Null is nobody's type
 	}
 	return Value{}, fmt.Errorf("%q is not %s", s, typeWords[t])
 }

@@ -121,12 +121,16 @@ func (m *Manager) namingOurs(err error) error {
 func notesOf(l *listeners.Listener) []Note {
 	var notes []Note
 	for _, r := range l.Notes() {
-		notes = append(notes, Note{
-			Code: "CLAMPED", Field: "spec.options." + r.Option.Name,
-			Message: fmt.Sprintf("%s is %v, not %v: %s", r.Option.Name, r.Effective, r.Requested, r.Message),
-		})
+		notes = append(notes, clampNote(r))
 	}
 	return notes
+}
+
+func clampNote(r listeners.Result) Note {
+	return Note{
+		Code: "CLAMPED", Field: "spec.options." + r.Option.Name,
+		Message: fmt.Sprintf("%s is %v, not %v: %s", r.Option.Name, r.Effective, r.Requested, r.Message),
+	}
 }
 
 // joinInvalid makes one Invalid of several.
@@ -373,7 +377,8 @@ func tuneTo(l *listeners.Listener, spec listeners.Spec) (notes []Note, undo func
 			undo()
 			return nil, nil, refused(l.Name, r)
 		case listeners.Clamped:
-			notes = append(notes, Note{Code: "CLAMPED", Field: "spec.options." + name, Message: fmt.Sprintf("%s is %v, not %v: %s", name, r.Effective, r.Requested, r.Message)})
+			notes = append(notes, clampNote(r))
+		default: // it is as asked
 		}
 		done = append(done, o)
 	}

@@ -104,5 +104,6 @@ func (i *Info) live(st listeners.Status) {
 		if i.Message == "" {
 			i.Message = "connections finish"
 		}
+	default: // about to run, or closed: Stopped, as it was
 	}
 }

@@ -125,7 +125,7 @@ func tuned(id string, results []*pb.OptionResult) error {
 	failed := 0
 	reason := ""
 	for _, r := range results {
-		switch r.GetOutcome() { //nolint:exhaustive // the two that did not work; all others did
+		switch r.GetOutcome() {
 		case pb.OptionResult_OUTCOME_NEEDS_REBIND:
 			reason = "OPTION_NEEDS_REBIND"
 		case pb.OptionResult_OUTCOME_FAILED:
