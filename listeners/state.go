@@ -47,8 +47,9 @@ func (l *Listener) to(s State) {
 	if !slices.Contains(nextStates[l.state], s) {
 		panic(fmt.Sprintf("listener %s: %v to %v", l.Name, l.state, s))
 	}
+	attached := l.state == Opened // who attaches knows
 	l.state = s
-	if l.set != nil && l.set.changed != nil {
+	if l.set != nil && l.set.changed != nil && !attached {
 		l.set.changed(l)
 	}
 }

@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,11 +22,17 @@ const (
 
 var ownPid = strconv.Itoa(os.Getpid())
 
+// changedListener is a listener and the state that it went to.
+type changedListener struct {
+	*listeners.Listener
+	state listeners.State
+}
+
 // onChange is called on the loop, which never waits: it leaves word for the
 // keeper.
 func (m *Manager) onChange(l *listeners.Listener) {
 	m.changedMu.Lock()
-	m.changed = append(m.changed, l)
+	m.changed = append(m.changed, changedListener{l, l.State()})
 	m.changedMu.Unlock()
 	m.poke()
 }
@@ -68,14 +75,16 @@ func (m *Manager) tellChanges() {
 	changed := m.changed
 	m.changed = nil
 	m.changedMu.Unlock()
-	for _, l := range changed {
-		state := listeners.Closed
-		_ = m.on(context.Background(), func() error { state = l.State(); return nil }) // a loop that ended has closed all
-		if state == listeners.Closed {
-			m.closed(l)
+	for i, c := range changed {
+		later := func(d changedListener) bool { return d.Listener == c.Listener }
+		if slices.ContainsFunc(changed[i+1:], later) {
 			continue
 		}
-		if e, err := m.entry(l.Name); err == nil && m.liveOf(e) == l {
+		if c.state == listeners.Closed {
+			m.closed(c.Listener)
+			continue
+		}
+		if e, err := m.entry(c.Name); err == nil && m.liveOf(e) == c.Listener {
 			m.told(StatusChanged, e)
 		}
 	}

@@ -44,8 +44,8 @@ type Manager struct {
 	attached map[*listeners.Listener]bool // on the loop, closed ones not told yet included
 	locks    map[string]*nameLock
 
-	changedMu sync.Mutex            // the loop takes it: never held for longer than an append
-	changed   []*listeners.Listener // for the keeper
+	changedMu sync.Mutex        // the loop takes it: never held for longer than an append
+	changed   []changedListener // for the keeper
 }
 
 // entry is one listener. Its fields are guarded by Manager.mu, and changed
