@@ -20,6 +20,7 @@ type Config struct {
 	StateDir    string // empty: keep nothing
 	Descriptors int    // most that listeners and connections may use; 0: no limit
 	Log         hclog.Logger
+	LoopLog     hclog.Logger // for what happens on the loop; nil: Log
 }
 
 // A Manager owns the loop, the store and the set of listeners.
@@ -103,8 +104,12 @@ func New(c Config) (*Manager, error) {
 		log: c.Log, loop: loop, store: st, ring: newRing(), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1),
 		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{},
 	}
+	loopLog := c.LoopLog
+	if loopLog == nil {
+		loopLog = c.Log
+	}
 	m.set = listeners.NewSet(listeners.SetConfig{
-		Loop: loop, Log: c.Log.Named("loop"), Descriptors: c.Descriptors, Changed: m.onChange,
+		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange,
 	})
 	go func() {
 		m.loopErr = loop.Run()

@@ -69,6 +69,9 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	if err := g.check(ctx, info.FullMethod); err != nil {
 		return nil, toStatus(err)
 	}
+	if err := checkKnown(req); err != nil {
+		return nil, toStatus(err)
+	}
 	resp, err = next(ctx, req)
 	g.note(ctx, info.FullMethod, err)
 	return resp, toStatus(err)
@@ -79,7 +82,7 @@ func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServe
 	if err := g.check(stream.Context(), info.FullMethod); err != nil {
 		return toStatus(err)
 	}
-	err = next(srv, stream)
+	err = next(srv, checkedStream{stream})
 	g.note(stream.Context(), info.FullMethod, err)
 	return toStatus(err)
 }

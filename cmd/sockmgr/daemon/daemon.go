@@ -75,7 +75,7 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 	if err != nil {
 		return err
 	}
-	loggers := service.NewLoggers(log, "manager", "api")
+	loggers := service.NewLoggers(log, "manager", "loop", "api")
 	dir := c.State
 	if dir == "memory" {
 		dir = ""
@@ -84,7 +84,10 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 	if err != nil {
 		return err
 	}
-	m, err := manager.New(manager.Config{Poller: c.Poller, StateDir: dir, Descriptors: limit - reserve, Log: loggers.Logger("manager")})
+	m, err := manager.New(manager.Config{
+		Poller: c.Poller, StateDir: dir, Descriptors: limit - reserve,
+		Log: loggers.Logger("manager"), LoopLog: loggers.Logger("loop"),
+	})
 	if err != nil {
 		closeAll(controls)
 		return err

@@ -1530,9 +1530,11 @@ type ListenerStatus struct {
 	Sockets []*Socket `protobuf:"bytes,5,rep,name=sockets,proto3" json:"sockets,omitempty"`
 	// Open connections.
 	ActiveConnections uint64 `protobuf:"varint,6,opt,name=active_connections,json=activeConnections,proto3" json:"active_connections,omitempty"`
-	// Connections accepted since the listener was made.
+	// Connections accepted since the listener was made, or the daemon
+	// began.
 	AcceptedTotal uint64 `protobuf:"varint,7,opt,name=accepted_total,json=acceptedTotal,proto3" json:"accepted_total,omitempty"`
-	// Connections refused since the listener was made.
+	// Connections refused since the listener was made, or the daemon
+	// began.
 	RejectedTotal uint64 `protobuf:"varint,8,opt,name=rejected_total,json=rejectedTotal,proto3" json:"rejected_total,omitempty"`
 	// Connections waiting in the kernel now.
 	AcceptQueue uint32 `protobuf:"varint,9,opt,name=accept_queue,json=acceptQueue,proto3" json:"accept_queue,omitempty"`
@@ -1544,9 +1546,11 @@ type ListenerStatus struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Next try after a failure.
 	RetryTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=retry_time,json=retryTime,proto3" json:"retry_time,omitempty"`
-	// Bytes received since the listener was made.
+	// Bytes received since the listener was made, or the daemon
+	// began.
 	ReceivedBytes uint64 `protobuf:"varint,15,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
-	// Bytes sent since the listener was made.
+	// Bytes sent since the listener was made, or the daemon
+	// began.
 	SentBytes     uint64 `protobuf:"varint,16,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
