@@ -12,6 +12,41 @@ import (
 	"github.com/sockmgr/sockmgr/manager"
 )
 
+var eventToPB = map[manager.EventType]pb.WatchListenersResponse_Type{
+	manager.Added: pb.WatchListenersResponse_TYPE_ADDED, manager.Modified: pb.WatchListenersResponse_TYPE_MODIFIED,
+	manager.StatusChanged: pb.WatchListenersResponse_TYPE_STATUS, manager.Deleted: pb.WatchListenersResponse_TYPE_DELETED,
+}
+
+// WatchListeners is ListenerService.
+func (s *listenerService) WatchListeners(r *pb.WatchListenersRequest, stream grpc.ServerStreamingServer[pb.WatchListenersResponse]) error {
+	want, err := parseFilter(r.GetFilter(), (&pb.Listener{}).ProtoReflect().Descriptor())
+	if err != nil {
+		return err
+	}
+	seq := s.m.Seq() // before the listing, so that nothing is missed in between
+	if r.GetResumeToken() != "" {
+		if seq, err = s.parseResume(r.GetResumeToken()); err != nil {
+			return err
+		}
+	}
+	w := &watch{s: s, stream: stream, want: want, full: r.GetView() == pb.ListenerView_LISTENER_VIEW_FULL, sent: map[string]bool{}}
+	if r.GetSendInitial() {
+		if err := w.initial(seq); err != nil {
+			return err
+		}
+	}
+	for {
+		e, err := s.m.Next(stream.Context(), seq)
+		if err != nil {
+			return err
+		}
+		seq = e.Seq
+		if err := w.event(e); err != nil {
+			return err
+		}
+	}
+}
+
 // watch is one WatchListeners call.
 type watch struct {
 	s      *listenerService

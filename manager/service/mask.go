@@ -1,0 +1,129 @@
+package service
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/manager"
+)
+
+// draftOf is what a request says of a listener that is to be made.
+func draftOf(l *pb.Listener) (manager.Draft, error) {
+	s := l.GetSpec()
+	values, faults := valuesFromPB("spec.options", s.GetOptions())
+	d := manager.Draft{
+		Labels: l.GetLabels(), Annotations: l.GetAnnotations(), Listen: s.GetListen(), Handler: handlerFromPB(s.GetHandler()),
+		Options: values, Stopped: s.GetDesiredState() == pb.ListenerSpec_DESIRED_STATE_STOPPED,
+	}
+	if _, known := pb.ListenerSpec_DesiredState_name[int32(s.GetDesiredState())]; !known {
+		faults = append(faults, &listeners.Violation{Field: "spec.desired_state", Message: "is not known"})
+	}
+	if len(faults) > 0 {
+		return d, &manager.Invalid{Violations: faults}
+	}
+	return d, nil
+}
+
+// editOf turns a field mask into a change of a draft. Without a mask all fields
+// that are set are changed; * replaces everything.
+func editOf(l *pb.Listener, paths []string) (func(*manager.Draft) error, error) {
+	sent, err := draftOf(l)
+	if err != nil {
+		return nil, err
+	}
+	if len(paths) == 0 {
+		paths = setPaths(l)
+	}
+	if slices.Contains(paths, "*") {
+		return func(d *manager.Draft) error { *d = sent; return nil }, nil
+	}
+	var faults []*listeners.Violation
+	var edits []func(*manager.Draft)
+	for _, path := range paths {
+		edit := editPath(path, sent)
+		if edit == nil {
+			faults = append(faults, &listeners.Violation{Field: "update_mask", Message: path + " cannot be changed; it is one of labels, annotations, spec.desired_state, spec.listen, spec.handler, spec.options, and spec.options.NAME, labels.KEY, annotations.KEY"})
+		}
+		edits = append(edits, edit)
+	}
+	if len(faults) > 0 {
+		return nil, &manager.Invalid{Violations: faults}
+	}
+	return func(d *manager.Draft) error {
+		for _, edit := range edits {
+			edit(d)
+		}
+		return nil
+	}, nil
+}
+
+// setPaths are the fields of a request that are set. Options and labels are
+// merged into what is there.
+func setPaths(l *pb.Listener) (paths []string) {
+	add := func(prefix string, keys []string) {
+		for _, k := range keys {
+			paths = append(paths, prefix+k)
+		}
+	}
+	add("labels.", slices.Collect(maps.Keys(l.GetLabels())))
+	add("annotations.", slices.Collect(maps.Keys(l.GetAnnotations())))
+	add("spec.options.", slices.Collect(maps.Keys(l.GetSpec().GetOptions())))
+	if len(l.GetSpec().GetListen()) > 0 {
+		paths = append(paths, "spec.listen")
+	}
+	if l.GetSpec().GetHandler() != nil {
+		paths = append(paths, "spec.handler")
+	}
+	if l.GetSpec().GetDesiredState() != pb.ListenerSpec_DESIRED_STATE_UNSPECIFIED {
+		paths = append(paths, "spec.desired_state")
+	}
+	return paths
+}
+
+// editPath returns the change for one path, nil for one that is not known.
+func editPath(path string, sent manager.Draft) func(*manager.Draft) {
+	switch path {
+	case "labels":
+		return func(d *manager.Draft) { d.Labels = sent.Labels }
+	case "annotations":
+		return func(d *manager.Draft) { d.Annotations = sent.Annotations }
+	case "spec.desired_state":
+		return func(d *manager.Draft) { d.Stopped = sent.Stopped }
+	case "spec.listen":
+		return func(d *manager.Draft) { d.Listen = sent.Listen }
+	case "spec.handler":
+		return func(d *manager.Draft) { d.Handler = sent.Handler }
+	case "spec.options":
+		return func(d *manager.Draft) { d.Options = sent.Options }
+	case "spec":
+		return func(d *manager.Draft) {
+			d.Stopped, d.Listen, d.Handler, d.Options = sent.Stopped, sent.Listen, sent.Handler, sent.Options
+		}
+	}
+	if key, ok := strings.CutPrefix(path, "spec.options."); ok {
+		return func(d *manager.Draft) { d.Options = merged(d.Options, sent.Options, key) }
+	}
+	if key, ok := strings.CutPrefix(path, "labels."); ok {
+		return func(d *manager.Draft) { d.Labels = merged(d.Labels, sent.Labels, key) }
+	}
+	if key, ok := strings.CutPrefix(path, "annotations."); ok {
+		return func(d *manager.Draft) { d.Annotations = merged(d.Annotations, sent.Annotations, key) }
+	}
+	return nil
+}
+
+// merged takes one key over; one that was not sent goes.
+func merged[V any](have, sent map[string]V, key string) map[string]V {
+	out := maps.Clone(have)
+	if out == nil {
+		out = map[string]V{}
+	}
+	delete(out, key)
+	if v, ok := sent[key]; ok {
+		out[key] = v
+	}
+	return out
+}
