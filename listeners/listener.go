@@ -190,36 +190,48 @@ func (s *Set) growBuffer(n int64) {
 	}
 }
 
-// Replace gives the listener other addresses: sockets whose address stays are
-// kept, those of opened join, the rest are let go without losing what they
-// have accepted. opened was made with Open from the addresses that are new.
-func (l *Listener) Replace(spec Spec, opened *Listener) error {
-	for i, e := range opened.endpoints {
-		adopted := l.endpoint(e.sock())
-		if err := l.set.loop.Add(e.sock().fd, mux.Readable, adopted.(mux.Handler)); err != nil {
-			for _, e := range opened.endpoints[:i] {
+// Extend adds the sockets of opened, which was made with Open, to a listener
+// that runs. They serve at once. When it fails nothing has changed, and opened
+// is the caller's as before.
+func (l *Listener) Extend(opened *Listener) error {
+	adopted := make([]endpoint, 0, len(opened.endpoints))
+	for _, e := range opened.endpoints {
+		a := l.endpoint(e.sock())
+		if err := l.set.loop.Add(e.sock().fd, mux.Readable, a.(mux.Handler)); err != nil {
+			for _, e := range adopted {
 				_ = l.set.loop.Remove(e.sock().fd)
 			}
 			return attachFault(l.Name, err)
 		}
-		opened.endpoints[i] = adopted
+		adopted = append(adopted, a)
 	}
+	for _, e := range adopted {
+		l.joined(e)
+	}
+	l.endpoints = append(l.endpoints, adopted...)
+	opened.endpoints = nil
+	return nil
+}
+
+// Settle makes the listener serve spec: sockets at addresses that it does not
+// have are let go without losing what they have accepted, and connections to
+// come get its handler and settings. Addresses that it has were added with
+// Extend before, and options of sockets changed with Tune.
+func (l *Listener) Settle(spec Spec) {
 	old := l.endpoints
 	l.endpoints = nil
+	var gone []endpoint
 	for _, e := range old {
 		if slices.Contains(spec.Listen, e.sock().asked) {
 			l.endpoints = append(l.endpoints, e)
-			continue
+		} else {
+			gone = append(gone, e)
 		}
-		defer e.stop()
 	}
-	for _, e := range opened.endpoints {
-		l.joined(e)
-		l.endpoints = append(l.endpoints, e)
-	}
-	opened.endpoints = nil
 	l.Retarget(spec)
-	return nil
+	for _, e := range gone {
+		e.stop()
+	}
 }
 
 // Stop closes the sockets, after accepting what waits in the kernel, and gives

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sockmgr/sockmgr/listeners"
@@ -13,82 +14,133 @@ import (
 // name lets the manager choose. With checkOnly it finds out whether that would
 // work, and changes nothing.
 func (m *Manager) Create(ctx context.Context, name string, d Draft, checkOnly bool) (Info, []Note, error) {
-	uid := newUID()
-	if name == "" {
-		name = "listener-" + uid[:8]
-	}
-	now := time.Now()
-	record := Record{Name: name, UID: uid, Created: now}
-	_, err := record.apply(d, now)
-	if err := joinInvalid(checkName(name), err); err != nil {
+	record := newRecord(name)
+	_, err := record.apply(d, record.Created)
+	if err := joinInvalid(checkName(record.Name), err); err != nil {
 		return Info{}, nil, err
 	}
-	release, err := m.change(ctx, name)
+	release, err := m.change(ctx, record.Name)
 	if err != nil {
 		return Info{}, nil, err
 	}
 	defer release()
-	if _, err := m.entry(name); err == nil {
+	if _, err := m.entry(record.Name); err == nil {
 		return Info{}, nil, &listeners.Fault{
-			Reason: listeners.ListenerAlreadyExists, Message: fmt.Sprintf("there is a listener %q already", name),
-			Fix: "sockctl inspect " + name + " shows it", Meta: map[string]string{"listener": name},
+			Reason: listeners.ListenerAlreadyExists, Message: fmt.Sprintf("there is a listener %q already", record.Name),
+			Fix: "sockctl inspect " + record.Name + " shows it", Meta: map[string]string{"listener": record.Name},
 		}
 	}
+	s := &step{e: &entry{stats: &listeners.Stats{}}, after: &record}
 	if checkOnly {
-		if !record.Stopped {
-			err = listeners.Check(name, record.Spec)
+		return Info{Record: record, State: Stopped}, nil, m.check(s)
+	}
+	info, err := m.commitOne(ctx, s)
+	return info, s.notes, err
+}
+
+// check finds out whether a step would work.
+func (m *Manager) check(s *step) error {
+	if !s.runs() || s.before.Generation > 0 {
+		return nil
+	}
+	return m.namingOurs(listeners.Check(s.after.Name, s.after.Spec))
+}
+
+// commitOne makes a change of one listener that stays, and tells of it.
+func (m *Manager) commitOne(ctx context.Context, s *step) (Info, error) {
+	if err := m.commit(ctx, []*step{s}, true); err != nil {
+		return Info{}, err
+	}
+	return m.told(s.event(), s.e), nil
+}
+
+// Start runs a listener. One that runs already stays as it is.
+func (m *Manager) Start(ctx context.Context, name, etag string) (Info, error) {
+	return m.setStopped(ctx, name, etag, false, 0)
+}
+
+// Stop closes the sockets of a listener, gives its connections the time to
+// finish, and keeps it defined. One that is stopped already stays as it is;
+// one that drains drains no longer than said now.
+func (m *Manager) Stop(ctx context.Context, name, etag string, drain time.Duration) (Info, error) {
+	return m.setStopped(ctx, name, etag, true, drain)
+}
+
+func (m *Manager) setStopped(ctx context.Context, name, etag string, stopped bool, drain time.Duration) (Info, error) {
+	release, err := m.change(ctx, name)
+	if err != nil {
+		return Info{}, err
+	}
+	defer release()
+	e, before, err := m.current(name, etag)
+	if err != nil {
+		return Info{}, err
+	}
+	after := before
+	if before.Stopped != stopped {
+		after.Stopped = stopped
+		after.touch(time.Now())
+	} else if stopped && m.liveOf(e) == nil || !stopped && m.isRunning(e) {
+		return m.info(e), nil
+	}
+	return m.commitOne(ctx, &step{e: e, before: before, after: &after, drain: drain})
+}
+
+// isRunning reports whether a listener is bound.
+func (m *Manager) isRunning(e *entry) (running bool) {
+	m.with(e, func(e *entry) { running = e.live != nil && !e.stopping })
+	return running
+}
+
+// Delete stops a listener as Stop does, and forgets it: at once in the store,
+// here when the last connection has ended.
+func (m *Manager) Delete(ctx context.Context, name, etag string, drain time.Duration, checkOnly bool) (Info, error) {
+	release, err := m.change(ctx, name)
+	if err != nil {
+		return Info{}, err
+	}
+	defer release()
+	e, err := m.entry(name)
+	if err != nil {
+		return Info{}, err
+	}
+	if m.isDeleting(e) { // once more: sooner, perhaps
+		if l := m.liveOf(e); l != nil {
+			err = m.on(ctx, func() error { l.Stop(drain); return nil })
 		}
-		return Info{Record: record, State: Stopped}, nil, err
+		return m.info(e), err
 	}
-	e := &entry{record: record, stats: &listeners.Stats{}}
-	notes, err := m.run(ctx, e, record)
-	if err != nil {
-		return Info{}, nil, err
+	_, before, err := m.current(name, etag)
+	if err != nil || checkOnly {
+		return m.info(e), err
 	}
-	if err := m.store.save(&record); err != nil {
-		m.undoRun(e)
-		return Info{}, nil, err
+	s := &step{e: e, before: before, drain: drain}
+	if err := m.commit(ctx, []*step{s}, true); err != nil {
+		return Info{}, err
 	}
-	e.record = record
-	m.insert(e)
-	return m.told(Added, e), notes, nil
+	return m.forget(s), nil
 }
 
-// run opens the listener of a record that shall run, and puts it on the loop.
-func (m *Manager) run(ctx context.Context, e *entry, r Record) ([]Note, error) {
-	if r.Stopped {
-		return nil, nil
+// forget drops a deleted listener that was not on the loop; of others the
+// keeper hears when they are closed.
+func (m *Manager) forget(s *step) Info {
+	info := m.info(s.e)
+	if s.live == nil {
+		m.drop(s.before.Name)
+		m.ring.publish(Deleted, info)
 	}
-	l, err := listeners.Open(r.Name, r.Spec)
-	if err != nil {
-		return nil, m.namingOurs(err)
-	}
-	notes := notesOf(l)
-	if err := m.on(ctx, func() error { return l.Attach(m.set, e.stats) }); err != nil {
-		l.Close()
-		return nil, err
-	}
-	m.with(e, func(e *entry) {
-		e.live, e.stopping, e.failure = l, false, nil
-		e.started, e.retry, e.backoff = time.Now(), time.Time{}, 0
-		m.attached[l] = true
-	})
-	return notes, nil
+	return info
 }
 
-// undoRun takes a listener off the loop again that was just put there.
-func (m *Manager) undoRun(e *entry) {
-	var l *listeners.Listener
-	m.with(e, func(e *entry) { l, e.live = e.live, nil })
-	if l != nil {
-		_ = m.loop.Post(func() { l.Stop(0) }) // fails only when all is closed anyway
-	}
+func (m *Manager) isDeleting(e *entry) (deleting bool) {
+	m.with(e, func(e *entry) { deleting = e.deleting })
+	return deleting
 }
 
 // namingOurs says which listener it is, when an address is held by ourselves.
 func (m *Manager) namingOurs(err error) error {
-	var f *listeners.Fault
-	if !errors.As(err, &f) || f.Meta["holder_pid"] != ownPid {
+	f, ok := errors.AsType[*listeners.Fault](err)
+	if !ok || f.Meta["holder_pid"] != ownPid {
 		return err
 	}
 	m.mu.Lock()
@@ -122,107 +174,49 @@ func joinInvalid(errs ...error) error {
 	return invalid(all)
 }
 
-// Start runs a listener. One that runs already stays as it is.
-func (m *Manager) Start(ctx context.Context, name, etag string) (Info, error) {
-	return m.setStopped(ctx, name, etag, false, 0)
-}
-
-// Stop closes the sockets of a listener, gives its connections the time to
-// finish, and keeps it defined. One that is stopped already stays as it is;
-// one that drains drains no longer than said now.
-func (m *Manager) Stop(ctx context.Context, name, etag string, drain time.Duration) (Info, error) {
-	return m.setStopped(ctx, name, etag, true, drain)
-}
-
-func (m *Manager) setStopped(ctx context.Context, name, etag string, stopped bool, drain time.Duration) (Info, error) {
+// Update changes what is wanted of a listener: edit is given a Draft of what is
+// wanted now. A listener that runs is changed where it stands; addresses may
+// change only if rebind is set. When any part fails, nothing has changed. With
+// checkOnly it returns what would be, and changes nothing.
+func (m *Manager) Update(ctx context.Context, name, etag string, edit func(*Draft) error, rebind, checkOnly bool) (Info, []Note, error) {
 	release, err := m.change(ctx, name)
 	if err != nil {
-		return Info{}, err
+		return Info{}, nil, err
 	}
 	defer release()
-	e, record, err := m.current(name, etag)
+	e, before, err := m.current(name, etag)
 	if err != nil {
-		return Info{}, err
+		return Info{}, nil, err
 	}
-	changed := record.Stopped != stopped
-	record.Stopped = stopped
-	if !stopped && !m.isRunning(e) {
-		if _, err := m.run(ctx, e, record); err != nil {
-			return Info{}, err
-		}
-		if err := m.saveIf(changed, &record); err != nil {
-			m.undoRun(e)
-			return Info{}, err
-		}
-		m.with(e, func(e *entry) { e.record = record })
-		return m.told(StatusChanged, e), nil
-	}
-	if err := m.saveIf(changed, &record); err != nil {
-		return Info{}, err
-	}
-	m.with(e, func(e *entry) { e.record = record })
-	if stopped {
-		m.stop(e, drain)
-	}
-	if changed {
-		return m.told(Modified, e), nil
-	}
-	return m.info(e), nil
-}
-
-func (m *Manager) saveIf(changed bool, r *Record) error {
-	if !changed {
-		return nil
-	}
-	r.Generation++
-	r.Updated = time.Now()
-	return m.store.save(r)
-}
-
-// isRunning reports whether a listener is bound.
-func (m *Manager) isRunning(e *entry) (running bool) {
-	m.with(e, func(e *entry) { running = e.live != nil && !e.stopping })
-	return running
-}
-
-// stop takes a listener off the loop, as gently as drain says. The keeper hears
-// when it is closed.
-func (m *Manager) stop(e *entry, drain time.Duration) {
-	var l *listeners.Listener
-	m.with(e, func(e *entry) { l, e.stopping, e.failure, e.retry = e.live, true, nil, time.Time{} })
-	if l != nil {
-		_ = m.on(context.Background(), func() error { l.Stop(drain); return nil }) // fails only when all is closed anyway
-	}
-}
-
-// Delete stops a listener as Stop does, and forgets it: at once in the store,
-// here when the last connection has ended.
-func (m *Manager) Delete(ctx context.Context, name, etag string, drain time.Duration, checkOnly bool) (Info, error) {
-	release, err := m.change(ctx, name)
+	after, changed, err := m.edited(e, before, edit, rebind)
 	if err != nil {
-		return Info{}, err
+		return Info{}, nil, err
 	}
-	defer release()
-	e, err := m.entry(name)
-	if err != nil {
-		return Info{}, err
+	if checkOnly || !changed {
+		info := m.info(e)
+		info.Record = after
+		return info, nil, nil
 	}
-	deleting, idle := false, false
-	m.with(e, func(e *entry) { deleting, idle = e.deleting, e.live == nil })
-	if !deleting {
-		if _, _, err := m.current(name, etag); err != nil || checkOnly {
-			return m.info(e), err
+	s := &step{e: e, before: before, after: &after, drain: DefaultDrain}
+	info, err := m.commitOne(ctx, s)
+	return info, s.notes, err
+}
+
+// edited returns a record as edit would have it.
+func (m *Manager) edited(e *entry, before Record, edit func(*Draft) error, rebind bool) (after Record, changed bool, err error) {
+	after = before
+	draft := before.draft()
+	if err := edit(&draft); err != nil {
+		return after, false, err
+	}
+	if changed, err = after.apply(draft, time.Now()); err != nil {
+		return after, false, err
+	}
+	if m.isRunning(e) && !after.Stopped && !rebind && !slices.Equal(before.Spec.Listen, after.Spec.Listen) {
+		return after, false, &listeners.Fault{
+			Reason: listeners.OptionNeedsRebind, Message: before.Name + ": new addresses take new sockets, and that was not allowed",
+			Fix: "set allow_rebind: addresses that stay keep their sockets",
 		}
-		if err := m.store.remove(name); err != nil {
-			return Info{}, err
-		}
-		m.with(e, func(e *entry) { e.deleting = true })
 	}
-	m.stop(e, drain)
-	info := m.info(e)
-	if idle { // otherwise the keeper hears when it is closed
-		m.drop(name)
-		m.ring.publish(Deleted, info)
-	}
-	return info, nil
+	return after, changed, nil
 }

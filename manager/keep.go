@@ -120,11 +120,16 @@ func (m *Manager) closed(l *listeners.Listener) {
 // restore runs what was running when the daemon ended. What cannot run is
 // tried again, by the keeper, until it can.
 func (m *Manager) restore(records []Record) {
+	steps := make([]*step, 0, len(records))
 	for _, r := range records {
 		e := &entry{record: r, stats: &listeners.Stats{}}
-		m.insert(e)
-		if _, err := m.run(context.Background(), e, r); err != nil {
-			m.failed(e, err)
+		m.with(e, m.insertLocked)
+		steps = append(steps, &step{e: e, before: r, after: &r})
+	}
+	_ = m.commit(context.Background(), steps, false) // nothing is saved, so each has an error of its own
+	for _, s := range steps {
+		if s.err != nil {
+			m.failed(s.e, s.err)
 		}
 	}
 	if len(records) > 0 {
@@ -174,10 +179,10 @@ func (m *Manager) retryOne(name string) {
 	if err != nil || m.liveOf(e) != nil || record.Stopped {
 		return
 	}
-	if _, err := m.run(context.Background(), e, record); err != nil {
+	s := &step{e: e, before: record, after: &record}
+	if _, err := m.commitOne(context.Background(), s); err != nil {
 		m.failed(e, err)
 		return
 	}
 	m.log.Info("listener runs again", "listener", name)
-	m.told(StatusChanged, e)
 }

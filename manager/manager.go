@@ -257,10 +257,8 @@ func (m *Manager) current(name, etag string) (*entry, Record, error) {
 	return e, e.record, nil
 }
 
-// insert adds an entry.
-func (m *Manager) insert(e *entry) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// insertLocked adds an entry. m.mu is held.
+func (m *Manager) insertLocked(e *entry) {
 	name := e.record.Name
 	m.entries[name] = e
 	at, _ := slices.BinarySearch(m.names, name)

@@ -136,7 +136,7 @@ func (m *Manager) wantSpec(e *entry, record Record, spec listeners.Spec) error {
 	record.Spec = spec
 	record.Generation++
 	record.Updated = time.Now()
-	if err := m.store.save(&record); err != nil {
+	if err := m.store.commit(change{name: record.Name, put: &record}); err != nil {
 		return err
 	}
 	m.with(e, func(e *entry) { e.record = record })

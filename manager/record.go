@@ -64,9 +64,23 @@ func (r *Record) apply(d Draft, now time.Time) (changed bool, err error) {
 		return false, nil
 	}
 	r.Labels, r.Annotations, r.Spec, r.Stopped = d.Labels, d.Annotations, spec, d.Stopped
+	r.touch(now)
+	return true, nil
+}
+
+// touch notes that what is wanted changed.
+func (r *Record) touch(now time.Time) {
 	r.Generation++
 	r.Updated = now
-	return true, nil
+}
+
+// newRecord returns the record of a listener that is to be made.
+func newRecord(name string) Record {
+	uid := newUID()
+	if name == "" {
+		name = "listener-" + uid[:8]
+	}
+	return Record{Name: name, UID: uid, Created: time.Now()}
 }
 
 const (

@@ -30,22 +30,27 @@ type store struct {
 	path     string // empty: in memory only
 	db       *bolt.DB
 	revision int64
-	work     chan *change
+	work     chan *transaction
 	done     chan struct{}
 	failed   error // an fsync failed: the file is not trusted again
 }
 
 // change is one record to put, or to delete.
 type change struct {
-	name   string
-	put    *Record // nil: delete
-	result chan error
+	name string
+	put  *Record // nil: delete
+}
+
+// transaction is what is saved as a whole or not at all.
+type transaction struct {
+	changes []change
+	result  chan error
 }
 
 // openStore opens the store in dir, making both where they are missing, and
 // returns what is in it. A store that cannot be read is left as it is.
 func openStore(dir string) (s *store, records []Record, err error) {
-	s = &store{work: make(chan *change), done: make(chan struct{})}
+	s = &store{work: make(chan *transaction), done: make(chan struct{})}
 	if dir != "" {
 		s.path = filepath.Join(dir, "state.db")
 		if records, err = s.open(dir); err != nil {
@@ -131,17 +136,16 @@ func number(b []byte) int64 {
 
 func encode(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
 
-// save puts r and sets its Revision. It returns once r is on disk.
-func (s *store) save(r *Record) error { return s.commit(&change{name: r.Name, put: r}) }
-
-// remove deletes a record.
-func (s *store) remove(name string) error { return s.commit(&change{name: name}) }
-
-func (s *store) commit(c *change) error {
-	c.result = make(chan error, 1)
+// commit saves changes as one, and sets the Revision of every record put. It
+// returns once all is on disk.
+func (s *store) commit(changes ...change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	t := &transaction{changes, make(chan error, 1)}
 	select {
-	case s.work <- c:
-		return <-c.result
+	case s.work <- t:
+		return <-t.result
 	case <-s.done:
 		return listeners.DaemonDraining
 	}
@@ -149,29 +153,33 @@ func (s *store) commit(c *change) error {
 
 // run commits, all that is waiting at once: many changes share one fsync.
 func (s *store) run() {
-	for c := range s.work {
-		batch := []*change{c}
+	for t := range s.work {
+		batch := []*transaction{t}
 		for more := true; more; {
 			select {
-			case c, ok := <-s.work:
+			case t, ok := <-s.work:
 				if more = ok; ok {
-					batch = append(batch, c)
+					batch = append(batch, t)
 				}
 			default:
 				more = false
 			}
 		}
-		err := s.write(batch)
-		for _, c := range batch {
-			c.result <- err
+		var changes []change
+		for _, t := range batch {
+			changes = append(changes, t.changes...)
+		}
+		err := s.write(changes)
+		for _, t := range batch {
+			t.result <- err
 		}
 	}
 	close(s.done)
 }
 
-func (s *store) write(batch []*change) error {
+func (s *store) write(batch []change) error {
 	revision := s.revision
-	put := func(c *change) (value []byte, err error) {
+	put := func(c change) (value []byte, err error) {
 		revision++
 		if c.put == nil {
 			return nil, nil
