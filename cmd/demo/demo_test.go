@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"os"
 	"os/exec"
@@ -25,30 +26,24 @@ func TestMain(m *testing.M) {
 	if os.Getenv("DEMO_BIN") != "" {
 		main()
 	}
-	os.Exit(testMain(m))
-}
-
-func testMain(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "demo-test-")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
 	programs = dir
 	build := exec.Command("go", "build", "-o", dir+"/", "../sockmgr", "../sockctl")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
-		return 1
+		log.Panicf("%v\n%s", err, out)
 	}
-	return m.Run()
+	m.Run()
 }
 
 // command is the demo with a TMPDIR of its own.
 func command(t *testing.T, bin, port string) (cmd *exec.Cmd, tmp string) {
 	t.Helper()
-	tmp, err := os.MkdirTemp("", "d-") // short: Unix sockets are in it
+	tmp, err := os.MkdirTemp("/tmp", "d-") //nolint:usetesting // short: the path of a Unix socket has at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
