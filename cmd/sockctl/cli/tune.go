@@ -99,13 +99,16 @@ func (a *app) printResults(results []*pb.OptionResult) error {
 	if err := a.print(v); err != nil {
 		return err
 	}
+	said := map[string]bool{} // rows of listener and connections may say the same
 	for _, r := range results {
 		words := r.GetMessage()
 		if r.GetErrno() != "" && !mentions(words, r.GetErrno()) {
 			words = strings.TrimSpace(words + " (" + r.GetErrno() + ")")
 		}
-		if words != "" && !a.structured() {
-			a.note("%s: %s", r.GetName(), words)
+		words = r.GetName() + ": " + words
+		if words != r.GetName()+": " && !said[words] && !a.structured() {
+			said[words] = true
+			a.note("%s", words)
 		}
 	}
 	return nil
