@@ -27,6 +27,7 @@ const (
 	StateInvalid          Reason = "STATE_INVALID"
 	LimitReached          Reason = "LIMIT_REACHED"
 	ConnectionNotFound    Reason = "CONNECTION_NOT_FOUND"
+	ManagerConflict       Reason = "MANAGER_CONFLICT"
 	SpecInvalid           Reason = "SPEC_INVALID"
 	DaemonDraining        Reason = "DAEMON_DRAINING"
 	FilterInvalid         Reason = "FILTER_INVALID"

@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/hashicorp/go-hclog"
-
 	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/manager"
 )
@@ -21,7 +19,7 @@ func BenchmarkCreate(b *testing.B) {
 				if store == "disk" {
 					dir = b.TempDir()
 				}
-				m, err := manager.New(manager.Config{Poller: "epoll", StateDir: dir, Log: hclog.NewNullLogger()})
+				m, err := manager.New(manager.Config{Poller: "epoll", StateDir: dir, Log: quiet})
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -181,45 +181,6 @@ func (m *Manager) Poller() string { return m.loop.Poller() }
 // Store says where state is kept: memory, or file:PATH.
 func (m *Manager) Store() string { return m.store.String() }
 
-// nameLock is the change lock of one name.
-type nameLock struct {
-	held  chan struct{} // of size 1
-	users int           // guarded by Manager.mu; 0: forgotten
-}
-
-// change begins a change of the named listener. Nobody else changes it until
-// release is called.
-func (m *Manager) change(ctx context.Context, name string) (release func(), err error) {
-	m.life.RLock()
-	if m.closing {
-		m.life.RUnlock()
-		return nil, &listeners.Fault{Reason: listeners.DaemonDraining, Message: "the daemon is shutting down", Fix: "try again once it is back"}
-	}
-	m.mu.Lock()
-	lock := m.locks[name]
-	if lock == nil {
-		lock = &nameLock{held: make(chan struct{}, 1)}
-		m.locks[name] = lock
-	}
-	lock.users++
-	m.mu.Unlock()
-	leave := func() {
-		m.mu.Lock()
-		if lock.users--; lock.users == 0 {
-			delete(m.locks, name)
-		}
-		m.mu.Unlock()
-		m.life.RUnlock()
-	}
-	select {
-	case lock.held <- struct{}{}:
-		return func() { <-lock.held; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, ctx.Err()
-	}
-}
-
 // entry returns the named entry, or a Fault.
 func (m *Manager) entry(name string) (*entry, error) {
 	m.mu.Lock()

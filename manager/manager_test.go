@@ -15,9 +15,11 @@ import (
 	"github.com/sockmgr/sockmgr/manager"
 )
 
+var quiet = hclog.NewNullLogger()
+
 func newManager(t *testing.T, dir string) *manager.Manager {
 	t.Helper()
-	m, err := manager.New(manager.Config{Poller: "epoll", StateDir: dir, Log: hclog.NewNullLogger()})
+	m, err := manager.New(manager.Config{Poller: "epoll", StateDir: dir, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ type Record struct {
 	UID         string            `json:"uid"`
 	Labels      map[string]string `json:"labels,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
+	Owner       string            `json:"owner,omitempty"` // who applied it; empty: nobody did
 	Spec        listeners.Spec    `json:"spec"`
 	Stopped     bool              `json:"stopped,omitempty"` // it shall not run
 	Generation  int64             `json:"generation"`        // grows with every change of what is wanted

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -29,7 +30,7 @@ var (
 type store struct {
 	path     string // empty: in memory only
 	db       *bolt.DB
-	revision int64
+	revision atomic.Int64 // written by run only
 	work     chan *transaction
 	done     chan struct{}
 	failed   error // an fsync failed: the file is not trusted again
@@ -81,7 +82,9 @@ func (s *store) open(dir string) (records []Record, err error) {
 		return nil, fmt.Errorf("cannot be opened and is left as it is: %w", err)
 	}
 	err = s.db.Update(func(tx *bolt.Tx) error {
-		records, s.revision, err = load(tx)
+		var revision int64
+		records, revision, err = load(tx)
+		s.revision.Store(revision)
 		return err
 	})
 	return records, err
@@ -178,7 +181,7 @@ func (s *store) run() {
 }
 
 func (s *store) write(batch []change) error {
-	revision := s.revision
+	revision := s.revision.Load()
 	put := func(c change) (value []byte, err error) {
 		revision++
 		if c.put == nil {
@@ -193,7 +196,7 @@ func (s *store) write(batch []change) error {
 				return err
 			}
 		}
-		s.revision = revision
+		s.revision.Store(revision)
 		return nil
 	}
 	if s.failed != nil {
@@ -221,7 +224,7 @@ func (s *store) write(batch []change) error {
 		}
 		return s.failed
 	}
-	s.revision = revision
+	s.revision.Store(revision)
 	return nil
 }
 

@@ -158,7 +158,7 @@ func infoToPB(i manager.Info) *pb.Listener {
 		desired = pb.ListenerSpec_DESIRED_STATE_STOPPED
 	}
 	l := &pb.Listener{
-		Name: listenerPrefix + i.Name, Uid: i.UID, Labels: i.Labels, Annotations: i.Annotations,
+		Name: listenerPrefix + i.Name, Uid: i.UID, Labels: i.Labels, Annotations: i.Annotations, Manager: i.Owner,
 		Spec: &pb.ListenerSpec{DesiredState: desired, Handler: handlerToPB(i.Spec.Handler), Options: valuesToPB(i.Spec.Options)},
 		Status: &pb.ListenerStatus{
 			State: stateToPB[i.State], Message: i.Message, ActiveConnections: uint64(i.Live.Active),

@@ -37,6 +37,7 @@ var reasonCodes = map[listeners.Reason]codes.Code{
 	listeners.StateInvalid:          codes.FailedPrecondition,
 	listeners.LimitReached:          codes.ResourceExhausted,
 	listeners.ConnectionNotFound:    codes.NotFound,
+	listeners.ManagerConflict:       codes.FailedPrecondition,
 	listeners.SpecInvalid:           codes.InvalidArgument,
 	listeners.DaemonDraining:        codes.Unavailable,
 	listeners.FilterInvalid:         codes.InvalidArgument,

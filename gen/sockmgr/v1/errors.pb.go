@@ -60,6 +60,8 @@ const (
 	ErrorReason_ERROR_REASON_LIMIT_REACHED ErrorReason = 13
 	// NOT_FOUND: no such connection (it may have closed).
 	ErrorReason_ERROR_REASON_CONNECTION_NOT_FOUND ErrorReason = 14
+	// FAILED_PRECONDITION: another manager has applied the listener.
+	ErrorReason_ERROR_REASON_MANAGER_CONFLICT ErrorReason = 16
 	// INVALID_ARGUMENT: see BadRequest.field_violations.
 	ErrorReason_ERROR_REASON_SPEC_INVALID ErrorReason = 17
 	// UNAVAILABLE: the daemon is draining or handing over; retry.
@@ -92,6 +94,7 @@ var (
 		12: "ERROR_REASON_STATE_INVALID",
 		13: "ERROR_REASON_LIMIT_REACHED",
 		14: "ERROR_REASON_CONNECTION_NOT_FOUND",
+		16: "ERROR_REASON_MANAGER_CONFLICT",
 		17: "ERROR_REASON_SPEC_INVALID",
 		19: "ERROR_REASON_DAEMON_DRAINING",
 		22: "ERROR_REASON_FILTER_INVALID",
@@ -115,6 +118,7 @@ var (
 		"ERROR_REASON_STATE_INVALID":           12,
 		"ERROR_REASON_LIMIT_REACHED":           13,
 		"ERROR_REASON_CONNECTION_NOT_FOUND":    14,
+		"ERROR_REASON_MANAGER_CONFLICT":        16,
 		"ERROR_REASON_SPEC_INVALID":            17,
 		"ERROR_REASON_DAEMON_DRAINING":         19,
 		"ERROR_REASON_FILTER_INVALID":          22,
@@ -156,7 +160,7 @@ var File_sockmgr_v1_errors_proto protoreflect.FileDescriptor
 const file_sockmgr_v1_errors_proto_rawDesc = "" +
 	"\n" +
 	"\x17sockmgr/v1/errors.proto\x12\n" +
-	"sockmgr.v1*\xe0\x05\n" +
+	"sockmgr.v1*\x83\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_LISTENER_NOT_FOUND\x10\x01\x12(\n" +
@@ -173,7 +177,8 @@ const file_sockmgr_v1_errors_proto_rawDesc = "" +
 	"\x1fERROR_REASON_REVISION_COMPACTED\x10\v\x12\x1e\n" +
 	"\x1aERROR_REASON_STATE_INVALID\x10\f\x12\x1e\n" +
 	"\x1aERROR_REASON_LIMIT_REACHED\x10\r\x12%\n" +
-	"!ERROR_REASON_CONNECTION_NOT_FOUND\x10\x0e\x12\x1d\n" +
+	"!ERROR_REASON_CONNECTION_NOT_FOUND\x10\x0e\x12!\n" +
+	"\x1dERROR_REASON_MANAGER_CONFLICT\x10\x10\x12\x1d\n" +
 	"\x19ERROR_REASON_SPEC_INVALID\x10\x11\x12 \n" +
 	"\x1cERROR_REASON_DAEMON_DRAINING\x10\x13\x12\x1f\n" +
 	"\x1bERROR_REASON_FILTER_INVALID\x10\x16\x12#\n" +

@@ -80,6 +80,75 @@ func (ListenerView) EnumDescriptor() ([]byte, []int) {
 	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{0}
 }
 
+// What was done.
+type ListenerChange_Action int32
+
+const (
+	// Unset.
+	ListenerChange_ACTION_UNSPECIFIED ListenerChange_Action = 0
+	// Was so already.
+	ListenerChange_ACTION_UNCHANGED ListenerChange_Action = 1
+	// Made.
+	ListenerChange_ACTION_CREATED ListenerChange_Action = 2
+	// Changed in place.
+	ListenerChange_ACTION_UPDATED ListenerChange_Action = 3
+	// Changed with new sockets.
+	ListenerChange_ACTION_REBOUND ListenerChange_Action = 4
+	// Removed.
+	ListenerChange_ACTION_DELETED ListenerChange_Action = 5
+	// Failed; see error.
+	ListenerChange_ACTION_FAILED ListenerChange_Action = 6
+)
+
+// Enum value maps for ListenerChange_Action.
+var (
+	ListenerChange_Action_name = map[int32]string{
+		0: "ACTION_UNSPECIFIED",
+		1: "ACTION_UNCHANGED",
+		2: "ACTION_CREATED",
+		3: "ACTION_UPDATED",
+		4: "ACTION_REBOUND",
+		5: "ACTION_DELETED",
+		6: "ACTION_FAILED",
+	}
+	ListenerChange_Action_value = map[string]int32{
+		"ACTION_UNSPECIFIED": 0,
+		"ACTION_UNCHANGED":   1,
+		"ACTION_CREATED":     2,
+		"ACTION_UPDATED":     3,
+		"ACTION_REBOUND":     4,
+		"ACTION_DELETED":     5,
+		"ACTION_FAILED":      6,
+	}
+)
+
+func (x ListenerChange_Action) Enum() *ListenerChange_Action {
+	p := new(ListenerChange_Action)
+	*p = x
+	return p
+}
+
+func (x ListenerChange_Action) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ListenerChange_Action) Descriptor() protoreflect.EnumDescriptor {
+	return file_sockmgr_v1_listener_proto_enumTypes[1].Descriptor()
+}
+
+func (ListenerChange_Action) Type() protoreflect.EnumType {
+	return &file_sockmgr_v1_listener_proto_enumTypes[1]
+}
+
+func (x ListenerChange_Action) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ListenerChange_Action.Descriptor instead.
+func (ListenerChange_Action) EnumDescriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{12, 0}
+}
+
 // What kind of change.
 type WatchListenersResponse_Type int32
 
@@ -129,11 +198,11 @@ func (x WatchListenersResponse_Type) String() string {
 }
 
 func (WatchListenersResponse_Type) Descriptor() protoreflect.EnumDescriptor {
-	return file_sockmgr_v1_listener_proto_enumTypes[1].Descriptor()
+	return file_sockmgr_v1_listener_proto_enumTypes[2].Descriptor()
 }
 
 func (WatchListenersResponse_Type) Type() protoreflect.EnumType {
-	return &file_sockmgr_v1_listener_proto_enumTypes[1]
+	return &file_sockmgr_v1_listener_proto_enumTypes[2]
 }
 
 func (x WatchListenersResponse_Type) Number() protoreflect.EnumNumber {
@@ -142,7 +211,7 @@ func (x WatchListenersResponse_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchListenersResponse_Type.Descriptor instead.
 func (WatchListenersResponse_Type) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{15, 0}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // What the listener should be doing.
@@ -182,11 +251,11 @@ func (x ListenerSpec_DesiredState) String() string {
 }
 
 func (ListenerSpec_DesiredState) Descriptor() protoreflect.EnumDescriptor {
-	return file_sockmgr_v1_listener_proto_enumTypes[2].Descriptor()
+	return file_sockmgr_v1_listener_proto_enumTypes[3].Descriptor()
 }
 
 func (ListenerSpec_DesiredState) Type() protoreflect.EnumType {
-	return &file_sockmgr_v1_listener_proto_enumTypes[2]
+	return &file_sockmgr_v1_listener_proto_enumTypes[3]
 }
 
 func (x ListenerSpec_DesiredState) Number() protoreflect.EnumNumber {
@@ -195,7 +264,7 @@ func (x ListenerSpec_DesiredState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ListenerSpec_DesiredState.Descriptor instead.
 func (ListenerSpec_DesiredState) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{17, 0}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // The state.
@@ -247,11 +316,11 @@ func (x ListenerStatus_State) String() string {
 }
 
 func (ListenerStatus_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_sockmgr_v1_listener_proto_enumTypes[3].Descriptor()
+	return file_sockmgr_v1_listener_proto_enumTypes[4].Descriptor()
 }
 
 func (ListenerStatus_State) Type() protoreflect.EnumType {
-	return &file_sockmgr_v1_listener_proto_enumTypes[3]
+	return &file_sockmgr_v1_listener_proto_enumTypes[4]
 }
 
 func (x ListenerStatus_State) Number() protoreflect.EnumNumber {
@@ -260,7 +329,7 @@ func (x ListenerStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ListenerStatus_State.Descriptor instead.
 func (ListenerStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{18, 0}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // CreateListenerRequest makes a listener.
@@ -927,6 +996,335 @@ func (x *DeleteListenerResponse) GetListener() *Listener {
 	return nil
 }
 
+// ApplyListenersRequest is a wanted set.
+type ApplyListenersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The listeners wanted, at most 20000. Fields that are not set are left
+	// alone; so are options, labels and annotations that are not named.
+	Listeners []*Listener `protobuf:"bytes,1,rep,name=listeners,proto3" json:"listeners,omitempty"`
+	// Owner recorded in Listener.manager, for example "file:web.yaml".
+	Manager string `protobuf:"bytes,2,opt,name=manager,proto3" json:"manager,omitempty"`
+	// Remove listeners of this manager that are not in the set.
+	Prune bool `protobuf:"varint,3,opt,name=prune,proto3" json:"prune,omitempty"`
+	// Take over listeners of another manager.
+	Force bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
+	// Rebind where a change needs it.
+	AllowRebind bool `protobuf:"varint,6,opt,name=allow_rebind,json=allowRebind,proto3" json:"allow_rebind,omitempty"`
+	// Undo everything when one part fails.
+	Atomic bool `protobuf:"varint,7,opt,name=atomic,proto3" json:"atomic,omitempty"`
+	// Say what would change; change nothing.
+	ValidateOnly bool `protobuf:"varint,8,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// UUID; the same id again returns the first answer.
+	RequestId     string `protobuf:"bytes,9,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyListenersRequest) Reset() {
+	*x = ApplyListenersRequest{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyListenersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyListenersRequest) ProtoMessage() {}
+
+func (x *ApplyListenersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyListenersRequest.ProtoReflect.Descriptor instead.
+func (*ApplyListenersRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ApplyListenersRequest) GetListeners() []*Listener {
+	if x != nil {
+		return x.Listeners
+	}
+	return nil
+}
+
+func (x *ApplyListenersRequest) GetManager() string {
+	if x != nil {
+		return x.Manager
+	}
+	return ""
+}
+
+func (x *ApplyListenersRequest) GetPrune() bool {
+	if x != nil {
+		return x.Prune
+	}
+	return false
+}
+
+func (x *ApplyListenersRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *ApplyListenersRequest) GetAllowRebind() bool {
+	if x != nil {
+		return x.AllowRebind
+	}
+	return false
+}
+
+func (x *ApplyListenersRequest) GetAtomic() bool {
+	if x != nil {
+		return x.Atomic
+	}
+	return false
+}
+
+func (x *ApplyListenersRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *ApplyListenersRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// ApplyListenersResponse is what was or would be done.
+type ApplyListenersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One per listener given or pruned, in order.
+	Changes []*ListenerChange `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Revision after the call.
+	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyListenersResponse) Reset() {
+	*x = ApplyListenersResponse{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyListenersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyListenersResponse) ProtoMessage() {}
+
+func (x *ApplyListenersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyListenersResponse.ProtoReflect.Descriptor instead.
+func (*ApplyListenersResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ApplyListenersResponse) GetChanges() []*ListenerChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *ApplyListenersResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// ListenerChange is what happened to one listener.
+type ListenerChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What was done.
+	Action ListenerChange_Action `protobuf:"varint,2,opt,name=action,proto3,enum=sockmgr.v1.ListenerChange_Action" json:"action,omitempty"`
+	// Fields that differ.
+	Fields []*FieldChange `protobuf:"bytes,3,rep,name=fields,proto3" json:"fields,omitempty"`
+	// The listener after the change.
+	Listener *Listener `protobuf:"bytes,4,opt,name=listener,proto3" json:"listener,omitempty"`
+	// Problems that did not fail it.
+	Issues []*Issue `protobuf:"bytes,5,rep,name=issues,proto3" json:"issues,omitempty"`
+	// Why it failed.
+	Error         *Issue `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListenerChange) Reset() {
+	*x = ListenerChange{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListenerChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListenerChange) ProtoMessage() {}
+
+func (x *ListenerChange) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListenerChange.ProtoReflect.Descriptor instead.
+func (*ListenerChange) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListenerChange) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListenerChange) GetAction() ListenerChange_Action {
+	if x != nil {
+		return x.Action
+	}
+	return ListenerChange_ACTION_UNSPECIFIED
+}
+
+func (x *ListenerChange) GetFields() []*FieldChange {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *ListenerChange) GetListener() *Listener {
+	if x != nil {
+		return x.Listener
+	}
+	return nil
+}
+
+func (x *ListenerChange) GetIssues() []*Issue {
+	if x != nil {
+		return x.Issues
+	}
+	return nil
+}
+
+func (x *ListenerChange) GetError() *Issue {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// FieldChange is one field that differs.
+type FieldChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path: spec.options.backlog, labels.tier, spec.listen.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Before, as JSON; empty when it was not set.
+	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	// After, as JSON; empty when it is no longer set.
+	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	// Takes new sockets.
+	NeedsRebind   bool `protobuf:"varint,4,opt,name=needs_rebind,json=needsRebind,proto3" json:"needs_rebind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FieldChange) Reset() {
+	*x = FieldChange{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FieldChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FieldChange) ProtoMessage() {}
+
+func (x *FieldChange) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
+func (*FieldChange) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *FieldChange) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FieldChange) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *FieldChange) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *FieldChange) GetNeedsRebind() bool {
+	if x != nil {
+		return x.NeedsRebind
+	}
+	return false
+}
+
 // StartListenerRequest starts a listener.
 type StartListenerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -942,7 +1340,7 @@ type StartListenerRequest struct {
 
 func (x *StartListenerRequest) Reset() {
 	*x = StartListenerRequest{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[10]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1352,7 @@ func (x *StartListenerRequest) String() string {
 func (*StartListenerRequest) ProtoMessage() {}
 
 func (x *StartListenerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[10]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1365,7 @@ func (x *StartListenerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartListenerRequest.ProtoReflect.Descriptor instead.
 func (*StartListenerRequest) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{10}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartListenerRequest) GetName() string {
@@ -1002,7 +1400,7 @@ type StartListenerResponse struct {
 
 func (x *StartListenerResponse) Reset() {
 	*x = StartListenerResponse{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[11]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1412,7 @@ func (x *StartListenerResponse) String() string {
 func (*StartListenerResponse) ProtoMessage() {}
 
 func (x *StartListenerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[11]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1425,7 @@ func (x *StartListenerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartListenerResponse.ProtoReflect.Descriptor instead.
 func (*StartListenerResponse) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{11}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StartListenerResponse) GetListener() *Listener {
@@ -1055,7 +1453,7 @@ type StopListenerRequest struct {
 
 func (x *StopListenerRequest) Reset() {
 	*x = StopListenerRequest{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[12]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1465,7 @@ func (x *StopListenerRequest) String() string {
 func (*StopListenerRequest) ProtoMessage() {}
 
 func (x *StopListenerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[12]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1478,7 @@ func (x *StopListenerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopListenerRequest.ProtoReflect.Descriptor instead.
 func (*StopListenerRequest) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{12}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StopListenerRequest) GetName() string {
@@ -1122,7 +1520,7 @@ type StopListenerResponse struct {
 
 func (x *StopListenerResponse) Reset() {
 	*x = StopListenerResponse{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[13]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1532,7 @@ func (x *StopListenerResponse) String() string {
 func (*StopListenerResponse) ProtoMessage() {}
 
 func (x *StopListenerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[13]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1545,7 @@ func (x *StopListenerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopListenerResponse.ProtoReflect.Descriptor instead.
 func (*StopListenerResponse) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{13}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StopListenerResponse) GetListener() *Listener {
@@ -1174,7 +1572,7 @@ type WatchListenersRequest struct {
 
 func (x *WatchListenersRequest) Reset() {
 	*x = WatchListenersRequest{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[14]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1584,7 @@ func (x *WatchListenersRequest) String() string {
 func (*WatchListenersRequest) ProtoMessage() {}
 
 func (x *WatchListenersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[14]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1597,7 @@ func (x *WatchListenersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchListenersRequest.ProtoReflect.Descriptor instead.
 func (*WatchListenersRequest) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{14}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchListenersRequest) GetFilter() string {
@@ -1247,7 +1645,7 @@ type WatchListenersResponse struct {
 
 func (x *WatchListenersResponse) Reset() {
 	*x = WatchListenersResponse{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[15]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1259,7 +1657,7 @@ func (x *WatchListenersResponse) String() string {
 func (*WatchListenersResponse) ProtoMessage() {}
 
 func (x *WatchListenersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[15]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1272,7 +1670,7 @@ func (x *WatchListenersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchListenersResponse.ProtoReflect.Descriptor instead.
 func (*WatchListenersResponse) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{15}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchListenersResponse) GetType() WatchListenersResponse_Type {
@@ -1318,6 +1716,9 @@ type Listener struct {
 	Spec *ListenerSpec `protobuf:"bytes,5,opt,name=spec,proto3" json:"spec,omitempty"`
 	// What is. Set by the server.
 	Status *ListenerStatus `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"`
+	// Who applied it last, for example "file:/etc/sockmgr/web.yaml"; empty when
+	// it was made by CreateListener. Set by the server.
+	Manager string `protobuf:"bytes,7,opt,name=manager,proto3" json:"manager,omitempty"`
 	// Grows with every change of the spec.
 	Generation int64 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`
 	// Revision of the store at the last change; orders watches.
@@ -1334,7 +1735,7 @@ type Listener struct {
 
 func (x *Listener) Reset() {
 	*x = Listener{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[16]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1747,7 @@ func (x *Listener) String() string {
 func (*Listener) ProtoMessage() {}
 
 func (x *Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[16]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1760,7 @@ func (x *Listener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listener.ProtoReflect.Descriptor instead.
 func (*Listener) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{16}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Listener) GetName() string {
@@ -1402,6 +1803,13 @@ func (x *Listener) GetStatus() *ListenerStatus {
 		return x.Status
 	}
 	return nil
+}
+
+func (x *Listener) GetManager() string {
+	if x != nil {
+		return x.Manager
+	}
+	return ""
 }
 
 func (x *Listener) GetGeneration() int64 {
@@ -1461,7 +1869,7 @@ type ListenerSpec struct {
 
 func (x *ListenerSpec) Reset() {
 	*x = ListenerSpec{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[17]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1881,7 @@ func (x *ListenerSpec) String() string {
 func (*ListenerSpec) ProtoMessage() {}
 
 func (x *ListenerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[17]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1894,7 @@ func (x *ListenerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerSpec.ProtoReflect.Descriptor instead.
 func (*ListenerSpec) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{17}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListenerSpec) GetDesiredState() ListenerSpec_DesiredState {
@@ -1558,7 +1966,7 @@ type ListenerStatus struct {
 
 func (x *ListenerStatus) Reset() {
 	*x = ListenerStatus{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[18]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1978,7 @@ func (x *ListenerStatus) String() string {
 func (*ListenerStatus) ProtoMessage() {}
 
 func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[18]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1991,7 @@ func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerStatus.ProtoReflect.Descriptor instead.
 func (*ListenerStatus) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{18}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListenerStatus) GetState() ListenerStatus_State {
@@ -1739,7 +2147,40 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"request_id\x18\x06 \x01(\tR\trequestIdB\x10\n" +
 	"\x0e_drain_timeout\"J\n" +
 	"\x16DeleteListenerResponse\x120\n" +
-	"\blistener\x18\x01 \x01(\v2\x14.sockmgr.v1.ListenerR\blistener\"]\n" +
+	"\blistener\x18\x01 \x01(\v2\x14.sockmgr.v1.ListenerR\blistener\"\x90\x02\n" +
+	"\x15ApplyListenersRequest\x122\n" +
+	"\tlisteners\x18\x01 \x03(\v2\x14.sockmgr.v1.ListenerR\tlisteners\x12\x18\n" +
+	"\amanager\x18\x02 \x01(\tR\amanager\x12\x14\n" +
+	"\x05prune\x18\x03 \x01(\bR\x05prune\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\x12!\n" +
+	"\fallow_rebind\x18\x06 \x01(\bR\vallowRebind\x12\x16\n" +
+	"\x06atomic\x18\a \x01(\bR\x06atomic\x12#\n" +
+	"\rvalidate_only\x18\b \x01(\bR\fvalidateOnly\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\t \x01(\tR\trequestId\"j\n" +
+	"\x16ApplyListenersResponse\x124\n" +
+	"\achanges\x18\x01 \x03(\v2\x1a.sockmgr.v1.ListenerChangeR\achanges\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xb2\x03\n" +
+	"\x0eListenerChange\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
+	"\x06action\x18\x02 \x01(\x0e2!.sockmgr.v1.ListenerChange.ActionR\x06action\x12/\n" +
+	"\x06fields\x18\x03 \x03(\v2\x17.sockmgr.v1.FieldChangeR\x06fields\x120\n" +
+	"\blistener\x18\x04 \x01(\v2\x14.sockmgr.v1.ListenerR\blistener\x12)\n" +
+	"\x06issues\x18\x05 \x03(\v2\x11.sockmgr.v1.IssueR\x06issues\x12'\n" +
+	"\x05error\x18\x06 \x01(\v2\x11.sockmgr.v1.IssueR\x05error\"\x99\x01\n" +
+	"\x06Action\x12\x16\n" +
+	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10ACTION_UNCHANGED\x10\x01\x12\x12\n" +
+	"\x0eACTION_CREATED\x10\x02\x12\x12\n" +
+	"\x0eACTION_UPDATED\x10\x03\x12\x12\n" +
+	"\x0eACTION_REBOUND\x10\x04\x12\x12\n" +
+	"\x0eACTION_DELETED\x10\x05\x12\x11\n" +
+	"\rACTION_FAILED\x10\x06\"r\n" +
+	"\vFieldChange\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\x12!\n" +
+	"\fneeds_rebind\x18\x04 \x01(\bR\vneedsRebind\"]\n" +
 	"\x14StartListenerRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
@@ -1773,14 +2214,15 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\rTYPE_MODIFIED\x10\x02\x12\x0f\n" +
 	"\vTYPE_STATUS\x10\x03\x12\x10\n" +
 	"\fTYPE_DELETED\x10\x04\x12\x0f\n" +
-	"\vTYPE_SYNCED\x10\x05\"\xda\x04\n" +
+	"\vTYPE_SYNCED\x10\x05\"\xf4\x04\n" +
 	"\bListener\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x128\n" +
 	"\x06labels\x18\x03 \x03(\v2 .sockmgr.v1.Listener.LabelsEntryR\x06labels\x12G\n" +
 	"\vannotations\x18\x04 \x03(\v2%.sockmgr.v1.Listener.AnnotationsEntryR\vannotations\x12,\n" +
 	"\x04spec\x18\x05 \x01(\v2\x18.sockmgr.v1.ListenerSpecR\x04spec\x122\n" +
-	"\x06status\x18\x06 \x01(\v2\x1a.sockmgr.v1.ListenerStatusR\x06status\x12\x1e\n" +
+	"\x06status\x18\x06 \x01(\v2\x1a.sockmgr.v1.ListenerStatusR\x06status\x12\x18\n" +
+	"\amanager\x18\a \x01(\tR\amanager\x12\x1e\n" +
 	"\n" +
 	"generation\x18\b \x01(\x03R\n" +
 	"generation\x12\x1a\n" +
@@ -1839,13 +2281,14 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\fListenerView\x12\x1d\n" +
 	"\x19LISTENER_VIEW_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13LISTENER_VIEW_BASIC\x10\x01\x12\x16\n" +
-	"\x12LISTENER_VIEW_FULL\x10\x022\xff\x05\n" +
+	"\x12LISTENER_VIEW_FULL\x10\x022\xde\x06\n" +
 	"\x0fListenerService\x12]\n" +
 	"\x0eCreateListener\x12!.sockmgr.v1.CreateListenerRequest\x1a\".sockmgr.v1.CreateListenerResponse\"\x04\x88\x80\x19\x03\x12W\n" +
 	"\vGetListener\x12\x1e.sockmgr.v1.GetListenerRequest\x1a\x1f.sockmgr.v1.GetListenerResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12]\n" +
 	"\rListListeners\x12 .sockmgr.v1.ListListenersRequest\x1a!.sockmgr.v1.ListListenersResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12]\n" +
 	"\x0eUpdateListener\x12!.sockmgr.v1.UpdateListenerRequest\x1a\".sockmgr.v1.UpdateListenerResponse\"\x04\x88\x80\x19\x03\x12]\n" +
-	"\x0eDeleteListener\x12!.sockmgr.v1.DeleteListenerRequest\x1a\".sockmgr.v1.DeleteListenerResponse\"\x04\x88\x80\x19\x03\x12Z\n" +
+	"\x0eDeleteListener\x12!.sockmgr.v1.DeleteListenerRequest\x1a\".sockmgr.v1.DeleteListenerResponse\"\x04\x88\x80\x19\x03\x12]\n" +
+	"\x0eApplyListeners\x12!.sockmgr.v1.ApplyListenersRequest\x1a\".sockmgr.v1.ApplyListenersResponse\"\x04\x88\x80\x19\x03\x12Z\n" +
 	"\rStartListener\x12 .sockmgr.v1.StartListenerRequest\x1a!.sockmgr.v1.StartListenerResponse\"\x04\x88\x80\x19\x03\x12W\n" +
 	"\fStopListener\x12\x1f.sockmgr.v1.StopListenerRequest\x1a .sockmgr.v1.StopListenerResponse\"\x04\x88\x80\x19\x03\x12b\n" +
 	"\x0eWatchListeners\x12!.sockmgr.v1.WatchListenersRequest\x1a\".sockmgr.v1.WatchListenersResponse\"\a\x88\x80\x19\x01\x90\x02\x010\x01B\x9d\x01\n" +
@@ -1865,101 +2308,115 @@ func file_sockmgr_v1_listener_proto_rawDescGZIP() []byte {
 	return file_sockmgr_v1_listener_proto_rawDescData
 }
 
-var file_sockmgr_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_sockmgr_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_sockmgr_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_sockmgr_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_sockmgr_v1_listener_proto_goTypes = []any{
 	(ListenerView)(0),                // 0: sockmgr.v1.ListenerView
-	(WatchListenersResponse_Type)(0), // 1: sockmgr.v1.WatchListenersResponse.Type
-	(ListenerSpec_DesiredState)(0),   // 2: sockmgr.v1.ListenerSpec.DesiredState
-	(ListenerStatus_State)(0),        // 3: sockmgr.v1.ListenerStatus.State
-	(*CreateListenerRequest)(nil),    // 4: sockmgr.v1.CreateListenerRequest
-	(*CreateListenerResponse)(nil),   // 5: sockmgr.v1.CreateListenerResponse
-	(*GetListenerRequest)(nil),       // 6: sockmgr.v1.GetListenerRequest
-	(*GetListenerResponse)(nil),      // 7: sockmgr.v1.GetListenerResponse
-	(*ListListenersRequest)(nil),     // 8: sockmgr.v1.ListListenersRequest
-	(*ListListenersResponse)(nil),    // 9: sockmgr.v1.ListListenersResponse
-	(*UpdateListenerRequest)(nil),    // 10: sockmgr.v1.UpdateListenerRequest
-	(*UpdateListenerResponse)(nil),   // 11: sockmgr.v1.UpdateListenerResponse
-	(*DeleteListenerRequest)(nil),    // 12: sockmgr.v1.DeleteListenerRequest
-	(*DeleteListenerResponse)(nil),   // 13: sockmgr.v1.DeleteListenerResponse
-	(*StartListenerRequest)(nil),     // 14: sockmgr.v1.StartListenerRequest
-	(*StartListenerResponse)(nil),    // 15: sockmgr.v1.StartListenerResponse
-	(*StopListenerRequest)(nil),      // 16: sockmgr.v1.StopListenerRequest
-	(*StopListenerResponse)(nil),     // 17: sockmgr.v1.StopListenerResponse
-	(*WatchListenersRequest)(nil),    // 18: sockmgr.v1.WatchListenersRequest
-	(*WatchListenersResponse)(nil),   // 19: sockmgr.v1.WatchListenersResponse
-	(*Listener)(nil),                 // 20: sockmgr.v1.Listener
-	(*ListenerSpec)(nil),             // 21: sockmgr.v1.ListenerSpec
-	(*ListenerStatus)(nil),           // 22: sockmgr.v1.ListenerStatus
-	nil,                              // 23: sockmgr.v1.Listener.LabelsEntry
-	nil,                              // 24: sockmgr.v1.Listener.AnnotationsEntry
-	nil,                              // 25: sockmgr.v1.ListenerSpec.OptionsEntry
-	(*Issue)(nil),                    // 26: sockmgr.v1.Issue
-	(*fieldmaskpb.FieldMask)(nil),    // 27: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),      // 28: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 29: google.protobuf.Timestamp
-	(*Handler)(nil),                  // 30: sockmgr.v1.Handler
-	(*SocketAddress)(nil),            // 31: sockmgr.v1.SocketAddress
-	(*Socket)(nil),                   // 32: sockmgr.v1.Socket
-	(*structpb.Value)(nil),           // 33: google.protobuf.Value
+	(ListenerChange_Action)(0),       // 1: sockmgr.v1.ListenerChange.Action
+	(WatchListenersResponse_Type)(0), // 2: sockmgr.v1.WatchListenersResponse.Type
+	(ListenerSpec_DesiredState)(0),   // 3: sockmgr.v1.ListenerSpec.DesiredState
+	(ListenerStatus_State)(0),        // 4: sockmgr.v1.ListenerStatus.State
+	(*CreateListenerRequest)(nil),    // 5: sockmgr.v1.CreateListenerRequest
+	(*CreateListenerResponse)(nil),   // 6: sockmgr.v1.CreateListenerResponse
+	(*GetListenerRequest)(nil),       // 7: sockmgr.v1.GetListenerRequest
+	(*GetListenerResponse)(nil),      // 8: sockmgr.v1.GetListenerResponse
+	(*ListListenersRequest)(nil),     // 9: sockmgr.v1.ListListenersRequest
+	(*ListListenersResponse)(nil),    // 10: sockmgr.v1.ListListenersResponse
+	(*UpdateListenerRequest)(nil),    // 11: sockmgr.v1.UpdateListenerRequest
+	(*UpdateListenerResponse)(nil),   // 12: sockmgr.v1.UpdateListenerResponse
+	(*DeleteListenerRequest)(nil),    // 13: sockmgr.v1.DeleteListenerRequest
+	(*DeleteListenerResponse)(nil),   // 14: sockmgr.v1.DeleteListenerResponse
+	(*ApplyListenersRequest)(nil),    // 15: sockmgr.v1.ApplyListenersRequest
+	(*ApplyListenersResponse)(nil),   // 16: sockmgr.v1.ApplyListenersResponse
+	(*ListenerChange)(nil),           // 17: sockmgr.v1.ListenerChange
+	(*FieldChange)(nil),              // 18: sockmgr.v1.FieldChange
+	(*StartListenerRequest)(nil),     // 19: sockmgr.v1.StartListenerRequest
+	(*StartListenerResponse)(nil),    // 20: sockmgr.v1.StartListenerResponse
+	(*StopListenerRequest)(nil),      // 21: sockmgr.v1.StopListenerRequest
+	(*StopListenerResponse)(nil),     // 22: sockmgr.v1.StopListenerResponse
+	(*WatchListenersRequest)(nil),    // 23: sockmgr.v1.WatchListenersRequest
+	(*WatchListenersResponse)(nil),   // 24: sockmgr.v1.WatchListenersResponse
+	(*Listener)(nil),                 // 25: sockmgr.v1.Listener
+	(*ListenerSpec)(nil),             // 26: sockmgr.v1.ListenerSpec
+	(*ListenerStatus)(nil),           // 27: sockmgr.v1.ListenerStatus
+	nil,                              // 28: sockmgr.v1.Listener.LabelsEntry
+	nil,                              // 29: sockmgr.v1.Listener.AnnotationsEntry
+	nil,                              // 30: sockmgr.v1.ListenerSpec.OptionsEntry
+	(*Issue)(nil),                    // 31: sockmgr.v1.Issue
+	(*fieldmaskpb.FieldMask)(nil),    // 32: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),      // 33: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 34: google.protobuf.Timestamp
+	(*Handler)(nil),                  // 35: sockmgr.v1.Handler
+	(*SocketAddress)(nil),            // 36: sockmgr.v1.SocketAddress
+	(*Socket)(nil),                   // 37: sockmgr.v1.Socket
+	(*structpb.Value)(nil),           // 38: google.protobuf.Value
 }
 var file_sockmgr_v1_listener_proto_depIdxs = []int32{
-	20, // 0: sockmgr.v1.CreateListenerRequest.listener:type_name -> sockmgr.v1.Listener
-	20, // 1: sockmgr.v1.CreateListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	26, // 2: sockmgr.v1.CreateListenerResponse.issues:type_name -> sockmgr.v1.Issue
+	25, // 0: sockmgr.v1.CreateListenerRequest.listener:type_name -> sockmgr.v1.Listener
+	25, // 1: sockmgr.v1.CreateListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	31, // 2: sockmgr.v1.CreateListenerResponse.issues:type_name -> sockmgr.v1.Issue
 	0,  // 3: sockmgr.v1.GetListenerRequest.view:type_name -> sockmgr.v1.ListenerView
-	20, // 4: sockmgr.v1.GetListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	25, // 4: sockmgr.v1.GetListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	0,  // 5: sockmgr.v1.ListListenersRequest.view:type_name -> sockmgr.v1.ListenerView
-	20, // 6: sockmgr.v1.ListListenersResponse.listeners:type_name -> sockmgr.v1.Listener
-	20, // 7: sockmgr.v1.UpdateListenerRequest.listener:type_name -> sockmgr.v1.Listener
-	27, // 8: sockmgr.v1.UpdateListenerRequest.update_mask:type_name -> google.protobuf.FieldMask
-	20, // 9: sockmgr.v1.UpdateListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	26, // 10: sockmgr.v1.UpdateListenerResponse.issues:type_name -> sockmgr.v1.Issue
-	28, // 11: sockmgr.v1.DeleteListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
-	20, // 12: sockmgr.v1.DeleteListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	20, // 13: sockmgr.v1.StartListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	28, // 14: sockmgr.v1.StopListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
-	20, // 15: sockmgr.v1.StopListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	0,  // 16: sockmgr.v1.WatchListenersRequest.view:type_name -> sockmgr.v1.ListenerView
-	1,  // 17: sockmgr.v1.WatchListenersResponse.type:type_name -> sockmgr.v1.WatchListenersResponse.Type
-	20, // 18: sockmgr.v1.WatchListenersResponse.listener:type_name -> sockmgr.v1.Listener
-	29, // 19: sockmgr.v1.WatchListenersResponse.time:type_name -> google.protobuf.Timestamp
-	23, // 20: sockmgr.v1.Listener.labels:type_name -> sockmgr.v1.Listener.LabelsEntry
-	24, // 21: sockmgr.v1.Listener.annotations:type_name -> sockmgr.v1.Listener.AnnotationsEntry
-	21, // 22: sockmgr.v1.Listener.spec:type_name -> sockmgr.v1.ListenerSpec
-	22, // 23: sockmgr.v1.Listener.status:type_name -> sockmgr.v1.ListenerStatus
-	29, // 24: sockmgr.v1.Listener.create_time:type_name -> google.protobuf.Timestamp
-	29, // 25: sockmgr.v1.Listener.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 26: sockmgr.v1.ListenerSpec.desired_state:type_name -> sockmgr.v1.ListenerSpec.DesiredState
-	30, // 27: sockmgr.v1.ListenerSpec.handler:type_name -> sockmgr.v1.Handler
-	25, // 28: sockmgr.v1.ListenerSpec.options:type_name -> sockmgr.v1.ListenerSpec.OptionsEntry
-	3,  // 29: sockmgr.v1.ListenerStatus.state:type_name -> sockmgr.v1.ListenerStatus.State
-	31, // 30: sockmgr.v1.ListenerStatus.bound:type_name -> sockmgr.v1.SocketAddress
-	32, // 31: sockmgr.v1.ListenerStatus.sockets:type_name -> sockmgr.v1.Socket
-	29, // 32: sockmgr.v1.ListenerStatus.start_time:type_name -> google.protobuf.Timestamp
-	29, // 33: sockmgr.v1.ListenerStatus.retry_time:type_name -> google.protobuf.Timestamp
-	33, // 34: sockmgr.v1.ListenerSpec.OptionsEntry.value:type_name -> google.protobuf.Value
-	4,  // 35: sockmgr.v1.ListenerService.CreateListener:input_type -> sockmgr.v1.CreateListenerRequest
-	6,  // 36: sockmgr.v1.ListenerService.GetListener:input_type -> sockmgr.v1.GetListenerRequest
-	8,  // 37: sockmgr.v1.ListenerService.ListListeners:input_type -> sockmgr.v1.ListListenersRequest
-	10, // 38: sockmgr.v1.ListenerService.UpdateListener:input_type -> sockmgr.v1.UpdateListenerRequest
-	12, // 39: sockmgr.v1.ListenerService.DeleteListener:input_type -> sockmgr.v1.DeleteListenerRequest
-	14, // 40: sockmgr.v1.ListenerService.StartListener:input_type -> sockmgr.v1.StartListenerRequest
-	16, // 41: sockmgr.v1.ListenerService.StopListener:input_type -> sockmgr.v1.StopListenerRequest
-	18, // 42: sockmgr.v1.ListenerService.WatchListeners:input_type -> sockmgr.v1.WatchListenersRequest
-	5,  // 43: sockmgr.v1.ListenerService.CreateListener:output_type -> sockmgr.v1.CreateListenerResponse
-	7,  // 44: sockmgr.v1.ListenerService.GetListener:output_type -> sockmgr.v1.GetListenerResponse
-	9,  // 45: sockmgr.v1.ListenerService.ListListeners:output_type -> sockmgr.v1.ListListenersResponse
-	11, // 46: sockmgr.v1.ListenerService.UpdateListener:output_type -> sockmgr.v1.UpdateListenerResponse
-	13, // 47: sockmgr.v1.ListenerService.DeleteListener:output_type -> sockmgr.v1.DeleteListenerResponse
-	15, // 48: sockmgr.v1.ListenerService.StartListener:output_type -> sockmgr.v1.StartListenerResponse
-	17, // 49: sockmgr.v1.ListenerService.StopListener:output_type -> sockmgr.v1.StopListenerResponse
-	19, // 50: sockmgr.v1.ListenerService.WatchListeners:output_type -> sockmgr.v1.WatchListenersResponse
-	43, // [43:51] is the sub-list for method output_type
-	35, // [35:43] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	25, // 6: sockmgr.v1.ListListenersResponse.listeners:type_name -> sockmgr.v1.Listener
+	25, // 7: sockmgr.v1.UpdateListenerRequest.listener:type_name -> sockmgr.v1.Listener
+	32, // 8: sockmgr.v1.UpdateListenerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	25, // 9: sockmgr.v1.UpdateListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	31, // 10: sockmgr.v1.UpdateListenerResponse.issues:type_name -> sockmgr.v1.Issue
+	33, // 11: sockmgr.v1.DeleteListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
+	25, // 12: sockmgr.v1.DeleteListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	25, // 13: sockmgr.v1.ApplyListenersRequest.listeners:type_name -> sockmgr.v1.Listener
+	17, // 14: sockmgr.v1.ApplyListenersResponse.changes:type_name -> sockmgr.v1.ListenerChange
+	1,  // 15: sockmgr.v1.ListenerChange.action:type_name -> sockmgr.v1.ListenerChange.Action
+	18, // 16: sockmgr.v1.ListenerChange.fields:type_name -> sockmgr.v1.FieldChange
+	25, // 17: sockmgr.v1.ListenerChange.listener:type_name -> sockmgr.v1.Listener
+	31, // 18: sockmgr.v1.ListenerChange.issues:type_name -> sockmgr.v1.Issue
+	31, // 19: sockmgr.v1.ListenerChange.error:type_name -> sockmgr.v1.Issue
+	25, // 20: sockmgr.v1.StartListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	33, // 21: sockmgr.v1.StopListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
+	25, // 22: sockmgr.v1.StopListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	0,  // 23: sockmgr.v1.WatchListenersRequest.view:type_name -> sockmgr.v1.ListenerView
+	2,  // 24: sockmgr.v1.WatchListenersResponse.type:type_name -> sockmgr.v1.WatchListenersResponse.Type
+	25, // 25: sockmgr.v1.WatchListenersResponse.listener:type_name -> sockmgr.v1.Listener
+	34, // 26: sockmgr.v1.WatchListenersResponse.time:type_name -> google.protobuf.Timestamp
+	28, // 27: sockmgr.v1.Listener.labels:type_name -> sockmgr.v1.Listener.LabelsEntry
+	29, // 28: sockmgr.v1.Listener.annotations:type_name -> sockmgr.v1.Listener.AnnotationsEntry
+	26, // 29: sockmgr.v1.Listener.spec:type_name -> sockmgr.v1.ListenerSpec
+	27, // 30: sockmgr.v1.Listener.status:type_name -> sockmgr.v1.ListenerStatus
+	34, // 31: sockmgr.v1.Listener.create_time:type_name -> google.protobuf.Timestamp
+	34, // 32: sockmgr.v1.Listener.update_time:type_name -> google.protobuf.Timestamp
+	3,  // 33: sockmgr.v1.ListenerSpec.desired_state:type_name -> sockmgr.v1.ListenerSpec.DesiredState
+	35, // 34: sockmgr.v1.ListenerSpec.handler:type_name -> sockmgr.v1.Handler
+	30, // 35: sockmgr.v1.ListenerSpec.options:type_name -> sockmgr.v1.ListenerSpec.OptionsEntry
+	4,  // 36: sockmgr.v1.ListenerStatus.state:type_name -> sockmgr.v1.ListenerStatus.State
+	36, // 37: sockmgr.v1.ListenerStatus.bound:type_name -> sockmgr.v1.SocketAddress
+	37, // 38: sockmgr.v1.ListenerStatus.sockets:type_name -> sockmgr.v1.Socket
+	34, // 39: sockmgr.v1.ListenerStatus.start_time:type_name -> google.protobuf.Timestamp
+	34, // 40: sockmgr.v1.ListenerStatus.retry_time:type_name -> google.protobuf.Timestamp
+	38, // 41: sockmgr.v1.ListenerSpec.OptionsEntry.value:type_name -> google.protobuf.Value
+	5,  // 42: sockmgr.v1.ListenerService.CreateListener:input_type -> sockmgr.v1.CreateListenerRequest
+	7,  // 43: sockmgr.v1.ListenerService.GetListener:input_type -> sockmgr.v1.GetListenerRequest
+	9,  // 44: sockmgr.v1.ListenerService.ListListeners:input_type -> sockmgr.v1.ListListenersRequest
+	11, // 45: sockmgr.v1.ListenerService.UpdateListener:input_type -> sockmgr.v1.UpdateListenerRequest
+	13, // 46: sockmgr.v1.ListenerService.DeleteListener:input_type -> sockmgr.v1.DeleteListenerRequest
+	15, // 47: sockmgr.v1.ListenerService.ApplyListeners:input_type -> sockmgr.v1.ApplyListenersRequest
+	19, // 48: sockmgr.v1.ListenerService.StartListener:input_type -> sockmgr.v1.StartListenerRequest
+	21, // 49: sockmgr.v1.ListenerService.StopListener:input_type -> sockmgr.v1.StopListenerRequest
+	23, // 50: sockmgr.v1.ListenerService.WatchListeners:input_type -> sockmgr.v1.WatchListenersRequest
+	6,  // 51: sockmgr.v1.ListenerService.CreateListener:output_type -> sockmgr.v1.CreateListenerResponse
+	8,  // 52: sockmgr.v1.ListenerService.GetListener:output_type -> sockmgr.v1.GetListenerResponse
+	10, // 53: sockmgr.v1.ListenerService.ListListeners:output_type -> sockmgr.v1.ListListenersResponse
+	12, // 54: sockmgr.v1.ListenerService.UpdateListener:output_type -> sockmgr.v1.UpdateListenerResponse
+	14, // 55: sockmgr.v1.ListenerService.DeleteListener:output_type -> sockmgr.v1.DeleteListenerResponse
+	16, // 56: sockmgr.v1.ListenerService.ApplyListeners:output_type -> sockmgr.v1.ApplyListenersResponse
+	20, // 57: sockmgr.v1.ListenerService.StartListener:output_type -> sockmgr.v1.StartListenerResponse
+	22, // 58: sockmgr.v1.ListenerService.StopListener:output_type -> sockmgr.v1.StopListenerResponse
+	24, // 59: sockmgr.v1.ListenerService.WatchListeners:output_type -> sockmgr.v1.WatchListenersResponse
+	51, // [51:60] is the sub-list for method output_type
+	42, // [42:51] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_listener_proto_init() }
@@ -1972,14 +2429,14 @@ func file_sockmgr_v1_listener_proto_init() {
 	file_sockmgr_v1_socket_proto_init()
 	file_sockmgr_v1_types_proto_init()
 	file_sockmgr_v1_listener_proto_msgTypes[8].OneofWrappers = []any{}
-	file_sockmgr_v1_listener_proto_msgTypes[12].OneofWrappers = []any{}
+	file_sockmgr_v1_listener_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_listener_proto_rawDesc), len(file_sockmgr_v1_listener_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   22,
+			NumEnums:      5,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const (
 	ListenerService_ListListeners_FullMethodName  = "/sockmgr.v1.ListenerService/ListListeners"
 	ListenerService_UpdateListener_FullMethodName = "/sockmgr.v1.ListenerService/UpdateListener"
 	ListenerService_DeleteListener_FullMethodName = "/sockmgr.v1.ListenerService/DeleteListener"
+	ListenerService_ApplyListeners_FullMethodName = "/sockmgr.v1.ListenerService/ApplyListeners"
 	ListenerService_StartListener_FullMethodName  = "/sockmgr.v1.ListenerService/StartListener"
 	ListenerService_StopListener_FullMethodName   = "/sockmgr.v1.ListenerService/StopListener"
 	ListenerService_WatchListeners_FullMethodName = "/sockmgr.v1.ListenerService/WatchListeners"
@@ -47,6 +48,9 @@ type ListenerServiceClient interface {
 	UpdateListener(ctx context.Context, in *UpdateListenerRequest, opts ...grpc.CallOption) (*UpdateListenerResponse, error)
 	// Drains and removes a listener.
 	DeleteListener(ctx context.Context, in *DeleteListenerRequest, opts ...grpc.CallOption) (*DeleteListenerResponse, error)
+	// Makes the set of listeners be as given: the declarative call behind
+	// `sockctl apply` and, with validate_only, `sockctl diff`.
+	ApplyListeners(ctx context.Context, in *ApplyListenersRequest, opts ...grpc.CallOption) (*ApplyListenersResponse, error)
 	// Binds and accepts.
 	StartListener(ctx context.Context, in *StartListenerRequest, opts ...grpc.CallOption) (*StartListenerResponse, error)
 	// Drains, then closes the sockets; the listener stays defined.
@@ -113,6 +117,16 @@ func (c *listenerServiceClient) DeleteListener(ctx context.Context, in *DeleteLi
 	return out, nil
 }
 
+func (c *listenerServiceClient) ApplyListeners(ctx context.Context, in *ApplyListenersRequest, opts ...grpc.CallOption) (*ApplyListenersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApplyListenersResponse)
+	err := c.cc.Invoke(ctx, ListenerService_ApplyListeners_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *listenerServiceClient) StartListener(ctx context.Context, in *StartListenerRequest, opts ...grpc.CallOption) (*StartListenerResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StartListenerResponse)
@@ -168,6 +182,9 @@ type ListenerServiceServer interface {
 	UpdateListener(context.Context, *UpdateListenerRequest) (*UpdateListenerResponse, error)
 	// Drains and removes a listener.
 	DeleteListener(context.Context, *DeleteListenerRequest) (*DeleteListenerResponse, error)
+	// Makes the set of listeners be as given: the declarative call behind
+	// `sockctl apply` and, with validate_only, `sockctl diff`.
+	ApplyListeners(context.Context, *ApplyListenersRequest) (*ApplyListenersResponse, error)
 	// Binds and accepts.
 	StartListener(context.Context, *StartListenerRequest) (*StartListenerResponse, error)
 	// Drains, then closes the sockets; the listener stays defined.
@@ -198,6 +215,9 @@ func (UnimplementedListenerServiceServer) UpdateListener(context.Context, *Updat
 }
 func (UnimplementedListenerServiceServer) DeleteListener(context.Context, *DeleteListenerRequest) (*DeleteListenerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteListener not implemented")
+}
+func (UnimplementedListenerServiceServer) ApplyListeners(context.Context, *ApplyListenersRequest) (*ApplyListenersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApplyListeners not implemented")
 }
 func (UnimplementedListenerServiceServer) StartListener(context.Context, *StartListenerRequest) (*StartListenerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method StartListener not implemented")
@@ -319,6 +339,24 @@ func _ListenerService_DeleteListener_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ListenerService_ApplyListeners_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApplyListenersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ListenerServiceServer).ApplyListeners(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ListenerService_ApplyListeners_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ListenerServiceServer).ApplyListeners(ctx, req.(*ApplyListenersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ListenerService_StartListener_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StartListenerRequest)
 	if err := dec(in); err != nil {
@@ -392,6 +430,10 @@ var ListenerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteListener",
 			Handler:    _ListenerService_DeleteListener_Handler,
+		},
+		{
+			MethodName: "ApplyListeners",
+			Handler:    _ListenerService_ApplyListeners_Handler,
 		},
 		{
 			MethodName: "StartListener",

@@ -1,0 +1,257 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sockmgr/sockmgr/listeners"
+)
+
+// maxWishes bounds one Apply.
+const maxWishes = 20_000
+
+// A Wish is one listener of a wanted set.
+type Wish struct {
+	Name string
+	Etag string
+	Edit func(*Draft) error // changes what is there, or an empty Draft
+}
+
+// ApplyOptions say how a wanted set is applied.
+type ApplyOptions struct {
+	Owner     string // is noted in every listener of the set
+	Prune     bool   // delete listeners of the owner that are not in the set
+	Force     bool   // take listeners over that another owner has
+	Rebind    bool   // let addresses change
+	Atomic    bool   // all or nothing
+	CheckOnly bool   // say what would be done
+}
+
+// An Action is what applying does to one listener.
+type Action uint8
+
+// The actions.
+const (
+	Unchanged Action = iota + 1
+	Created
+	Updated
+	Rebound // changed, with new sockets
+	Removed
+	NotApplied // it failed
+)
+
+// Applied is what was, or would be, done to one listener.
+type Applied struct {
+	Name   string
+	Action Action
+	Before *Record // nil: there was none
+	Info   Info    // after
+	Notes  []Note
+	Err    error // of NotApplied
+
+	step *step // nil: nothing to do
+}
+
+// Apply makes listeners be as wished, those that are not there too. A wish that
+// fails does not keep the others from being granted, unless the options say so.
+// The revision is that of the store afterwards.
+func (m *Manager) Apply(ctx context.Context, wishes []Wish, o ApplyOptions) ([]*Applied, int64, error) {
+	names, err := m.namesOf(wishes, o)
+	if err != nil {
+		return nil, 0, err
+	}
+	release, err := m.change(ctx, names...)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer release()
+	all := make([]*Applied, 0, len(names))
+	for i, name := range names {
+		a := &Applied{Name: name}
+		all = append(all, a)
+		if i < len(wishes) {
+			m.planWish(a, wishes[i], o)
+		} else {
+			m.planPrune(a, o)
+		}
+		if o.CheckOnly && a.Err == nil && a.step != nil {
+			a.fail(m.check(a.step))
+		}
+		if o.Atomic && a.Err != nil {
+			return nil, 0, a.Err
+		}
+	}
+	if !o.CheckOnly {
+		if err := m.applyAll(ctx, all, o.Atomic); err != nil {
+			return nil, 0, err
+		}
+	}
+	m.describe(all, o.CheckOnly)
+	return all, m.store.revision.Load(), nil
+}
+
+func (a *Applied) fail(err error) {
+	if err != nil {
+		a.Action, a.Err, a.step = NotApplied, err, nil
+	}
+}
+
+// namesOf returns the names of all that may change: those wished for, in their
+// order, then those that may be pruned.
+func (m *Manager) namesOf(wishes []Wish, o ApplyOptions) ([]string, error) {
+	var faults []*listeners.Violation
+	names := make([]string, 0, len(wishes))
+	seen := make(map[string]bool, len(wishes))
+	if len(wishes) > maxWishes {
+		faults = append(faults, &listeners.Violation{Field: "listeners", Message: fmt.Sprintf("are %d; at most %d", len(wishes), maxWishes)})
+	}
+	if o.Prune && o.Owner == "" {
+		faults = append(faults, &listeners.Violation{Field: "manager", Message: "is empty: it says whose listeners to prune"})
+	}
+	for i, w := range wishes {
+		field := fmt.Sprintf("listeners[%d].name", i)
+		if !nameForm.MatchString(w.Name) {
+			faults = append(faults, &listeners.Violation{Field: field, Message: fmt.Sprintf("%.80q is not a name", w.Name)})
+		} else if seen[w.Name] {
+			faults = append(faults, &listeners.Violation{Field: field, Message: w.Name + " is there twice"})
+		}
+		seen[w.Name] = true
+		names = append(names, w.Name)
+	}
+	if o.Prune {
+		m.mu.Lock()
+		for _, name := range m.names {
+			if m.entries[name].record.Owner == o.Owner && !seen[name] {
+				names = append(names, name)
+			}
+		}
+		m.mu.Unlock()
+	}
+	return names, invalid(faults)
+}
+
+// planWish works out what a wish takes.
+func (m *Manager) planWish(a *Applied, w Wish, o ApplyOptions) {
+	e, before, err := m.current(w.Name, w.Etag)
+	if _, missing := m.entry(w.Name); missing != nil {
+		a.fail(m.planNew(a, w, o))
+		return
+	}
+	a.fail(err)
+	if err != nil {
+		return
+	}
+	a.Before = &before
+	if before.Owner != "" && before.Owner != o.Owner && !o.Force {
+		a.fail(&listeners.Fault{
+			Reason: listeners.ManagerConflict, Message: fmt.Sprintf("%s was applied by %s", w.Name, before.Owner),
+			Fix: "change it there, or set force to take it over", Meta: map[string]string{"manager": before.Owner},
+		})
+		return
+	}
+	after, changed, err := m.edited(e, before, w.Edit, o.Rebind)
+	if err == nil && after.Owner != o.Owner {
+		if after.Owner = o.Owner; !changed {
+			changed = true
+			after.touch(time.Now())
+		}
+	}
+	a.Action = Unchanged
+	if changed {
+		a.Action = updateKind(before, after)
+		a.step = &step{e: e, before: before, after: &after, drain: DefaultDrain}
+	}
+	a.fail(err)
+}
+
+// planNew works out what a wish takes for a listener that is not there.
+func (m *Manager) planNew(a *Applied, w Wish, o ApplyOptions) error {
+	var d Draft
+	if err := w.Edit(&d); err != nil {
+		return err
+	}
+	record := newRecord(w.Name)
+	record.Owner = o.Owner
+	if _, err := record.apply(d, record.Created); err != nil {
+		return err
+	}
+	a.Action = Created
+	a.step = &step{e: &entry{stats: &listeners.Stats{}}, after: &record}
+	return nil
+}
+
+func (m *Manager) planPrune(a *Applied, o ApplyOptions) {
+	e, before, err := m.current(a.Name, "")
+	if err != nil || before.Owner != o.Owner { // gone, or another's, meanwhile
+		a.Action = Unchanged
+		return
+	}
+	a.Before, a.Action = &before, Removed
+	a.step = &step{e: e, before: before, drain: DefaultDrain}
+}
+
+func updateKind(before, after Record) Action {
+	for _, a := range after.Spec.Listen {
+		if !slices.Contains(before.Spec.Listen, a) {
+			return Rebound
+		}
+	}
+	return Updated
+}
+
+// applyAll makes the change and tells of it.
+func (m *Manager) applyAll(ctx context.Context, all []*Applied, atomic bool) error {
+	var steps []*step
+	for _, a := range all {
+		if a.step != nil {
+			steps = append(steps, a.step)
+		}
+	}
+	if err := m.commit(ctx, steps, atomic); err != nil {
+		return err
+	}
+	for _, a := range all {
+		if a.step == nil {
+			continue
+		}
+		a.Notes = a.step.notes
+		a.fail(a.step.err)
+	}
+	return nil
+}
+
+// describe says what has become of each, and tells the watchers. It reads the
+// kernel for a bounded number in one turn.
+func (m *Manager) describe(all []*Applied, checkOnly bool) {
+	var entries []*entry
+	var changed []*Applied
+	for _, a := range all {
+		s := a.step
+		switch {
+		case s == nil && a.Before != nil:
+			a.Info = Info{Record: *a.Before}
+		case s == nil:
+		case checkOnly && s.after != nil:
+			a.Info = Info{Record: *s.after}
+		case checkOnly || s.after == nil && s.live == nil:
+			a.Info = Info{Record: s.before, State: Stopped}
+		default:
+			entries, changed = append(entries, s.e), append(changed, a)
+		}
+		if s != nil && s.after == nil && !checkOnly {
+			m.forget(s)
+		}
+	}
+	at := 0
+	for chunk := range slices.Chunk(entries, listBudget) {
+		for _, info := range m.infos(context.Background(), chunk, false) {
+			changed[at].Info = info
+			if s := changed[at].step; s.after != nil {
+				m.ring.publish(s.event(), info)
+			}
+			at++
+		}
+	}
+}

@@ -1,0 +1,143 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/manager"
+)
+
+var actionToPB = map[manager.Action]pb.ListenerChange_Action{
+	manager.Unchanged: pb.ListenerChange_ACTION_UNCHANGED, manager.Created: pb.ListenerChange_ACTION_CREATED,
+	manager.Updated: pb.ListenerChange_ACTION_UPDATED, manager.Rebound: pb.ListenerChange_ACTION_REBOUND,
+	manager.Removed: pb.ListenerChange_ACTION_DELETED, manager.NotApplied: pb.ListenerChange_ACTION_FAILED,
+}
+
+// ApplyListeners is ListenerService.
+func (s *listenerService) ApplyListeners(ctx context.Context, r *pb.ApplyListenersRequest) (*pb.ApplyListenersResponse, error) {
+	wishes := make([]manager.Wish, 0, len(r.GetListeners()))
+	for _, l := range r.GetListeners() {
+		edit, err := editOf(l, nil)
+		if err != nil {
+			edit = func(*manager.Draft) error { return err } // of this one, not of all
+		}
+		wishes = append(wishes, manager.Wish{Name: bare(l.GetName(), listenerPrefix), Etag: l.GetEtag(), Edit: edit})
+	}
+	applied, revision, err := s.m.Apply(ctx, wishes, manager.ApplyOptions{
+		Owner: r.GetManager(), Prune: r.GetPrune(), Force: r.GetForce(), Rebind: r.GetAllowRebind(),
+		Atomic: r.GetAtomic(), CheckOnly: r.GetValidateOnly(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.ApplyListenersResponse{Revision: revision}
+	for _, a := range applied {
+		resp.Changes = append(resp.Changes, changeToPB(a))
+	}
+	return resp, nil
+}
+
+func changeToPB(a *manager.Applied) *pb.ListenerChange {
+	c := &pb.ListenerChange{Name: listenerPrefix + a.Name, Action: actionToPB[a.Action], Issues: notesToPB(a.Notes)}
+	if a.Err != nil {
+		c.Error = issueOf(a.Err)
+		return c
+	}
+	c.Listener = infoToPB(a.Info)
+	before, after := &pb.Listener{}, c.GetListener()
+	if a.Before != nil {
+		before = infoToPB(manager.Info{Record: *a.Before})
+	}
+	if a.Action == manager.Removed {
+		after = &pb.Listener{}
+	}
+	c.Fields = fieldChanges(before, after)
+	return c
+}
+
+// issueOf tells of an error inside an answer as a status would outside.
+func issueOf(err error) *pb.Issue {
+	st, _ := status.FromError(toStatus(err))
+	issue := &pb.Issue{Code: string(listeners.Internal), Message: st.Message()}
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			issue.Code = info.GetReason()
+			if fix := info.GetMetadata()["fix"]; fix != "" {
+				issue.Message += "; " + fix
+			}
+		}
+	}
+	if invalid, ok := errors.AsType[*manager.Invalid](err); ok {
+		issue.Field = invalid.Violations[0].Field
+	}
+	return issue
+}
+
+// fieldChanges compares what two listeners want, field by field; options,
+// labels and annotations each for itself.
+func fieldChanges(before, after *pb.Listener) []*pb.FieldChange {
+	was, is := wantedFields(before), wantedFields(after)
+	paths := maps.Clone(was)
+	maps.Copy(paths, is)
+	var changes []*pb.FieldChange
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		if was[path] != is[path] {
+			changes = append(changes, &pb.FieldChange{
+				Path: path, Before: was[path], After: is[path], NeedsRebind: path == "spec.listen" && was[path] != "" && is[path] != "",
+			})
+		}
+	}
+	return changes
+}
+
+// wantedFields returns what a listener wants as JSON, by path.
+func wantedFields(l *pb.Listener) map[string]string {
+	fields := map[string]string{}
+	put := func(path string, v any) {
+		if m, ok := v.(proto.Message); ok {
+			text, err := protojson.Marshal(m)
+			v = json.RawMessage(text)
+			if err != nil {
+				v = err.Error() // a message of ours always marshals
+			}
+		}
+		text, err := json.Marshal(v) // compacts, so that equal is equal
+		if err != nil {
+			text = []byte(err.Error())
+		}
+		fields[path] = string(text)
+	}
+	for k, v := range l.GetLabels() {
+		put("labels."+k, v)
+	}
+	for k, v := range l.GetAnnotations() {
+		put("annotations."+k, v)
+	}
+	for k, v := range l.GetSpec().GetOptions() {
+		put("spec.options."+k, v.AsInterface())
+	}
+	if l.GetManager() != "" {
+		put("manager", l.GetManager())
+	}
+	if s := l.GetSpec(); s != nil {
+		put("spec.listen", s.GetListen())
+		put("spec.handler", s.GetHandler())
+		put("spec.desiredState", desiredNames[s.GetDesiredState()])
+	}
+	return fields
+}
+
+var desiredNames = map[pb.ListenerSpec_DesiredState]string{
+	pb.ListenerSpec_DESIRED_STATE_UNSPECIFIED: "running", pb.ListenerSpec_DESIRED_STATE_RUNNING: "running",
+	pb.ListenerSpec_DESIRED_STATE_STOPPED: "stopped",
+}
