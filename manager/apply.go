@@ -88,7 +88,7 @@ func (m *Manager) Apply(ctx context.Context, wishes []Wish, o ApplyOptions) ([]*
 			return nil, 0, err
 		}
 	}
-	m.describe(all, o.CheckOnly)
+	m.describe(ctx, all, o.CheckOnly)
 	return all, m.store.revision.Load(), nil
 }
 
@@ -224,7 +224,7 @@ func (m *Manager) applyAll(ctx context.Context, all []*Applied, atomic bool) err
 
 // describe says what has become of each, and tells the watchers. It reads the
 // kernel for a bounded number in one turn.
-func (m *Manager) describe(all []*Applied, checkOnly bool) {
+func (m *Manager) describe(ctx context.Context, all []*Applied, checkOnly bool) {
 	var entries []*entry
 	var changed []*Applied
 	for _, a := range all {
@@ -241,7 +241,7 @@ func (m *Manager) describe(all []*Applied, checkOnly bool) {
 			entries, changed = append(entries, s.e), append(changed, a)
 		}
 		if s != nil && s.after == nil && !checkOnly {
-			m.forget(s)
+			m.forget(ctx, s)
 		}
 	}
 	at := 0
@@ -249,7 +249,7 @@ func (m *Manager) describe(all []*Applied, checkOnly bool) {
 		for _, info := range m.infos(context.Background(), chunk, false) {
 			changed[at].Info = info
 			if s := changed[at].step; s.after != nil {
-				m.ring.publish(s.event(), info)
+				m.publish(ctx, s.event(), info)
 			}
 			at++
 		}

@@ -51,7 +51,7 @@ func (m *Manager) commitOne(ctx context.Context, s *step) (Info, error) {
 	if err := m.commit(ctx, []*step{s}, true); err != nil {
 		return Info{}, err
 	}
-	return m.told(s.event(), s.e), nil
+	return m.told(ctx, s.event(), s.e), nil
 }
 
 // Start runs a listener. One that runs already stays as it is.
@@ -118,16 +118,16 @@ func (m *Manager) Delete(ctx context.Context, name, etag string, drain time.Dura
 	if err := m.commit(ctx, []*step{s}, true); err != nil {
 		return Info{}, err
 	}
-	return m.forget(s), nil
+	return m.forget(ctx, s), nil
 }
 
 // forget drops a deleted listener that was not on the loop; of others the
 // keeper hears when they are closed.
-func (m *Manager) forget(s *step) Info {
+func (m *Manager) forget(ctx context.Context, s *step) Info {
 	info := m.info(s.e)
 	if s.live == nil {
 		m.drop(s.before.Name)
-		m.ring.publish(Deleted, info)
+		m.publish(ctx, Deleted, info)
 	}
 	return info
 }

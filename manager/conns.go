@@ -125,6 +125,7 @@ func (m *Manager) SetConnOptions(ctx context.Context, id string, values map[stri
 		}
 		return nil
 	})
+	m.tellTuned(ctx, fmt.Sprintf("connections/%x", st.Cookie), results)
 	return results, err
 }
 

@@ -50,13 +50,6 @@ func (m *Manager) List(ctx context.Context, after string, most int, full bool) (
 	return infos, nil
 }
 
-// told publishes what an entry has become, and returns it.
-func (m *Manager) told(t EventType, e *entry) Info {
-	info := m.info(e)
-	m.ring.publish(t, info)
-	return info
-}
-
 // info reads one entry, whatever becomes of the caller.
 func (m *Manager) info(e *entry) Info {
 	return m.infos(context.Background(), []*entry{e}, false)[0]

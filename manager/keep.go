@@ -85,7 +85,7 @@ func (m *Manager) tellChanges() {
 			continue
 		}
 		if e, err := m.entry(c.Name); err == nil && m.liveOf(e) == c.Listener {
-			m.told(StatusChanged, e)
+			m.told(context.Background(), StatusChanged, e)
 		}
 	}
 }
@@ -102,7 +102,7 @@ func (m *Manager) closed(l *listeners.Listener) {
 	e := m.entries[l.Name]
 	if e == nil || e.live != l {
 		m.mu.Unlock()
-		m.ring.nudge() // Shutdown counts
+		m.changes.nudge() // Shutdown counts
 		return
 	}
 	e.live, e.stopping = nil, false
@@ -111,10 +111,10 @@ func (m *Manager) closed(l *listeners.Listener) {
 	info := m.info(e)
 	if deleting {
 		m.drop(l.Name)
-		m.ring.publish(Deleted, info)
+		m.publish(context.Background(), Deleted, info)
 		return
 	}
-	m.ring.publish(StatusChanged, info)
+	m.publish(context.Background(), StatusChanged, info)
 }
 
 // restore runs what was running when the daemon ended. What cannot run is
@@ -143,6 +143,7 @@ func (m *Manager) failed(e *entry, err error) {
 		e.backoff = min(max(2*e.backoff, retryLeast), retryMost)
 		e.retry = time.Now().Add(e.backoff)
 	})
+	m.told(context.Background(), StatusChanged, e)
 	m.log.Warn("listener cannot run; it is tried again", "listener", e.record.Name, "error", err, "retry", e.retry)
 }
 

@@ -29,7 +29,9 @@ type Manager struct {
 	loop  *mux.Loop
 	set   *listeners.Set // loop only
 	store *store
-	ring  *ring
+
+	changes *ring[Change]
+	events  *ring[Event]
 
 	loopEnded chan struct{}  // closed when the loop has
 	loopErr   error          // why; set before
@@ -101,7 +103,7 @@ func New(c Config) (*Manager, error) {
 		return nil, errors.Join(err, loop.Close())
 	}
 	m := &Manager{
-		log: c.Log, loop: loop, store: st, ring: newRing(), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1),
+		log: c.Log, loop: loop, store: st, changes: newRing[Change](0), events: newRing[Event](uint64(time.Now().UnixMicro())), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1),
 		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{},
 	}
 	loopLog := c.LoopLog
@@ -138,12 +140,13 @@ func (m *Manager) Shutdown(ctx context.Context, drain time.Duration) error {
 		case <-ctx.Done():
 			m.stopAll(0)
 			ctx = context.WithoutCancel(ctx) // ends soon now: nothing is waited for any more
-		case <-m.ring.wait():
+		case <-m.changes.wait():
 		}
 	}
 	m.loop.Stop()
 	<-m.loopEnded
-	m.ring.close()
+	m.changes.close()
+	m.events.close()
 	m.poke()
 	m.keeper.Wait()
 	return errors.Join(m.loopErr, m.loop.Close(), m.store.close())

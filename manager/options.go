@@ -46,7 +46,7 @@ func (m *Manager) SetOptions(ctx context.Context, name string, values map[string
 		return m.preview(ctx, e, wanted)
 	}
 	if !m.isRunning(e) {
-		return m.setLater(e, record, wanted)
+		return m.setLater(ctx, e, record, wanted)
 	}
 	var results []listeners.Result
 	if scope != ScopeConnections {
@@ -55,10 +55,12 @@ func (m *Manager) SetOptions(ctx context.Context, name string, values map[string
 		}
 	}
 	if scope != ScopeListener {
-		all, err := m.tuneConns(ctx, m.liveOf(e), wanted)
-		return append(results, all...), err
+		var all []listeners.Result
+		all, err = m.tuneConns(ctx, m.liveOf(e), wanted)
+		results = append(results, all...)
 	}
-	return results, nil
+	m.tellTuned(ctx, "listeners/"+name, results)
+	return results, err
 }
 
 // wanted is an option with the value that it shall have.
@@ -119,7 +121,7 @@ func (m *Manager) preview(ctx context.Context, e *entry, all []wanted) ([]listen
 }
 
 // setLater changes what is wanted of a listener that does not run.
-func (m *Manager) setLater(e *entry, record Record, all []wanted) ([]listeners.Result, error) {
+func (m *Manager) setLater(ctx context.Context, e *entry, record Record, all []wanted) ([]listeners.Result, error) {
 	var results []listeners.Result
 	for _, w := range all {
 		results = append(results, listeners.Result{
@@ -128,11 +130,11 @@ func (m *Manager) setLater(e *entry, record Record, all []wanted) ([]listeners.R
 		})
 		record.Spec = record.Spec.With(w.option.Name, w.value)
 	}
-	return results, m.wantSpec(e, record, record.Spec)
+	return results, m.wantSpec(ctx, e, record, record.Spec)
 }
 
 // wantSpec saves a record with another spec and publishes it.
-func (m *Manager) wantSpec(e *entry, record Record, spec listeners.Spec) error {
+func (m *Manager) wantSpec(ctx context.Context, e *entry, record Record, spec listeners.Spec) error {
 	record.Spec = spec
 	record.Generation++
 	record.Updated = time.Now()
@@ -140,7 +142,7 @@ func (m *Manager) wantSpec(e *entry, record Record, spec listeners.Spec) error {
 		return err
 	}
 	m.with(e, func(e *entry) { e.record = record })
-	m.told(Modified, e)
+	m.told(ctx, Modified, e)
 	return nil
 }
 
@@ -162,7 +164,7 @@ func (m *Manager) tune(ctx context.Context, e *entry, record Record, all []wante
 	if spec.Equal(record.Spec) {
 		return results, nil
 	}
-	if err := m.wantSpec(e, record, spec); err != nil {
+	if err := m.wantSpec(ctx, e, record, spec); err != nil {
 		_ = m.on(context.WithoutCancel(ctx), func() error { // ended means closed
 			for _, w := range all {
 				l.Tune(w.option, record.Spec.Options[w.option.Name])

@@ -3,73 +3,62 @@ package manager
 import (
 	"context"
 	"sync"
-	"time"
 
 	"github.com/sockmgr/sockmgr/listeners"
 )
 
-// An EventType is what happened to a listener.
-type EventType uint8
-
-// The types.
-const (
-	Added    EventType = iota + 1
-	Modified           // what is wanted changed
-	StatusChanged
-	Deleted
-)
-
-// An Event is one change of a listener.
-type Event struct {
-	Seq  uint64
-	Type EventType
-	Info Info // after the change; before it for Deleted
-	Time time.Time
-}
-
-// ringSize is how many events are kept for watchers that are behind.
+// ringSize is how many things are kept for watchers that are behind.
 const ringSize = 8192
 
-// A ring keeps the last events. Publishing never waits for a watcher: each
-// pulls at its own speed, and one that falls too far behind is told so.
-type ring struct {
+// A ring keeps the last of what happened. Publishing never waits for a watcher:
+// each pulls at its own speed, and one that falls too far behind is told so.
+type ring[T any] struct {
 	mu     sync.Mutex
-	events []Event
+	items  []T
+	first  uint64        // sequence numbers begin after this one
 	last   uint64        // sequence number of the newest
-	more   chan struct{} // closed and replaced at every event
+	more   chan struct{} // closed and replaced at every item
 	closed bool
 }
 
-func newRing() *ring { return &ring{more: make(chan struct{})} }
+func newRing[T any](first uint64) *ring[T] {
+	return &ring[T]{first: first, last: first, more: make(chan struct{})}
+}
 
-func (r *ring) publish(t EventType, info Info) {
+// publish adds what item returns for its sequence number.
+func (r *ring[T]) publish(item func(seq uint64) T) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return
 	}
 	r.last++
-	e := Event{r.last, t, info, time.Now()}
-	if len(r.events) < ringSize {
-		r.events = append(r.events, e)
+	if x := item(r.last); len(r.items) < ringSize {
+		r.items = append(r.items, x)
 	} else {
-		r.events[(r.last-1)%ringSize] = e
+		*r.at(r.last) = x
 	}
+	r.wakeLocked()
+}
+
+// at is the place of a sequence number.
+func (r *ring[T]) at(seq uint64) *T { return &r.items[(seq-r.first-1)%ringSize] }
+
+func (r *ring[T]) wakeLocked() {
 	close(r.more)
 	r.more = make(chan struct{})
 }
 
-// nudge wakes who waits without an event.
-func (r *ring) nudge() {
+// nudge wakes who waits although nothing was published.
+func (r *ring[T]) nudge() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.closed {
-		close(r.more)
-		r.more = make(chan struct{})
+		r.wakeLocked()
 	}
 }
 
-func (r *ring) close() {
+func (r *ring[T]) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.closed {
@@ -78,49 +67,59 @@ func (r *ring) close() {
 	}
 }
 
-// wait returns a channel that is closed at the next event.
-func (r *ring) wait() <-chan struct{} {
+// wait returns a channel that is closed at the next item.
+func (r *ring[T]) wait() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.more
 }
 
-// after returns the event that follows seq, or a channel to wait on.
-func (r *ring) after(seq uint64) (e Event, more <-chan struct{}, err error) {
+// seq is the sequence number of the newest.
+func (r *ring[T]) seq() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last
+}
+
+// after returns what follows seq, or a channel to wait on.
+func (r *ring[T]) after(seq uint64) (x T, more <-chan struct{}, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case seq > r.last || r.last-seq > uint64(len(r.events)):
-		return e, nil, &listeners.Fault{
-			Reason: listeners.RevisionCompacted, Message: "the events to go on from are not kept any more", Fix: "list again and watch from there",
+	case seq > r.last || r.last-seq > uint64(len(r.items)):
+		return x, nil, &listeners.Fault{
+			Reason: listeners.RevisionCompacted, Message: "what followed is not kept any more", Fix: "list again and watch from there",
 		}
 	case seq < r.last:
-		return r.events[seq%ringSize], nil, nil // sequence numbers begin at 1
+		return *r.at(seq + 1), nil, nil
 	case r.closed:
-		return e, nil, &listeners.Fault{Reason: listeners.DaemonDraining, Message: "the daemon is shutting down"}
+		return x, nil, &listeners.Fault{Reason: listeners.DaemonDraining, Message: "the daemon is shutting down"}
 	}
-	return e, r.more, nil
+	return x, r.more, nil
 }
 
-// Seq is the sequence number of the last event: a watch from there misses
-// nothing that happens from now on.
-func (m *Manager) Seq() uint64 {
-	m.ring.mu.Lock()
-	defer m.ring.mu.Unlock()
-	return m.ring.last
-}
-
-// Next waits for the event after seq.
-func (m *Manager) Next(ctx context.Context, seq uint64) (Event, error) {
+// next waits for what follows seq.
+func (r *ring[T]) next(ctx context.Context, seq uint64) (T, error) {
 	for {
-		e, more, err := m.ring.after(seq)
+		x, more, err := r.after(seq)
 		if err != nil || more == nil {
-			return e, err
+			return x, err
 		}
 		select {
 		case <-ctx.Done():
-			return Event{}, ctx.Err()
+			return x, ctx.Err()
 		case <-more:
 		}
 	}
+}
+
+// kept returns all that is kept, newest first.
+func (r *ring[T]) kept() []T {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]T, 0, len(r.items))
+	for seq := r.last; seq > r.last-uint64(len(r.items)); seq-- {
+		all = append(all, *r.at(seq))
+	}
+	return all
 }

@@ -43,7 +43,7 @@ func (s *step) name() string {
 func (s *step) runs() bool { return s.after != nil && !s.after.Stopped }
 
 // event is what watchers are told of a step that was made.
-func (s *step) event() EventType {
+func (s *step) event() ChangeType {
 	switch {
 	case s.before.Generation == 0:
 		return Added

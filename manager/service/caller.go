@@ -18,6 +18,7 @@ import (
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/manager"
 )
 
 // A caller is who the kernel says is at the other end of a Unix socket.
@@ -30,8 +31,11 @@ type caller struct {
 // AuthType is credentials.AuthInfo.
 func (caller) AuthType() string { return "peercred" }
 
-// String is for the log.
+// String is for messages and the log.
 func (c caller) String() string { return fmt.Sprintf("uid:%d", c.uid) }
+
+// MarshalText is for a log in JSON, which would have the exported fields.
+func (c caller) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // role is what the caller may do: root and the daemon's own user everything,
 // others nothing.
@@ -52,6 +56,15 @@ func callerOf(ctx context.Context) caller {
 		return caller{uid: ^uint32(0)} // nobody
 	}
 	return c
+}
+
+// withCause says in the event log who called, and with what request.
+func withCause(ctx context.Context, req any) context.Context {
+	cause := manager.Cause{Actor: callerOf(ctx).String()}
+	if r, ok := req.(interface{ GetRequestId() string }); ok {
+		cause.RequestID = r.GetRequestId()
+	}
+	return manager.WithCause(ctx, cause)
 }
 
 // peerCredentials asks SO_PEERCRED (unix(7)) of every connection.

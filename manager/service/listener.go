@@ -52,7 +52,7 @@ func (s *listenerService) ListListeners(ctx context.Context, r *pb.ListListeners
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.ListListenersResponse{ResumeToken: s.token(s.m.Seq())}
+	resp := &pb.ListListenersResponse{ResumeToken: makeResume(s.instance, s.m.Seq())}
 	full := r.GetView() == pb.ListenerView_LISTENER_VIEW_FULL
 	if want == nil {
 		infos, err := s.m.List(ctx, from, size+1, full)

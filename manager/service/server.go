@@ -51,6 +51,7 @@ func NewServer(c Config) *grpc.Server {
 	pb.RegisterListenerServiceServer(s, &listenerService{m: c.Manager, instance: c.Info.GetInstanceId()})
 	pb.RegisterConnectionServiceServer(s, &connectionService{m: c.Manager})
 	pb.RegisterTuningServiceServer(s, &tuningService{m: c.Manager})
+	pb.RegisterEventServiceServer(s, &eventService{m: c.Manager, instance: c.Info.GetInstanceId()})
 	pb.RegisterDaemonServiceServer(s, &daemonService{c: c})
 	healthpb.RegisterHealthServer(s, &healthService{m: c.Manager})
 	reflection.Register(s)
@@ -72,7 +73,7 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	if err := checkKnown(req); err != nil {
 		return nil, toStatus(err)
 	}
-	resp, err = next(ctx, req)
+	resp, err = next(withCause(ctx, req), req)
 	g.note(ctx, info.FullMethod, err)
 	return resp, toStatus(err)
 }

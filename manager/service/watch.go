@@ -1,18 +1,14 @@
 package service
 
 import (
-	"strconv"
-	"strings"
-
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
-	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/manager"
 )
 
-var eventToPB = map[manager.EventType]pb.WatchListenersResponse_Type{
+var changeTypeToPB = map[manager.ChangeType]pb.WatchListenersResponse_Type{
 	manager.Added: pb.WatchListenersResponse_TYPE_ADDED, manager.Modified: pb.WatchListenersResponse_TYPE_MODIFIED,
 	manager.StatusChanged: pb.WatchListenersResponse_TYPE_STATUS, manager.Deleted: pb.WatchListenersResponse_TYPE_DELETED,
 }
@@ -25,7 +21,7 @@ func (s *listenerService) WatchListeners(r *pb.WatchListenersRequest, stream grp
 	}
 	seq := s.m.Seq() // before the listing, so that nothing is missed in between
 	if r.GetResumeToken() != "" {
-		if seq, err = s.parseResume(r.GetResumeToken()); err != nil {
+		if seq, err = parseResume(s.instance, r.GetResumeToken()); err != nil {
 			return err
 		}
 	}
@@ -41,7 +37,7 @@ func (s *listenerService) WatchListeners(r *pb.WatchListenersRequest, stream grp
 			return err
 		}
 		seq = e.Seq
-		if err := w.event(e); err != nil {
+		if err := w.change(e); err != nil {
 			return err
 		}
 	}
@@ -65,28 +61,28 @@ func (w *watch) initial(seq uint64) error {
 		}
 		for _, info := range infos {
 			after = info.Name
-			if err := w.event(manager.Event{Seq: seq, Type: manager.Added, Info: info}); err != nil {
+			if err := w.change(manager.Change{Seq: seq, Type: manager.Added, Info: info}); err != nil {
 				return err
 			}
 		}
 		if len(infos) < maxPage {
 			return w.stream.Send(&pb.WatchListenersResponse{
-				Type: pb.WatchListenersResponse_TYPE_SYNCED, ResumeToken: w.s.token(seq), Time: timestamppb.Now(),
+				Type: pb.WatchListenersResponse_TYPE_SYNCED, ResumeToken: makeResume(w.s.instance, seq), Time: timestamppb.Now(),
 			})
 		}
 	}
 }
 
-// event sends one change. A listener that stops matching the filter is gone to
+// change sends one change. A listener that stops matching the filter is gone to
 // this watcher, and one that begins to match is new.
-func (w *watch) event(e manager.Event) error {
+func (w *watch) change(e manager.Change) error {
 	info := e.Info
 	if w.full && e.Type != manager.Deleted {
 		if now, err := w.s.m.Get(w.stream.Context(), info.Name, true); err == nil {
 			info = now
 		}
 	}
-	l, kind := infoToPB(info), eventToPB[e.Type]
+	l, kind := infoToPB(info), changeTypeToPB[e.Type]
 	if w.want != nil {
 		match := w.want.match(l) && e.Type != manager.Deleted
 		before := w.sent[l.GetName()]
@@ -105,22 +101,5 @@ func (w *watch) event(e manager.Event) error {
 	if !e.Time.IsZero() {
 		t = timestamppb.New(e.Time)
 	}
-	return w.stream.Send(&pb.WatchListenersResponse{Type: kind, Listener: l, ResumeToken: w.s.token(e.Seq), Time: t})
-}
-
-// token names a place in the events of this process.
-func (s *listenerService) token(seq uint64) string {
-	return s.instance + "." + strconv.FormatUint(seq, 36)
-}
-
-func (s *listenerService) parseResume(token string) (uint64, error) {
-	instance, text, _ := strings.Cut(token, ".")
-	seq, err := strconv.ParseUint(text, 36, 64)
-	if instance != s.instance || err != nil {
-		return 0, &listeners.Fault{
-			Reason: listeners.RevisionCompacted, Message: "the resume token is of another run of the daemon, or none at all",
-			Fix: "list again and watch from there",
-		}
-	}
-	return seq, nil
+	return w.stream.Send(&pb.WatchListenersResponse{Type: kind, Listener: l, ResumeToken: makeResume(w.s.instance, e.Seq), Time: t})
 }

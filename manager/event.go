@@ -1,0 +1,147 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sockmgr/sockmgr/listeners"
+)
+
+// A Severity is how bad an event is.
+type Severity uint8
+
+// The severities.
+const (
+	Debug Severity = iota + 1
+	Notice
+	Warning // look at it
+	Failure // something does not work
+)
+
+// An Event is one thing that happened, for people and scripts.
+type Event struct {
+	Seq        uint64 // only grows, over restarts of the daemon too
+	Time       time.Time
+	Resource   string // listeners/web, daemon
+	Type       string // stable and dotted: listener.created
+	Severity   Severity
+	Message    string
+	Attributes map[string]string
+	Cause      Cause
+}
+
+// A Cause is who caused an event, and with which call.
+type Cause struct {
+	Actor     string // uid:1000; daemon when it was nobody else
+	RequestID string
+}
+
+type causeKey struct{}
+
+// WithCause says on whose behalf what is done with the context is done.
+func WithCause(ctx context.Context, c Cause) context.Context {
+	return context.WithValue(ctx, causeKey{}, c)
+}
+
+func causeOf(ctx context.Context) Cause {
+	if c, ok := ctx.Value(causeKey{}).(Cause); ok {
+		return c
+	}
+	return Cause{Actor: "daemon"}
+}
+
+// tell adds an event to the log.
+func (m *Manager) tell(ctx context.Context, e Event) {
+	e.Time, e.Cause = time.Now(), causeOf(ctx)
+	m.events.publish(func(seq uint64) Event {
+		e.Seq = seq
+		return e
+	})
+}
+
+// Events returns the events that are kept, newest first, and the sequence
+// number to watch on from.
+func (m *Manager) Events() (events []Event, seq uint64) {
+	events = m.events.kept()
+	if len(events) > 0 {
+		return events, events[0].Seq
+	}
+	return nil, m.events.seq()
+}
+
+// NextEvent waits for the event after seq.
+func (m *Manager) NextEvent(ctx context.Context, seq uint64) (Event, error) {
+	return m.events.next(ctx, seq)
+}
+
+// stateWords are the events of a listener that changed by itself.
+var stateWords = map[State]struct {
+	severity      Severity
+	what, message string
+}{
+	Running:  {Notice, "running", "runs"},
+	Limited:  {Warning, "limited", "accepts no more until a connection ends: max_connections is reached"},
+	Draining: {Notice, "draining", "is not bound any more; its connections finish"},
+	Stopped:  {Notice, "stopped", "is stopped"},
+	Failed:   {Failure, "failed", "should run and cannot"},
+}
+
+// eventOf puts a change of a listener into words.
+func eventOf(t ChangeType, i Info) Event {
+	e := Event{Resource: "listeners/" + i.Name, Severity: Notice, Attributes: map[string]string{
+		"generation": fmt.Sprint(i.Generation), "state": stateWords[i.State].what,
+	}}
+	if addresses := boundText(i); addresses != "" {
+		e.Attributes["bound"] = addresses
+	}
+	switch t {
+	case Added:
+		e.Type, e.Message = "listener.created", i.Name+" was made"
+	case Modified:
+		e.Type, e.Message = "listener.updated", i.Name+" was changed"
+	case Deleted:
+		e.Type, e.Message = "listener.deleted", i.Name+" is gone"
+	case StatusChanged:
+		w := stateWords[i.State]
+		e.Type, e.Severity, e.Message = "listener."+w.what, w.severity, i.Name+" "+w.message
+		if i.State == Failed {
+			e.Message += ": " + i.Message
+		}
+	}
+	return e
+}
+
+func boundText(i Info) string {
+	texts := make([]string, 0, len(i.Live.Bound))
+	for _, a := range i.Live.Bound {
+		texts = append(texts, a.String())
+	}
+	return strings.Join(texts, " ")
+}
+
+// tellTuned adds an event for each option that was changed.
+func (m *Manager) tellTuned(ctx context.Context, resource string, results []listeners.Result) {
+	for _, r := range results {
+		e := Event{Resource: resource, Type: "option.changed", Severity: Notice, Attributes: map[string]string{
+			"option": r.Option.Name, "asked": r.Requested.String(), "was": r.Previous.String(), "now": r.Effective.String(),
+		}}
+		e.Message = fmt.Sprintf("%s: %s is %v, was %v", resource, r.Option.Name, r.Effective, r.Previous)
+		switch r.Outcome {
+		case listeners.Clamped:
+			e.Type, e.Severity = "option.clamped", Warning
+			e.Message += fmt.Sprintf("; %v was asked: %s", r.Requested, r.Message)
+		case listeners.Failed:
+			e.Type, e.Severity = "option.refused", Failure
+			e.Message = fmt.Sprintf("%s: %s=%v: %s", resource, r.Option.Name, r.Requested, r.Message)
+		case listeners.Applied:
+		default:
+			continue // nothing changed
+		}
+		if r.Connections > 0 {
+			e.Attributes["connections"] = fmt.Sprint(r.Connections)
+		}
+		m.tell(ctx, e)
+	}
+}
