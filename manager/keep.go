@@ -84,8 +84,12 @@ func (m *Manager) tellChanges() {
 			m.closed(c.Listener)
 			continue
 		}
-		if e, err := m.entry(c.Name); err == nil && m.liveOf(e) == c.Listener {
-			m.told(context.Background(), StatusChanged, e)
+		e, err := m.entry(c.Name)
+		if err != nil || m.liveOf(e) != c.Listener {
+			continue
+		}
+		if info := m.info(e); info.State != Stopped { // closed meanwhile: that is told next
+			m.publish(context.Background(), StatusChanged, info)
 		}
 	}
 }
