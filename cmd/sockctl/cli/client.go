@@ -30,6 +30,7 @@ type client struct {
 	connections pb.ConnectionServiceClient
 	tuning      pb.TuningServiceClient
 	daemon      pb.DaemonServiceClient
+	events      pb.EventServiceClient
 
 	mu      sync.Mutex
 	dialErr error // of the last dial; guarded by mu
@@ -98,6 +99,7 @@ func (a *app) dial() (*client, error) {
 	c.connections = pb.NewConnectionServiceClient(c.conn)
 	c.tuning = pb.NewTuningServiceClient(c.conn)
 	c.daemon = pb.NewDaemonServiceClient(c.conn)
+	c.events = pb.NewEventServiceClient(c.conn)
 	a.client = c
 	return c, nil
 }

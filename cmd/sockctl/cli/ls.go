@@ -15,17 +15,25 @@ import (
 
 func (a *app) lsCommand() *cobra.Command {
 	var filter string
+	var watch bool
 	c := &cobra.Command{
 		Use:   "ls [NAME...]",
 		Short: "List listeners",
 		Example: "  sockctl ls\n" +
+			"  sockctl ls -w web\n" +
 			"  sockctl ls --filter 'status.state = failed AND labels.tier = edge'\n" +
 			"  sockctl ls -o json | jq -r '.listeners[].status.bound[].uri'",
 		ValidArgsFunction: a.completeListeners,
 	}
 	c.Flags().StringVar(&filter, "filter", "", "only those that match, as AIP-160 has it: labels.tier = edge")
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on with what changes, a line each, until interrupted")
 	must(c.RegisterFlagCompletionFunc("filter", cobra.NoFileCompletions))
-	c.RunE = a.run(func(ctx context.Context, args []string) error { return a.ls(ctx, args, filter) })
+	c.RunE = a.run(func(ctx context.Context, args []string) error {
+		if watch {
+			return a.lsWatch(ctx, args, filter)
+		}
+		return a.ls(ctx, args, filter)
+	})
 	return c
 }
 
@@ -75,32 +83,39 @@ func (a *app) printListeners(all []*pb.Listener) error {
 		v.names = append(v.names, listenerID(l.GetName()))
 	}
 	v.text = func(w *bytes.Buffer, wide bool) {
-		head := []string{"NAME", "STATE", "ADDRESS", "HANDLER", "CONNS", "QUEUE", "IN", "OUT", "AGE"}
-		if wide {
-			head = append(head, "UID", "LABELS", "FD", "COOKIE", "MESSAGE")
-		}
-		t := newTable(head...)
+		t := newTable(listenerHead(wide)...)
 		for _, l := range all {
-			s := l.GetStatus()
-			cells := []string{
-				listenerID(l.GetName()), word(s.GetState()), addressText(l), handlerKind(l.GetSpec().GetHandler()),
-				fmt.Sprint(s.GetActiveConnections()), queueText(s.GetAcceptQueue(), s.GetAcceptQueueLimit()),
-				size(s.GetReceivedBytes()), size(s.GetSentBytes()), a.age(l.GetCreateTime()),
-			}
-			if wide {
-				var fds, cookies []string
-				for _, socket := range s.GetSockets() {
-					fds = append(fds, fmt.Sprint(socket.GetFd()))
-					cookies = append(cookies, socketID(socket.GetName()))
-				}
-				cells = append(cells, l.GetUid(), pairs(l.GetLabels()),
-					strings.Join(fds, ","), strings.Join(cookies, ","), s.GetMessage())
-			}
-			t.row(cells...)
+			t.row(a.listenerRow(l, wide)...)
 		}
 		t.write(w)
 	}
 	return a.print(v)
+}
+
+func listenerHead(wide bool) []string {
+	head := []string{"NAME", "STATE", "ADDRESS", "HANDLER", "CONNS", "QUEUE", "IN", "OUT", "AGE"}
+	if wide {
+		head = append(head, "UID", "LABELS", "FD", "COOKIE", "MESSAGE")
+	}
+	return head
+}
+
+func (a *app) listenerRow(l *pb.Listener, wide bool) []string {
+	s := l.GetStatus()
+	cells := []string{
+		listenerID(l.GetName()), word(s.GetState()), addressText(l), handlerKind(l.GetSpec().GetHandler()),
+		fmt.Sprint(s.GetActiveConnections()), queueText(s.GetAcceptQueue(), s.GetAcceptQueueLimit()),
+		size(s.GetReceivedBytes()), size(s.GetSentBytes()), a.age(l.GetCreateTime()),
+	}
+	if !wide {
+		return cells
+	}
+	var fds, cookies []string
+	for _, socket := range s.GetSockets() {
+		fds = append(fds, fmt.Sprint(socket.GetFd()))
+		cookies = append(cookies, socketID(socket.GetName()))
+	}
+	return append(cells, l.GetUid(), pairs(l.GetLabels()), strings.Join(fds, ","), strings.Join(cookies, ","), s.GetMessage())
 }
 
 // addressText returns what is bound, or what should be when nothing is.

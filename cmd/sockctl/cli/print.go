@@ -35,11 +35,16 @@ type view struct {
 }
 
 // print writes v in the form asked for.
-func (a *app) print(v view) error {
+func (a *app) print(v view) error { return a.printWith(v, "  ") }
+
+// printLine is print for one of a stream: JSON is one object a line.
+func (a *app) printLine(v view) error { return a.printWith(v, "") }
+
+func (a *app) printWith(v view, indent string) error {
 	var b bytes.Buffer
 	switch a.output {
 	case "json":
-		writeJSON(&b, v.tree(), "  ")
+		writeJSON(&b, v.tree(), indent)
 		b.WriteByte('\n')
 	case "yaml":
 		if a.docs++; a.docs > 1 {
