@@ -9,7 +9,7 @@ import (
 
 const (
 	batchSize    = 64
-	datagramSize = 64 << 10 // no UDP datagram is longer
+	datagramSize = 64 << 10 // no UDP datagram is longer; a longer Unix one is dropped
 	controlSize  = 64       // one IP_PKTINFO or IPV6_PKTINFO, with room
 )
 
@@ -48,9 +48,13 @@ func newBatch() *batch {
 
 // receive takes one batch, gives it to the handler and sends the answers.
 func (b *batch) receive(s *packetSocket) {
+	control := controlSize
+	if !s.addr.Network.ip() {
+		control = 0 // room would let any client put descriptors into our table
+	}
 	for i := range b.in {
 		b.in[i].hdr.Namelen = unix.SizeofSockaddrAny
-		b.in[i].hdr.SetControllen(controlSize)
+		b.in[i].hdr.SetControllen(control)
 	}
 	n, errno := sysMmsg(unix.SYS_RECVMMSG, s.fd, b.in[:])
 	if errno != 0 {
@@ -60,6 +64,10 @@ func (b *batch) receive(s *packetSocket) {
 	for i := range n {
 		data := b.data[i*datagramSize:][:b.in[i].len]
 		s.l.stats.Received += uint64(len(data))
+		if b.in[i].hdr.Flags&unix.MSG_TRUNC != 0 {
+			s.l.stats.Rejected++ // the rest of it is lost
+			continue
+		}
 		b.peer = packetPeer{s: s, b: b, i: i, data: data}
 		if _, err := s.l.handler.Handle(&b.peer, data); err != nil {
 			s.l.stats.Rejected++

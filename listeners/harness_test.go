@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"net"
+	stdnetip "net/netip"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 
 	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/mux"
@@ -43,7 +46,11 @@ func newHost(t *testing.T, poller string, descriptors int) *host {
 		Changed: func(l *listeners.Listener) { h.changes <- l.State() },
 	})
 	ended := make(chan error, 1)
-	go func() { ended <- loop.Run() }()
+	go func() {
+		err := errors.New("t.Fatal was called on the loop")
+		defer func() { ended <- err }()
+		err = loop.Run()
+	}()
 	t.Cleanup(func() {
 		loop.Stop()
 		if err := errors.Join(<-ended, loop.Close()); err != nil {
@@ -93,10 +100,12 @@ func eventually(t *testing.T, ok func() bool, what func() string) {
 	}
 }
 
-// do runs f on the loop.
+// do runs f on the loop. f must not call methods of h that do the same.
 func (h *host) do(f func()) {
 	h.t.Helper()
-	if err := h.loop.Do(context.Background(), func() error { f(); return nil }); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := h.loop.Do(ctx, func() error { f(); return nil }); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -153,6 +162,55 @@ func (h *host) addr(l *listeners.Listener, i int) net.Addr {
 	}
 }
 
+// stats are what l has counted so far.
+func (h *host) stats(l *listeners.Listener) listeners.Stats { return h.status(l).Stats }
+
+// shortDir is a directory whose name leaves room for a socket's: t.TempDir is
+// often longer than sockaddr_un.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// inChild runs the test again in a process of its own, for what cannot be
+// undone or would harm other tests, and reports whether this is that process.
+// prepare may change how it is started.
+func inChild(t *testing.T, prepare func(*exec.Cmd)) bool {
+	t.Helper()
+	const mark = "SOCKMGR_TEST_CHILD"
+	if os.Getenv(mark) == t.Name() {
+		return true
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v", "-test.timeout=60s")
+	cmd.Env = append(os.Environ(), mark+"="+t.Name())
+	if prepare != nil {
+		prepare(cmd)
+	}
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err != nil:
+		t.Errorf("in a process of its own: %v\n%s", err, out)
+	case strings.Contains(string(out), "--- SKIP"):
+		t.Skipf("in a process of its own:\n%s", out)
+	case !strings.Contains(string(out), "--- PASS: "+t.Name()):
+		t.Errorf("the test did not run in a process of its own:\n%s", out)
+	}
+	return false
+}
+
+// needRoot skips tests of what only root may do.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("only root may do this")
+	}
+}
+
 // dial connects, and closes when the test ends.
 func dial(t *testing.T, to net.Addr) net.Conn {
 	t.Helper()
@@ -165,4 +223,17 @@ func dial(t *testing.T, to net.Addr) net.Conn {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// netip is an address with a port, of any host.
+func netip(host string, port int) stdnetip.AddrPort {
+	return stdnetip.AddrPortFrom(stdnetip.MustParseAddr(host), uint16(port))
+}
+
+func sockaddrOf(a *net.UDPAddr) unix.Sockaddr {
+	ip := a.AddrPort().Addr().Unmap()
+	if ip.Is4() {
+		return &unix.SockaddrInet4{Port: a.Port, Addr: ip.As4()}
+	}
+	return &unix.SockaddrInet6{Port: a.Port, Addr: ip.As16()}
 }

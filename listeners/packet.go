@@ -88,10 +88,11 @@ func (s *packetSocket) keep(rest []outgoing) {
 	kept := make([]outgoing, 0, len(rest))
 	s.pending = 0
 	for _, o := range rest {
-		if s.pending += len(o.data); s.pending > int(s.l.tunables.WriteBuffer) {
+		if s.pending+len(o.data) > int(s.l.tunables.WriteBuffer) {
 			s.l.stats.Rejected++
 			continue
 		}
+		s.pending += len(o.data)
 		to := *o.to
 		kept = append(kept, outgoing{&to, o.toLen, slices.Clone(o.control), slices.Clone(o.data)})
 	}
