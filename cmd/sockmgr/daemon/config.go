@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -118,11 +119,17 @@ func (c *config) readFile(path string) error {
 	}
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
-	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+	err = d.Decode(c)
+	if wrong, ok := errors.AsType[*yaml.TypeError](err); ok { // it names our types
+		return fmt.Errorf("config %s: %s", path, unknownKey.ReplaceAllString(strings.Join(wrong.Errors, "; "), "there is no key $1"))
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("config %s: %w", path, err)
 	}
 	return nil
 }
+
+var unknownKey = regexp.MustCompile(`field (\S+) not found in type \S+`)
 
 func (c *config) check() error {
 	var errs []error
