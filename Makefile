@@ -88,8 +88,9 @@ fmt: ## format Go and proto files
 	@$(GOLANGCI_LINT) fmt ./...
 	@$(BUF) format -w
 
-generate: ## gen/ from proto/
+generate: ## gen/ from proto/, and the reference pages of docs/ from the code
 	@$(BUF) generate
+	@$(GO) run ./docs/gen
 
 verify: verify-mod verify-gen verify-proto verify-vet verify-cross lint ## what CI asks besides the tests
 	@echo "verify: ok"

@@ -1,0 +1,30 @@
+// Command client prints the listeners that run and their accept queues.
+package main
+
+import (
+	"context"
+	"log"
+	"os"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+)
+
+func main() {
+	log.SetFlags(0)
+	conn, err := grpc.NewClient(os.Getenv("SOCKMGR_ADDR"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		log.Fatal(err)
+	}
+	resp, err := pb.NewListenerServiceClient(conn).ListListeners(context.Background(),
+		&pb.ListListenersRequest{Filter: "status.state = running"})
+	if err != nil {
+		log.Fatal(err) // status.Convert(err).Details() has the reason
+	}
+	for _, l := range resp.GetListeners() {
+		s := l.GetStatus()
+		log.Printf("%s: %d of %d wait", l.GetName(), s.GetAcceptQueue(), s.GetAcceptQueueLimit())
+	}
+}
