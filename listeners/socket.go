@@ -18,6 +18,7 @@ type socket struct {
 	asked  Address // as in the Spec
 	addr   Address // bound: port 0 resolved
 	inode  uint64
+	peak   uint32 // most that waited to be accepted, as sampled
 	dev    uint64 // and ino, of the path of a Unix socket
 	ino    uint64
 	made   time.Time

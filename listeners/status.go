@@ -17,6 +17,7 @@ type TCPInfo struct {
 // Queue is what waits at a socket.
 type Queue struct {
 	Accept, AcceptLimit uint32 // connections; listening sockets
+	AcceptPeak          uint32 // most that waited, as sampled
 	Receive             uint64 // bytes that can be read: SIOCINQ
 	Send                uint64 // bytes not acknowledged: SIOCOUTQ
 	Unsent              uint64 // bytes not sent: SIOCOUTQNSD
@@ -81,6 +82,8 @@ func (l *Listener) Status(full bool) Status {
 		q.Drops = uint64(mem[MemDrops])
 		if !s.addr.Network.Datagram() {
 			q.Accept, q.AcceptLimit, _ = s.acceptQueue() // unknown is 0
+			s.peak = max(s.peak, q.Accept)
+			q.AcceptPeak = s.peak
 		}
 		st.Bound = append(st.Bound, s.addr)
 		st.Queue.Accept += q.Accept

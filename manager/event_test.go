@@ -2,7 +2,9 @@ package manager_test
 
 import (
 	"context"
+	"net"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/sockmgr/sockmgr/listeners"
@@ -43,5 +45,47 @@ func TestEvents(t *testing.T) {
 	}
 	if kept, last := m.Events(); len(kept) < 4 || kept[0].Seq != last || kept[0].Type != "listener.deleted" {
 		t.Errorf("kept %d events, the newest %+v", len(kept), kept[0])
+	}
+}
+
+// 8 clients against backlog 2, of which the daemon accepts one: the overflow is
+// told of, with its numbers.
+func TestQueueEvents(t *testing.T) {
+	m := newManager(t, "")
+	defer shutdown(t, m)
+	_, seq := m.Events()
+	d := echo("tcp://127.0.0.1:0")
+	d.Options = map[string]listeners.Value{"backlog": listeners.IntValue(2), "max_connections": listeners.IntValue(1)}
+	info, _, err := m.Create(t.Context(), "web", d, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ping(t, info.Live.Bound[0].IP.String()) // it accepts
+	ctx, cancel := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			c, err := new(net.Dialer).DialContext(ctx, "tcp", info.Live.Bound[0].IP.String())
+			if err == nil {
+				<-ctx.Done()
+				c.Close()
+			}
+		})
+	}
+	defer clients.Wait()
+	defer cancel()
+	for want := map[string]bool{"listener.queue_high": true, "listener.drops": true}; len(want) > 0; {
+		e, err := m.NextEvent(t.Context(), seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seq = e.Seq
+		delete(want, e.Type)
+		if e.Type == "listener.queue_high" && (e.Attributes["limit"] != "2" || e.Severity != manager.Warning) {
+			t.Errorf("%+v", e)
+		}
+	}
+	if info, err := m.Get(t.Context(), "web", true); err != nil || info.Live.Sockets[0].Queue.AcceptPeak < 2 || info.Live.Queue.Drops == 0 {
+		t.Errorf("%+v, %v", info.Live.Sockets[0].Queue, err)
 	}
 }

@@ -35,8 +35,9 @@ type Manager struct {
 
 	loopEnded chan struct{}  // closed when the loop has
 	loopErr   error          // why; set before
-	keeper    sync.WaitGroup // the goroutine in keep.go
+	keeper    sync.WaitGroup // the goroutines in keep.go and sample.go
 	wake      chan struct{}  // of size 1: something for the keeper to do
+	ending    chan struct{}  // closed when Shutdown begins
 
 	life    sync.RWMutex // held for reading by every change; for writing to end them
 	closing bool         // guarded by life
@@ -63,6 +64,7 @@ type entry struct {
 	failure  error               // why it does not run, though it should
 	retry    time.Time           // when it is tried again; zero: not
 	backoff  time.Duration       // between the last two tries
+	seen     seen                // by the sampler, which alone touches it
 }
 
 // A State is what a listener is doing, as clients see it.
@@ -103,7 +105,7 @@ func New(c Config) (*Manager, error) {
 		return nil, errors.Join(err, loop.Close())
 	}
 	m := &Manager{
-		log: c.Log, loop: loop, store: st, changes: newRing[Change](0), events: newRing[Event](uint64(time.Now().UnixMicro())), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1),
+		log: c.Log, loop: loop, store: st, changes: newRing[Change](0), events: newRing[Event](uint64(time.Now().UnixMicro())), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1), ending: make(chan struct{}),
 		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{},
 	}
 	loopLog := c.LoopLog
@@ -119,6 +121,7 @@ func New(c Config) (*Manager, error) {
 	}()
 	m.restore(records)
 	m.keeper.Go(m.keep)
+	m.keeper.Go(m.sample)
 	return m, nil
 }
 
@@ -133,6 +136,7 @@ func (m *Manager) Shutdown(ctx context.Context, drain time.Duration) error {
 	}
 	m.closing = true
 	m.life.Unlock()
+	close(m.ending)
 
 	m.stopAll(drain)
 	for !m.allClosed() {

@@ -22,7 +22,7 @@ func socketToPB(listener string, s listeners.SocketStatus) *pb.Socket {
 
 func queueToPB(q listeners.Queue) *pb.QueueInfo {
 	return &pb.QueueInfo{
-		AcceptQueue: q.Accept, AcceptQueueLimit: q.AcceptLimit, ReceiveBytes: q.Receive, SendBytes: q.Send,
+		AcceptQueue: q.Accept, AcceptQueueLimit: q.AcceptLimit, AcceptQueuePeak: q.AcceptPeak, ReceiveBytes: q.Receive, SendBytes: q.Send,
 		UnsentBytes: q.Unsent, UserReceiveBytes: q.UserReceive, UserSendBytes: q.UserSend, Drops: q.Drops,
 	}
 }

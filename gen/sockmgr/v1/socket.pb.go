@@ -306,6 +306,9 @@ type QueueInfo struct {
 	AcceptQueue uint32 `protobuf:"varint,1,opt,name=accept_queue,json=acceptQueue,proto3" json:"accept_queue,omitempty"`
 	// Listening: most that may wait.
 	AcceptQueueLimit uint32 `protobuf:"varint,2,opt,name=accept_queue_limit,json=acceptQueueLimit,proto3" json:"accept_queue_limit,omitempty"`
+	// Listening: most that waited since the socket was bound, of samples taken
+	// every two seconds and whenever someone looks.
+	AcceptQueuePeak uint32 `protobuf:"varint,3,opt,name=accept_queue_peak,json=acceptQueuePeak,proto3" json:"accept_queue_peak,omitempty"`
 	// Bytes that can be read (SIOCINQ).
 	ReceiveBytes uint64 `protobuf:"varint,4,opt,name=receive_bytes,json=receiveBytes,proto3" json:"receive_bytes,omitempty"`
 	// Bytes not yet acknowledged (SIOCOUTQ).
@@ -362,6 +365,13 @@ func (x *QueueInfo) GetAcceptQueue() uint32 {
 func (x *QueueInfo) GetAcceptQueueLimit() uint32 {
 	if x != nil {
 		return x.AcceptQueueLimit
+	}
+	return 0
+}
+
+func (x *QueueInfo) GetAcceptQueuePeak() uint32 {
+	if x != nil {
+		return x.AcceptQueuePeak
 	}
 	return 0
 }
@@ -1062,10 +1072,11 @@ const file_sockmgr_v1_socket_proto_rawDesc = "" +
 	"createTime\"/\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n" +
-	"\rROLE_LISTENER\x10\x01\"\xaf\x02\n" +
+	"\rROLE_LISTENER\x10\x01\"\xdb\x02\n" +
 	"\tQueueInfo\x12!\n" +
 	"\faccept_queue\x18\x01 \x01(\rR\vacceptQueue\x12,\n" +
-	"\x12accept_queue_limit\x18\x02 \x01(\rR\x10acceptQueueLimit\x12#\n" +
+	"\x12accept_queue_limit\x18\x02 \x01(\rR\x10acceptQueueLimit\x12*\n" +
+	"\x11accept_queue_peak\x18\x03 \x01(\rR\x0facceptQueuePeak\x12#\n" +
 	"\rreceive_bytes\x18\x04 \x01(\x04R\freceiveBytes\x12\x1d\n" +
 	"\n" +
 	"send_bytes\x18\x05 \x01(\x04R\tsendBytes\x12!\n" +

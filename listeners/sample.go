@@ -1,0 +1,31 @@
+package listeners
+
+// A Sample is what waits at a listener's sockets and what the kernel dropped
+// there: two system calls for each, cheap enough to take all the time.
+type Sample struct {
+	Waiting, Limit uint32 // of the socket that is fullest
+	Drops          uint64 // of all
+}
+
+// Sample reads the kernel, and remembers the most that waited.
+func (l *Listener) Sample() (s Sample) {
+	for _, e := range l.endpoints {
+		sock := e.sock()
+		if sock.fd < 0 {
+			continue
+		}
+		s.Drops += uint64(sock.memory()[MemDrops])
+		if sock.addr.Network.Datagram() {
+			continue
+		}
+		waiting, limit, err := sock.acceptQueue()
+		if err != nil {
+			continue // it cannot be told
+		}
+		sock.peak = max(sock.peak, waiting)
+		if uint64(waiting)*uint64(s.Limit) >= uint64(s.Waiting)*uint64(limit) {
+			s.Waiting, s.Limit = waiting, limit
+		}
+	}
+	return s
+}

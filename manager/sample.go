@@ -1,0 +1,106 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sockmgr/sockmgr/listeners"
+)
+
+const (
+	// sampleInterval keeps 10,000 listeners below 1 % of a core: reading one
+	// takes 1.6 us.
+	sampleInterval = 2 * time.Second
+	sampleBudget   = 256 // listeners in one turn
+	// A queue is high from 75 % on, and no longer once it is below 50 %: so
+	// that one that swings around a mark is not told of at every swing.
+	highNumerator, lowNumerator, markDenominator = 3, 2, 4
+)
+
+// seen is what the sampler saw of a listener last.
+type seen struct {
+	live  *listeners.Listener
+	high  bool
+	drops uint64
+}
+
+// sample looks at all queues and drop counters now and then, until Shutdown.
+func (m *Manager) sample() {
+	tick := time.NewTicker(sampleInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-m.ending:
+			return
+		case <-tick.C:
+		}
+		m.sampleAll()
+	}
+}
+
+func (m *Manager) sampleAll() {
+	m.mu.Lock()
+	all := make([]*entry, 0, len(m.names))
+	for _, name := range m.names {
+		if e := m.entries[name]; e.live != nil && !e.stopping {
+			all = append(all, e)
+		}
+	}
+	m.mu.Unlock()
+	lives := make([]*listeners.Listener, 0, sampleBudget)
+	samples := make([]listeners.Sample, sampleBudget)
+	for chunk := range slices.Chunk(all, sampleBudget) {
+		lives = lives[:0]
+		for _, e := range chunk {
+			lives = append(lives, m.liveOf(e))
+		}
+		err := m.on(context.Background(), func() error {
+			for i, l := range lives {
+				if samples[i] = (listeners.Sample{}); l != nil {
+					samples[i] = l.Sample()
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return // the loop has ended
+		}
+		for i, e := range chunk {
+			if lives[i] != nil {
+				m.judge(e, lives[i], samples[i])
+			}
+		}
+	}
+}
+
+// judge tells of what an operator should look at.
+func (m *Manager) judge(e *entry, l *listeners.Listener, s listeners.Sample) {
+	if e.seen.live != l { // bound anew: the kernel counts from zero
+		e.seen = seen{live: l}
+	}
+	grown := s.Drops - min(e.seen.drops, s.Drops)
+	e.seen.drops = s.Drops
+	event := Event{Resource: "listeners/" + l.Name, Severity: Warning, Attributes: map[string]string{
+		"waiting": fmt.Sprint(s.Waiting), "limit": fmt.Sprint(s.Limit), "drops": fmt.Sprint(s.Drops),
+	}}
+	if grown > 0 {
+		event.Type = "listener.drops"
+		event.Message = fmt.Sprintf("%s: the kernel dropped %d more connections or datagrams; %d in all", l.Name, grown, s.Drops)
+		m.tell(context.Background(), event)
+	}
+	part := uint64(s.Waiting) * markDenominator
+	switch {
+	case s.Limit > 0 && !e.seen.high && part >= uint64(s.Limit)*highNumerator:
+		e.seen.high = true
+		event.Type = "listener.queue_high"
+		event.Message = fmt.Sprintf("%s: %d connections wait to be accepted, of %d that may", l.Name, s.Waiting, s.Limit)
+		m.tell(context.Background(), event)
+	case e.seen.high && part < uint64(s.Limit)*lowNumerator:
+		e.seen.high = false
+		event.Type, event.Severity = "listener.queue_normal", Notice
+		event.Message = fmt.Sprintf("%s: %d connections wait to be accepted again, of %d that may", l.Name, s.Waiting, s.Limit)
+		m.tell(context.Background(), event)
+	}
+}
