@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -77,12 +78,14 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 		close(p.done)
 	}()
 	worldOf(ts).daemons[name] = p
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
 	select {
 	case <-out.ready:
 	case <-p.done:
 		delete(worldOf(ts).daemons, name)
 		ts.Fatalf("%s ended before it was ready: %v\n%s%s", name, p.err, out, ts.ReadFile(p.log))
-	case <-time.After(patience): //nolint:forbidigo // the test fails then
+	case <-timer.C:
 		ts.Fatalf("%s is not ready", name)
 	}
 	if !strings.HasPrefix(out.String(), "sockmgr: ready on unix://") {
@@ -162,8 +165,9 @@ func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 		cmd.Env = append(cmd.Env, variable+"="+ts.Getenv(variable))
 	}
 	ts.Check(cmd.Start())
+	// Its socket is the event; there is no other way to hear of it.
 	for end := time.Now().Add(patience); !hasSocket(cmd.Process.Pid) && time.Now().Before(end); {
-		// Its socket is the event; there is no other way to hear of it.
+		runtime.Gosched()
 	}
 	ts.Check(cmd.Process.Signal(os.Interrupt))
 	if code := exitCode(cmd.Wait()); code != 130 {

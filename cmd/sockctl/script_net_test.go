@@ -42,8 +42,8 @@ func cmdDial(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], c.LocalAddr().String())
 }
 
-func connOf(ts *testscript.TestScript, neg bool, args []string, most int, usage string) net.Conn {
-	if neg || len(args) == 0 || len(args) > most {
+func connOf(ts *testscript.TestScript, wrong bool, args []string, usage string) net.Conn {
+	if wrong || len(args) == 0 || len(args) > 2 {
 		ts.Fatalf("usage: %s", usage)
 	}
 	c := worldOf(ts).conns[args[0]]
@@ -60,13 +60,13 @@ func textOf(ts *testscript.TestScript, arg string) string {
 }
 
 func cmdSend(ts *testscript.TestScript, neg bool, args []string) {
-	c := connOf(ts, neg || len(args) != 2, args, 2, "send NAME TEXT")
+	c := connOf(ts, neg || len(args) != 2, args, "send NAME TEXT")
 	_, err := c.Write([]byte(textOf(ts, args[1])))
 	ts.Check(err)
 }
 
 func cmdExpect(ts *testscript.TestScript, neg bool, args []string) {
-	c := connOf(ts, neg || len(args) != 2, args, 2, "expect NAME TEXT")
+	c := connOf(ts, neg || len(args) != 2, args, "expect NAME TEXT")
 	want := textOf(ts, args[1])
 	got := make([]byte, 64<<10)
 	var n int
@@ -83,7 +83,7 @@ func cmdExpect(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func cmdClose(ts *testscript.TestScript, neg bool, args []string) {
-	c := connOf(ts, neg, args, 2, "close NAME [write]")
+	c := connOf(ts, neg, args, "close NAME [write]")
 	if len(args) == 2 {
 		half, ok := c.(interface{ CloseWrite() error })
 		if !ok || args[1] != "write" {
@@ -97,7 +97,7 @@ func cmdClose(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func cmdClosed(ts *testscript.TestScript, neg bool, args []string) {
-	c := connOf(ts, neg, args, 2, "closed NAME [reset]")
+	c := connOf(ts, neg, args, "closed NAME [reset]")
 	n, err := c.Read(make([]byte, 1))
 	reset := errors.Is(err, syscall.ECONNRESET)
 	if wantReset := len(args) == 2; n > 0 || reset != wantReset || !reset && !errors.Is(err, io.EOF) {
