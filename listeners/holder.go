@@ -32,8 +32,12 @@ func holderOf(a Address) (holder, bool) {
 func boundInodes(a Address) []uint64 {
 	var inodes []uint64
 	if !a.Network.ip() {
+		words := func(s []string) string { return strings.Join(s, " ") }
+		path := words(strings.Fields(a.Path))
+		// Num RefCount Protocol Flags Type St Inode Path. Accepted connections
+		// have the path too: they are connected, as datagram sockets may be.
 		eachLine("/proc/net/unix", func(f []string) {
-			if len(f) >= 8 && f[7] == a.Path {
+			if len(f) >= 8 && words(f[7:]) == path && (f[5] == "01" || f[4] == "0002") {
 				inodes = appendInode(inodes, f[6])
 			}
 		})

@@ -88,6 +88,12 @@ func (o *Option) OnConnection() bool {
 	return o.OnSocket() && o.Effect == Live && o.Name != backlog && o.Name != unixMode
 }
 
+// isFor reports whether a bound socket has the option. An abstract name has no
+// file, so no mode.
+func (o *Option) isFor(s *socket) bool {
+	return s.fd >= 0 && o.Networks&s.addr.Network.Class() != 0 && (o.Name != unixMode || !s.addr.abstract())
+}
+
 // Get reads the option from the kernel.
 func (o *Option) Get(s *socket) (Value, error) {
 	if o.get != nil {
@@ -118,6 +124,14 @@ func (o *Option) Set(s *socket, v Value) error {
 	}
 	err := unix.SetsockoptInt(s.fd, o.Level, o.Number, int(n))
 	return os.NewSyscallError("setsockopt "+o.Kernel, err)
+}
+
+// give sets v, or the default for Null.
+func (o *Option) give(s *socket, v Value) error {
+	if v.typ == Null {
+		return o.Reset(s)
+	}
+	return o.Set(s, v)
 }
 
 // Reset gives the socket the option's default back.

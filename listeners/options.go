@@ -210,19 +210,16 @@ func checkMode(v Value) error {
 }
 
 func getMode(s *socket) (Value, error) {
-	if s.addr.abstract() || s.addr.Path == "" {
-		return Value{}, nil
-	}
-	fi, err := os.Lstat(s.addr.Path)
+	mode, err := s.pathMode()
 	if err != nil {
 		return Value{}, err
 	}
-	return StringValue(fmt.Sprintf("%04o", fi.Mode().Perm())), nil
+	return StringValue(fmt.Sprintf("%04o", mode)), nil
 }
 
 func setMode(s *socket, v Value) error {
-	if s.addr.abstract() {
-		return nil // no file, no permissions
+	if _, err := s.pathMode(); err != nil {
+		return err
 	}
 	return os.Chmod(s.addr.Path, modeOf(v))
 }

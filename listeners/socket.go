@@ -94,30 +94,36 @@ func (s *socket) prepare(a Address) error {
 }
 
 func (s *socket) bindTo(sa unix.Sockaddr, spec Spec) error {
-	mode := spec.option(LookupOption(unixMode))
-	path := s.family == unix.AF_UNIX && !s.addr.abstract()
-	if path {
-		// Before bind, so that the path never has more permissions than it
-		// shall; after it, because the umask takes some away.
-		if err := unix.Fchmod(s.fd, uint32(modeOf(mode))); err != nil {
-			return os.NewSyscallError("fchmod", err)
+	if s.family != unix.AF_UNIX || s.addr.abstract() {
+		if err := unix.Bind(s.fd, sa); err != nil {
+			return bindFault(s.addr, err)
 		}
-		if err := RemoveStale(s.addr); err != nil {
-			return err
-		}
+		return nil
+	}
+	return s.bindPath(sa, modeOf(spec.option(LookupOption(unixMode))))
+}
+
+// bindPath binds a Unix socket to a path that has the mode from the first
+// moment on. What nobody answers on there is taken away first.
+func (s *socket) bindPath(sa unix.Sockaddr, mode os.FileMode) error {
+	defer lockDirectory(s.addr.Path)()
+	// Before bind, so that the path never has more permissions than it shall;
+	// after it, because the umask takes some away.
+	if err := unix.Fchmod(s.fd, uint32(mode)); err != nil {
+		return os.NewSyscallError("fchmod", err)
+	}
+	if err := RemoveStale(s.addr); err != nil {
+		return err
 	}
 	if err := unix.Bind(s.fd, sa); err != nil {
 		return bindFault(s.addr, err)
-	}
-	if !path {
-		return nil
 	}
 	var st unix.Stat_t
 	if err := unix.Lstat(s.addr.Path, &st); err != nil {
 		return os.NewSyscallError("lstat", err)
 	}
 	s.dev, s.ino = st.Dev, st.Ino
-	return setMode(s, mode)
+	return os.Chmod(s.addr.Path, mode)
 }
 
 // identify asks the kernel what it bound.
@@ -140,11 +146,8 @@ func (s *socket) close() {
 	if s.fd < 0 {
 		return
 	}
-	if s.ino != 0 {
-		var st unix.Stat_t
-		if unix.Lstat(s.addr.Path, &st) == nil && st.Dev == s.dev && st.Ino == s.ino {
-			_ = unix.Unlink(s.addr.Path) // it stays behind: the next start finds it stale
-		}
+	if _, err := s.pathMode(); err == nil && s.ino != 0 {
+		_ = unix.Unlink(s.addr.Path) // it stays behind: the next start finds it stale
 	}
 	_ = unix.Close(s.fd)
 	s.fd = -1

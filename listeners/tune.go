@@ -77,27 +77,27 @@ func (l *Listener) retuned() {
 }
 
 func (l *Listener) tuneSockets(r *Result) {
-	var changed []*socket
+	var touched []*socket
 	var err error
-	first := true
+	r.Outcome, r.Message = Unchanged, "no socket of the listener has it"
 	for _, e := range l.endpoints {
 		s := e.sock()
-		if r.Option.Networks&s.addr.Network.Class() == 0 || s.fd < 0 {
+		if !r.Option.isFor(s) {
 			continue
 		}
 		one := Result{Option: r.Option, Requested: r.Requested}
+		touched = append(touched, s)
 		if err = one.apply(s); err != nil || one.Outcome == NeedsRebind {
 			*r = one
 			break
 		}
-		changed = append(changed, s)
-		if first || one.Outcome == Clamped {
-			first, *r = false, one
+		if r.Outcome == Unchanged || one.Outcome == Clamped { // one Result speaks for all
+			*r = one
 		}
 	}
 	if err != nil {
-		for _, s := range changed {
-			_ = r.Option.Set(s, r.Previous) // it had that value
+		for _, s := range touched {
+			_ = r.Option.give(s, l.spec.Options[r.Option.Name]) // it took that before
 		}
 		r.fail(err)
 	}
@@ -117,12 +117,7 @@ func (r *Result) apply(s *socket) (err error) {
 		}
 		return nil
 	}
-	if r.Requested.typ == Null {
-		err = o.Reset(s)
-	} else {
-		err = o.Set(s, r.Requested)
-	}
-	if err != nil {
+	if err = o.give(s, r.Requested); err != nil {
 		return err
 	}
 	if r.Effective, err = o.Get(s); err != nil {
@@ -224,7 +219,7 @@ func (l *Listener) InForce(names []string) map[string]Value {
 		}
 		for _, e := range l.endpoints {
 			s := e.sock()
-			if o.Networks&s.addr.Network.Class() == 0 || s.fd < 0 {
+			if !o.isFor(s) {
 				continue
 			}
 			if v, err := o.Get(s); err == nil { // this kernel may not know it
@@ -260,7 +255,7 @@ func (l *Listener) Notes() []Result {
 		}
 		for _, e := range l.endpoints {
 			s := e.sock()
-			if o.Networks&s.addr.Network.Class() == 0 {
+			if !o.isFor(s) {
 				continue
 			}
 			if got, err := o.Get(s); err == nil && !o.Took(asked, got) {

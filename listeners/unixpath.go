@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,6 +48,40 @@ func RemoveStale(a Address) error {
 	return os.NewSyscallError("unlink", unix.Unlink(aside))
 }
 
+// lockDirectory keeps those who want the same path apart: what one of them has
+// bound, and does not listen on yet, looks stale to the others. It waits for a
+// second at most: who has the lock for longer is not one of us. Without leave
+// to read the directory it does not lock.
+func lockDirectory(path string) (unlock func()) {
+	fd, err := unix.Open(filepath.Dir(path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return func() {} // what is wrong with it, bind tells
+	}
+	wait := time.NewTicker(time.Millisecond)
+	defer wait.Stop()
+	for range 1000 {
+		if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
+			break
+		}
+		<-wait.C
+	}
+	return func() { _ = unix.Close(fd) }
+}
+
+// pathMode returns the permissions of the socket's path. When the path is
+// gone, or is not this socket's any more, that is ENOENT.
+func (s *socket) pathMode() (os.FileMode, error) {
+	var st unix.Stat_t
+	err := unix.Lstat(s.addr.Path, &st)
+	if err == nil && (st.Dev != s.dev || st.Ino != s.ino) {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		return 0, &os.PathError{Op: "lstat", Path: s.addr.Path, Err: err}
+	}
+	return os.FileMode(st.Mode & 0o777), nil
+}
+
 // answers reports whether a process has the socket at the path of a.
 func answers(a Address) bool {
 	for _, kind := range []int{networks[a.Network].sock, unix.SOCK_STREAM, unix.SOCK_DGRAM, unix.SOCK_SEQPACKET} {
@@ -58,7 +94,8 @@ func answers(a Address) bool {
 		if err == unix.EPROTOTYPE {
 			continue // a socket of another type answers
 		}
-		return err != unix.ECONNREFUSED
+		// Refused is also who is bound and does not listen yet.
+		return err != unix.ECONNREFUSED || len(boundInodes(a)) > 0
 	}
 	return true
 }
