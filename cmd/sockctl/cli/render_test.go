@@ -93,6 +93,7 @@ const fullJSON = `
     "receivedBytes": 0,
     "sentBytes": 0
   },
+  "manager": "",
   "generation": 9223372036854775807,
   "revision": 0,
   "etag": ""
@@ -138,6 +139,7 @@ status:
   startTime: "2026-01-02T03:04:05.500Z"
   receivedBytes: 0
   sentBytes: 0
+manager: ""
 generation: 9223372036854775807
 revision: 0
 etag: ""
@@ -180,7 +182,7 @@ func TestTree(t *testing.T) {
 		{
 			"zero scalars of a connection",
 			&pb.QueueInfo{},
-			`{"acceptQueue":0,"acceptQueueLimit":0,"receiveBytes":0,"sendBytes":0,"unsentBytes":0,"userReceiveBytes":0,"userSendBytes":0,"drops":0}`,
+			`{"acceptQueue":0,"acceptQueueLimit":0,"acceptQueuePeak":0,"receiveBytes":0,"sendBytes":0,"unsentBytes":0,"userReceiveBytes":0,"userSendBytes":0,"drops":0}`,
 		},
 		{
 			"optional number at zero, enums in a list, null default",
