@@ -40,6 +40,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
 	"github.com/sockmgr/sockmgr/cmd/sockctl/cli"
 	"github.com/sockmgr/sockmgr/cmd/sockmgr/daemon"
 )
@@ -56,6 +59,9 @@ const (
 
 // tools are those that may be missing: a page that needs one is skipped then.
 var tools = []string{"bash", "curl", "ss", "jq"}
+
+// onlookers may be missing too: they only look, and each is skipped by itself.
+var onlookers = []string{"grpcurl"}
 
 // programs is a directory with sockmgr and sockctl. Set once in TestMain.
 var programs string
@@ -109,6 +115,12 @@ func TestConsole(t *testing.T) {
 			needTools(t, all)
 			s := begin(t, all)
 			for i, c := range all {
+				if name, _, _ := strings.Cut(c.line, " "); slices.Contains(onlookers, name) {
+					if _, err := exec.LookPath(name); err != nil {
+						t.Logf("%s: SKIPPED: there is no %s here", c.at, name)
+						continue
+					}
+				}
 				mayFail := strings.Contains(c.want, "Error:") || i+1 < len(all) && strings.HasPrefix(all[i+1].line, "echo $?")
 				if !s.run(c, mayFail) {
 					t.FailNow() // what follows builds on it
@@ -503,5 +515,49 @@ func TestClient(t *testing.T) {
 	}
 	if !strings.Contains(string(page), "```go\n"+string(source)+"```\n") {
 		t.Error("the Go block of api.md is not docs/client/main.go")
+	}
+}
+
+// TestServices checks that api.md names every call there is.
+func TestServices(t *testing.T) {
+	page, err := os.ReadFile("api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	protoregistry.GlobalFiles.RangeFilesByPackage("sockmgr.v1", func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			service := file.Services().Get(i)
+			row := ""
+			for line := range strings.Lines(string(page)) {
+				if strings.HasPrefix(line, "| `"+string(service.Name())+"` |") {
+					row = line
+				}
+			}
+			for j := range service.Methods().Len() {
+				if method := service.Methods().Get(j).Name(); !strings.Contains(row, "`"+string(method)+"`") {
+					t.Errorf("api.md does not name %s/%s", service.Name(), method)
+				}
+			}
+		}
+		return true
+	})
+}
+
+// TestNotYet checks that what the README says is not there is not there.
+func TestNotYet(t *testing.T) {
+	page, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(page), "\n## Not there yet\n")
+	section, _, _ = strings.Cut(section, "\n#")
+	verbs := regexp.MustCompile("`sockctl ([a-z ,-]+)`").FindAllStringSubmatch(section, -1)
+	if !found || len(verbs) == 0 {
+		t.Fatal("the README has no section on what is not there yet")
+	}
+	for _, m := range verbs {
+		if c, rest, err := cli.Commands().Find(strings.Fields(m[1])); err == nil && c.HasParent() && len(rest) == 0 {
+			t.Errorf("the README says that there is no `sockctl %s` yet: say it in CHANGELOG.md and in docs/ instead", m[1])
+		}
 	}
 }
