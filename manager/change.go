@@ -105,7 +105,7 @@ func (m *Manager) Delete(ctx context.Context, name, etag string, drain time.Dura
 		return Info{}, err
 	}
 	if m.isDeleting(e) { // once more: sooner, perhaps
-		if l := m.liveOf(e); l != nil {
+		if l := m.liveOf(e); l != nil && !checkOnly {
 			err = m.on(ctx, func() error { l.Stop(drain); return nil })
 		}
 		return m.info(e), err
