@@ -109,7 +109,8 @@ func (a Address) String() string {
 	case a == Address{}:
 		return ""
 	case a.Network.ip():
-		return string(a.Network) + "://" + a.IP.String()
+		// RFC 6874: the % before a zone is written %25.
+		return string(a.Network) + "://" + strings.Replace(a.IP.String(), "%", "%25", 1)
 	default:
 		return string(a.Network) + "://" + a.Path
 	}
@@ -180,7 +181,7 @@ func parsePath(path string) (string, error) {
 	}
 	switch {
 	case strings.HasPrefix(path, "@") && len(path) > 1:
-	case strings.HasPrefix(path, "/") && !strings.HasSuffix(path, "/"):
+	case strings.HasPrefix(path, "/") && !strings.HasSuffix(path, "/") && filepath.Clean(path) != "/":
 		path = filepath.Clean(path)
 	default:
 		return "", fmt.Errorf("%q is neither an absolute path, unix:///run/app.sock, nor an abstract name, unix://@app", path)
@@ -189,6 +190,11 @@ func parsePath(path string) (string, error) {
 		return "", fmt.Errorf("path %q has %d bytes; the kernel takes at most %d", path, len(path), maxPath)
 	}
 	return path, nil
+}
+
+// dual reports whether a socket at a serves IPv4 too: [::] as tcp:// or udp://.
+func (a Address) dual() bool {
+	return a.IP.Addr().Is6() && a.IP.Addr().IsUnspecified() && !strings.HasSuffix(string(a.Network), "6")
 }
 
 // abstract reports whether a has a name without a file.
@@ -207,7 +213,10 @@ func (a Address) sockaddr() (unix.Sockaddr, int, error) {
 	if zone := ip.Zone(); zone != "" {
 		ifi, err := net.InterfaceByName(zone)
 		if err != nil {
-			return nil, 0, fmt.Errorf("zone %q: %w", zone, err)
+			return nil, 0, &Fault{
+				Reason: AddressNotAvailable, Message: fmt.Sprintf("%v: there is no interface %q", a, zone), Err: err,
+				Fix: "ip link lists the interfaces", Meta: map[string]string{"address": a.String()},
+			}
 		}
 		sa.ZoneId = uint32(ifi.Index)
 	}

@@ -50,7 +50,7 @@ func boundInodes(a Address) []uint64 {
 			}
 			local, ok := parseProcAddr(f[1])
 			listening := a.Network.Base() == UDP || f[3] == "0A"
-			if ok && listening && local.Port() == a.IP.Port() && overlap(local.Addr(), a.IP.Addr()) {
+			if ok && listening && local.Port() == a.IP.Port() && inTheWay(local.Addr(), a) {
 				inodes = appendInode(inodes, f[9])
 			}
 		})
@@ -58,8 +58,20 @@ func boundInodes(a Address) []uint64 {
 	return inodes
 }
 
-func overlap(a, b netip.Addr) bool {
-	return a == b.WithZone("") || a.IsUnspecified() || b.IsUnspecified()
+// inTheWay reports whether a socket bound to local keeps one from being bound
+// to a, the ports being the same.
+func inTheWay(local netip.Addr, a Address) bool {
+	ip := a.IP.Addr().WithZone("")
+	switch {
+	case local == ip:
+		return true
+	case local.Is4() == ip.Is4():
+		return local.IsUnspecified() || ip.IsUnspecified()
+	case local.Is4():
+		return a.dual()
+	default:
+		return local.IsUnspecified() // it may serve IPv4 too
+	}
 }
 
 func appendInode(inodes []uint64, text string) []uint64 {

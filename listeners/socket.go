@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,7 +31,7 @@ func bind(a Address, spec Spec) (_ *socket, err error) {
 		return nil, err
 	}
 	fd, err := unix.Socket(family, networks[a.Network].sock|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if errors.Is(err, unix.EAFNOSUPPORT) && a.Network.ip() && a.IP.Addr().IsUnspecified() && !strings.HasSuffix(string(a.Network), "6") {
+	if errors.Is(err, unix.EAFNOSUPPORT) && a.dual() {
 		s, err := bind(withIPv4(a), spec) // a kernel without IPv6: all addresses are the IPv4 ones
 		if err == nil {
 			s.asked = a
@@ -77,7 +76,7 @@ func (s *socket) prepare(a Address) error {
 	}
 	if s.family == unix.AF_INET6 {
 		only := 1 // udp6://, tcp6:// and every single address
-		if a.IP.Addr().IsUnspecified() && !strings.HasSuffix(string(a.Network), "6") {
+		if a.dual() {
 			only = 0
 		}
 		errs = append(errs, set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only))
