@@ -51,7 +51,7 @@ func command(t *testing.T, bin, port string) (cmd *exec.Cmd, tmp string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	cmd = exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), "DEMO_BIN="+bin, "DEMO_PORT="+port, "TMPDIR="+tmp)
+	cmd.Env = append(os.Environ(), "DEMO_BIN="+bin, "DEMO_PORT="+port, "TMPDIR="+tmp, "GORACE=atexit_sleep_ms=0")
 	return cmd, tmp
 }
 
