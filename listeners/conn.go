@@ -81,7 +81,7 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 		c.flags |= lingers
 	}
 	for _, s := range l.onConn {
-		if s.networks&c.network().Class() != 0 {
+		if s.networks&c.network().Class() != 0 && s.option.isFor(c.socket()) {
 			_ = s.option.Set(c.socket(), s.value) // the listener's socket took it; Status tells what came of it
 		}
 	}

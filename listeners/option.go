@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,6 +39,12 @@ type Option struct {
 	Clamp      string // sysctl that limits it
 	Default    Value  // Null: what the kernel gives a new socket
 
+	v6        [2]int          // level and number of an IPv6 socket; there both are set, since it may serve IPv4 too
+	family    int             // AF_INET6: only of IPv6 sockets
+	words     []string        // of a String: the words for 0, 1, 2, ...
+	list      func() []string // of a String: the words that this host knows
+	unlimited bool            // all ones is no limit, which is Null
+
 	unit    time.Duration                  // of a Duration in the kernel
 	tunable func(t *Tunables) *int64       // where the daemon keeps it, if it is its own
 	get     func(s *socket) (Value, error) // instead of getsockopt
@@ -69,10 +76,21 @@ func (o *Option) Parse(v Value) (Value, error) {
 		bound := func(n int64) Value { return Value{typ: o.Type, n: n} }
 		return v, fmt.Errorf("%v is out of range: from %v to %v", v, bound(o.Min), bound(o.Max))
 	}
+	if words := o.Choices(); words != nil && !slices.Contains(words, v.text) {
+		return v, fmt.Errorf("%q is not one of %s", v.text, strings.Join(words, ", "))
+	}
 	if o.check != nil {
 		err = o.check(v)
 	}
 	return v, err
+}
+
+// Choices are the words that a String may be, where only some may.
+func (o *Option) Choices() []string {
+	if o.list != nil {
+		return o.list()
+	}
+	return o.words
 }
 
 // Range returns the least and the greatest value, of types that have them.
@@ -91,7 +109,8 @@ func (o *Option) OnConnection() bool {
 // isFor reports whether a bound socket has the option. An abstract name has no
 // file, so no mode.
 func (o *Option) isFor(s *socket) bool {
-	return s.fd >= 0 && o.Networks&s.addr.Network.Class() != 0 && (o.Name != unixMode || !s.addr.abstract())
+	return s.fd >= 0 && o.Networks&s.addr.Network.Class() != 0 && (o.Name != unixMode || !s.addr.abstract()) &&
+		(o.family == 0 || o.family == s.family)
 }
 
 // Get reads the option from the kernel.
@@ -99,12 +118,21 @@ func (o *Option) Get(s *socket) (Value, error) {
 	if o.get != nil {
 		return o.get(s)
 	}
-	n, err := unix.GetsockoptInt(s.fd, o.Level, o.Number)
+	level, number := o.at(s)
+	if o.Type == String && o.words == nil {
+		text, err := unix.GetsockoptString(s.fd, level, number)
+		return StringValue(text), os.NewSyscallError("getsockopt "+o.Kernel, err)
+	}
+	n, err := unix.GetsockoptInt(s.fd, level, number)
 	if err != nil {
 		return Value{}, os.NewSyscallError("getsockopt "+o.Kernel, err)
 	}
 	v := Value{typ: o.Type, n: int64(n)}
 	switch {
+	case o.unlimited && n == -1:
+		return Value{}, nil
+	case o.words != nil:
+		return StringValue(o.word(n)), nil
 	case o.Type == Bool && n != 0:
 		v.n = 1
 	case o.Type == Duration:
@@ -118,12 +146,38 @@ func (o *Option) Set(s *socket, v Value) error {
 	if o.set != nil {
 		return o.set(s, v)
 	}
-	n := v.n
-	if o.Type == Duration {
-		n = int64((time.Duration(n) + o.unit - 1) / o.unit) // never less than was asked
+	level, number := o.at(s)
+	n := int(v.n)
+	switch {
+	case v.typ == Null && o.unlimited:
+		n = -1
+	case o.words != nil:
+		n = slices.Index(o.words, v.text)
+	case o.Type == String:
+		return os.NewSyscallError("setsockopt "+o.Kernel, unix.SetsockoptString(s.fd, level, number, v.text))
+	case o.Type == Duration:
+		n = int((time.Duration(v.n) + o.unit - 1) / o.unit) // never less than was asked
 	}
-	err := unix.SetsockoptInt(s.fd, o.Level, o.Number, int(n))
+	err := unix.SetsockoptInt(s.fd, level, number, n)
+	if err == nil && level != o.Level {
+		err = unix.SetsockoptInt(s.fd, o.Level, o.Number, n)
+	}
 	return os.NewSyscallError("setsockopt "+o.Kernel, err)
+}
+
+// at is where the kernel has the option of a socket.
+func (o *Option) at(s *socket) (level, number int) {
+	if s.family == unix.AF_INET6 && o.v6 != [2]int{} {
+		return o.v6[0], o.v6[1]
+	}
+	return o.Level, o.Number
+}
+
+func (o *Option) word(n int) string {
+	if n < 0 || n >= len(o.words) {
+		return strconv.Itoa(n) // of a newer kernel
+	}
+	return o.words[n]
 }
 
 // give sets v, or the default for Null.
@@ -172,8 +226,11 @@ func (o *Option) Probe() (def Value, supported bool) {
 		return o.Default, true
 	}
 	domain, n := unix.AF_INET, o.Networks.Networks()[0]
-	if !n.ip() {
+	switch {
+	case !n.ip():
 		domain = unix.AF_UNIX
+	case o.family != 0:
+		domain = o.family
 	}
 	fd, err := unix.Socket(domain, networks[n].sock|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

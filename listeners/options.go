@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,7 +22,10 @@ const day = 24 * time.Hour
 
 // Options is the option table, in the order that help shows it. To add an
 // option, add a row.
-var Options = []*Option{
+var Options = slices.Concat(mainOptions, socketOptions, ipOptions, tcpOptions)
+
+// mainOptions are those that most operators ever need.
+var mainOptions = []*Option{
 	{
 		Name: backlog, Summary: "Connections that may wait in the kernel to be accepted; the queue holds one more.",
 		Type: Int, Min: 1, Max: math.MaxInt32, Networks: OnStream, Effect: Live, Default: IntValue(4096),
@@ -57,7 +61,7 @@ var Options = []*Option{
 	}, {
 		Name: "traffic_class", Summary: "DSCP and ECN byte of outgoing packets; TCP keeps the two ECN bits to itself.",
 		Type: Int, Max: 255, Networks: OnIP, Effect: Live, Inherited: true,
-		Kernel: "IP_TOS", Level: unix.IPPROTO_IP, Number: unix.IP_TOS, get: getTrafficClass, set: setTrafficClass,
+		Kernel: "IP_TOS", Level: unix.IPPROTO_IP, Number: unix.IP_TOS, v6: [2]int{unix.IPPROTO_IPV6, unix.IPV6_TCLASS},
 	}, {
 		Name: linger, Summary: "0s makes a close reset the connection and drop unsent bytes; null is off. A longer time is the kernel's to keep: the daemon never waits in a close.",
 		Type: Duration, Max: int64(math.MaxInt16) * int64(time.Second), Networks: OnTCP, Effect: Live, Inherited: true,
@@ -157,25 +161,6 @@ func autotune(s *socket, number, lock int) error {
 func getBacklog(s *socket) (Value, error) {
 	_, limit, err := s.acceptQueue()
 	return IntValue(int64(limit)), err
-}
-
-func getTrafficClass(s *socket) (Value, error) {
-	level, number := unix.IPPROTO_IP, unix.IP_TOS
-	if s.family == unix.AF_INET6 {
-		level, number = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
-	}
-	n, err := unix.GetsockoptInt(s.fd, level, number)
-	return IntValue(int64(n)), os.NewSyscallError("getsockopt IP_TOS", err)
-}
-
-// setTrafficClass sets both on an IPv6 socket: it may serve IPv4 too.
-func setTrafficClass(s *socket, v Value) error {
-	if s.family == unix.AF_INET6 {
-		if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, int(v.n)); err != nil {
-			return os.NewSyscallError("setsockopt IPV6_TCLASS", err)
-		}
-	}
-	return os.NewSyscallError("setsockopt IP_TOS", unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_TOS, int(v.n)))
 }
 
 func getLinger(s *socket) (Value, error) {

@@ -51,7 +51,7 @@ func bind(a Address, spec Spec) (_ *socket, err error) {
 		return nil, err
 	}
 	for _, o := range Options {
-		if v := spec.option(o); o.OnSocket() && o.Name != backlog && o.Name != unixMode && o.Networks&a.Network.Class() != 0 && v.typ != Null {
+		if v := spec.option(o); o.OnSocket() && o.Name != backlog && o.Name != unixMode && o.isFor(s) && v.typ != Null {
 			if err := o.Set(s, v); err != nil {
 				return nil, optionFault(o, v, err)
 			}

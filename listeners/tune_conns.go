@@ -16,7 +16,7 @@ func (s *Set) TuneConns(l *Listener, o *Option, v Value, from int, results []Res
 	budget, end := tuneBudget, min(from+sweepBudget, s.loop.Span())
 	for fd := from; fd < end; fd++ {
 		c, ok := s.loop.HandlerOf(fd).(*conn)
-		if !ok || c.l != l || o.Networks&c.network().Class() == 0 {
+		if !ok || c.l != l || !o.isFor(c.socket()) {
 			continue
 		}
 		if budget--; budget < 0 {
@@ -75,7 +75,7 @@ func (s *Set) ConnInForce(fd int, cookie uint64, names []string) (values map[str
 	}
 	values = map[string]Value{}
 	for _, o := range selectOptions(names) {
-		if !o.OnConnection() || o.Networks&c.network().Class() == 0 {
+		if !o.OnConnection() || !o.isFor(c.socket()) {
 			continue
 		}
 		if v, err := o.Get(c.socket()); err == nil {

@@ -124,7 +124,7 @@ func optionToPB(o *listeners.Option) *pb.OptionSpec {
 	out := &pb.OptionSpec{
 		Name: o.Name, KernelName: o.Kernel, Level: int32(o.Level), Option: int32(o.Number), Type: optionTypeToPB[o.Type],
 		Effect: effectToPB[o.Effect], Inherited: o.Inherited, Capability: o.Capability, ClampedBy: o.Clamp, ClampValue: clamp,
-		Summary: o.Summary, Supported: supported, DefaultValue: valueToPB(def),
+		Choices: o.Choices(), Summary: o.Summary, Supported: supported, DefaultValue: valueToPB(def),
 	}
 	for _, n := range o.Networks.Networks() {
 		out.Networks = append(out.Networks, networkToPB[n])

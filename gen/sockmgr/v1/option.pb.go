@@ -650,6 +650,8 @@ type OptionSpec struct {
 	Min *int64 `protobuf:"varint,12,opt,name=min,proto3,oneof" json:"min,omitempty"`
 	// Largest value, where there is one.
 	Max *int64 `protobuf:"varint,13,opt,name=max,proto3,oneof" json:"max,omitempty"`
+	// Allowed words (congestion algorithms of this host, ...).
+	Choices []string `protobuf:"bytes,14,rep,name=choices,proto3" json:"choices,omitempty"`
 	// One sentence for people.
 	Summary string `protobuf:"bytes,15,opt,name=summary,proto3" json:"summary,omitempty"`
 	// Whether this kernel has it.
@@ -779,6 +781,13 @@ func (x *OptionSpec) GetMax() int64 {
 		return *x.Max
 	}
 	return 0
+}
+
+func (x *OptionSpec) GetChoices() []string {
+	if x != nil {
+		return x.Choices
+	}
+	return nil
 }
 
 func (x *OptionSpec) GetSummary() string {
@@ -952,7 +961,7 @@ const file_sockmgr_v1_option_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
 	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"H\n" +
 	"\x12SetOptionsResponse\x122\n" +
-	"\aresults\x18\x01 \x03(\v2\x18.sockmgr.v1.OptionResultR\aresults\"\x90\x06\n" +
+	"\aresults\x18\x01 \x03(\v2\x18.sockmgr.v1.OptionResultR\aresults\"\xaa\x06\n" +
 	"\n" +
 	"OptionSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
@@ -974,6 +983,7 @@ const file_sockmgr_v1_option_proto_rawDesc = "" +
 	"clampValue\x12\x15\n" +
 	"\x03min\x18\f \x01(\x03H\x00R\x03min\x88\x01\x01\x12\x15\n" +
 	"\x03max\x18\r \x01(\x03H\x01R\x03max\x88\x01\x01\x12\x18\n" +
+	"\achoices\x18\x0e \x03(\tR\achoices\x12\x18\n" +
 	"\asummary\x18\x0f \x01(\tR\asummary\x12\x1c\n" +
 	"\tsupported\x18\x10 \x01(\bR\tsupported\x12;\n" +
 	"\rdefault_value\x18\x11 \x01(\v2\x16.google.protobuf.ValueR\fdefaultValue\"s\n" +
