@@ -131,7 +131,7 @@ func (m *Manager) SetConnOptions(ctx context.Context, id string, values map[stri
 
 // ConnOptions returns the options in force on one connection.
 func (m *Manager) ConnOptions(ctx context.Context, id string, names []string) (values map[string]listeners.Value, err error) {
-	if err := knownOptions(names); err != nil {
+	if err := KnownOptions(names); err != nil {
 		return nil, err
 	}
 	ref, err := m.find(ctx, id)

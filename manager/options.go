@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -202,26 +203,30 @@ func (m *Manager) Options(ctx context.Context, name string, names []string) (map
 	if err != nil {
 		return nil, err
 	}
-	if err := knownOptions(names); err != nil {
+	if err := KnownOptions(names); err != nil {
 		return nil, err
 	}
 	l := m.liveOf(e)
 	if l == nil {
 		var spec listeners.Spec
 		m.with(e, func(e *entry) { spec = e.record.Spec })
-		return maps.Clone(spec.Options), nil
+		values := maps.Clone(spec.Options)
+		maps.DeleteFunc(values, func(name string, _ listeners.Value) bool { return len(names) > 0 && !slices.Contains(names, name) })
+		return values, nil
 	}
 	var values map[string]listeners.Value
 	err = m.on(ctx, func() error { values = l.InForce(names); return nil })
 	return values, err
 }
 
-// knownOptions refuses names that are not in the table.
-func knownOptions(names []string) error {
+// KnownOptions refuses names that are not in the table.
+func KnownOptions(names []string) error {
 	var faults []*listeners.Violation
-	for _, name := range names {
-		if _, err := listeners.ParseOption(name, listeners.Value{}, 0); err != nil {
-			faults = append(faults, listeners.Violations(err)...)
+	for i, name := range names {
+		_, err := listeners.ParseOption(name, listeners.Value{}, 0)
+		for _, f := range listeners.Violations(err) {
+			f.Field = fmt.Sprintf("names[%d]", i)
+			faults = append(faults, f)
 		}
 	}
 	return invalid(faults)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -95,15 +96,22 @@ func checkTexts(field string, texts map[string]string) (faults []*listeners.Viol
 		faults = append(faults, &listeners.Violation{Field: field, Message: fmt.Sprintf("has %d entries; at most %d", len(texts), maxTexts)})
 	}
 	for _, k := range slices.Sorted(maps.Keys(texts)) {
-		for _, s := range []string{k, texts[k]} {
-			if len(s) > maxText || !utf8.ValidString(s) || slices.ContainsFunc([]rune(s), unicode.IsControl) || k == "" {
-				faults = append(faults, &listeners.Violation{
-					Field: field, Message: fmt.Sprintf("%.40q is empty, has a control character, or is longer than %d bytes", s, maxText),
-				})
-			}
+		if k == "" || !plain(k) {
+			faults = append(faults, &listeners.Violation{
+				Field: field, Message: fmt.Sprintf("%.40q cannot be a key: it is empty, has a control character, or is longer than %d bytes", k, maxText),
+			})
+		}
+		if !plain(texts[k]) {
+			faults = append(faults, &listeners.Violation{
+				Field: field + "." + k, Message: fmt.Sprintf("%.40q has a control character, or is longer than %d bytes", texts[k], maxText),
+			})
 		}
 	}
 	return faults
+}
+
+func plain(s string) bool {
+	return len(s) <= maxText && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)

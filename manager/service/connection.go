@@ -36,7 +36,7 @@ func (s *connectionService) ListConnections(ctx context.Context, r *pb.ListConne
 	if err != nil {
 		return nil, err
 	}
-	token, err := parseToken(r.GetPageToken(), r.GetFilter())
+	token, err := parseToken(r.GetPageToken(), connectionPrefix, r.GetFilter())
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (s *connectionService) ListConnections(ctx context.Context, r *pb.ListConne
 		}
 	}
 	if next >= 0 {
-		resp.NextPageToken = makeToken(strconv.Itoa(next), r.GetFilter())
+		resp.NextPageToken = makeToken(strconv.Itoa(next), connectionPrefix, r.GetFilter())
 	}
 	return resp, nil
 }

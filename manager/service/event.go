@@ -43,7 +43,7 @@ func (s *eventService) ListEvents(_ context.Context, r *pb.ListEventsRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	token, err := parseToken(r.GetPageToken(), r.GetFilter())
+	token, err := parseToken(r.GetPageToken(), "events/", r.GetFilter())
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (s *eventService) ListEvents(_ context.Context, r *pb.ListEventsRequest) (*
 		}
 		if len(resp.GetEvents()) == size {
 			last := resp.GetEvents()[size-1].GetRevision()
-			resp.NextPageToken = makeToken(strconv.FormatInt(last, 10), r.GetFilter())
+			resp.NextPageToken = makeToken(strconv.FormatInt(last, 10), "events/", r.GetFilter())
 			break
 		}
 		resp.Events = append(resp.Events, out)

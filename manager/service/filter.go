@@ -2,6 +2,9 @@ package service
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -24,8 +27,11 @@ type filter func(protoreflect.Message) bool
 // match applies the filter.
 func (f filter) match(m proto.Message) bool { return f == nil || f(m.ProtoReflect()) }
 
-// maxFilter bounds the text, and with it the depth, of a filter.
-const maxFilter = 16 << 10
+// Bounds of a filter: of its text, and of parentheses in parentheses.
+const (
+	maxFilter = 16 << 10
+	maxDepth  = 100
+)
 
 func filterFault(format string) error {
 	return &listeners.Fault{
@@ -39,16 +45,36 @@ func parseFilter(text string, kind protoreflect.MessageDescriptor) (filter, erro
 	if strings.TrimSpace(text) == "" {
 		return nil, nil
 	}
-	if len(text) > maxFilter {
-		return nil, filterFault("is too long")
+	if len(text) > maxFilter || strings.Count(text, "(") > maxDepth {
+		return nil, filterFault(fmt.Sprintf("is too long: at most %d bytes and %d parentheses", maxFilter, maxDepth))
 	}
 	var p filtering.Parser
 	p.Init(text)
 	parsed, err := p.Parse()
 	if err != nil {
-		return nil, filterFault(err.Error())
+		return nil, filterFault(parseWords(err))
 	}
 	return compile(parsed.GetExpr(), kind)
+}
+
+// parseWords is the innermost of the parser's errors. Each of them has the whole
+// filter in its text, once for every level of nesting.
+func parseWords(err error) string {
+	words := err
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		words = inner
+	}
+	at, ok := words.(interface { //nolint:errorlint // it is the innermost
+		Message() string
+		Position() filtering.Position
+	})
+	switch {
+	case errors.Is(words, io.EOF):
+		return "it ends in the middle"
+	case !ok:
+		return words.Error()
+	}
+	return fmt.Sprintf("column %d: %s", at.Position().Column, at.Message())
 }
 
 // compile turns a node of the tree into a filter.

@@ -48,7 +48,7 @@ func (s *listenerService) ListListeners(ctx context.Context, r *pb.ListListeners
 	if err != nil {
 		return nil, err
 	}
-	from, err := parseToken(r.GetPageToken(), r.GetFilter())
+	from, err := parseToken(r.GetPageToken(), listenerPrefix, r.GetFilter())
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func (s *listenerService) ListListeners(ctx context.Context, r *pb.ListListeners
 	if len(resp.Listeners) > size {
 		resp.Listeners = resp.Listeners[:size]
 		last := bare(resp.Listeners[size-1].GetName(), listenerPrefix)
-		resp.NextPageToken = makeToken(last, r.GetFilter())
+		resp.NextPageToken = makeToken(last, listenerPrefix, r.GetFilter())
 	}
 	return resp, nil
 }

@@ -27,25 +27,25 @@ func pageSize(n int32) (int, error) {
 	}
 }
 
-// makeToken says where the next page begins. It is good for the same query
-// only, so it carries a mark of it.
-func makeToken(at, query string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(queryMark(query) + at))
+// makeToken says where the next page begins. It is good for the same query of
+// the same kind of things only, so it carries a mark of both.
+func makeToken(at, kind, query string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(tokenMark(at, kind, query) + at))
 }
 
-func queryMark(query string) string {
+func tokenMark(at, kind, query string) string {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(query)) // never fails (package hash)
+	_, _ = h.Write([]byte(kind + "\x00" + query + "\x00" + at)) // never fails (package hash)
 	return fmt.Sprintf("%08x:", h.Sum32())
 }
 
-func parseToken(token, query string) (at string, err error) {
+func parseToken(token, kind, query string) (at string, err error) {
 	if token == "" {
 		return "", nil
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(token)
-	at, ok := strings.CutPrefix(string(raw), queryMark(query))
-	if err != nil || !ok {
+	_, at, ok := strings.Cut(string(raw), ":")
+	if err != nil || !ok || string(raw) != tokenMark(at, kind, query)+at {
 		return "", &listeners.Fault{
 			Reason: listeners.PageTokenInvalid, Message: "the page token is unknown or from another query", Fix: "begin again without it",
 		}

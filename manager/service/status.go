@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"strings"
 	"syscall"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 
 	"golang.org/x/sys/unix"
@@ -85,6 +87,9 @@ func toStatus(err error) error {
 			info.Reason = string(errnoReason(errno))
 		}
 	}
+	for k, v := range info.Metadata {
+		info.Metadata[k] = clip(v, maxDescription)
+	}
 	st, errDetails := status.New(reasonCodes[listeners.Reason(info.Reason)], messageOf(err, fault)).WithDetails(details...)
 	if errDetails != nil {
 		return status.Error(codes.Internal, err.Error())
@@ -112,19 +117,41 @@ func messageOf(err error, fault *listeners.Fault) string {
 	if fault != nil && fault.Err != nil && strings.Contains(fault.Message, "(E") {
 		text = strings.TrimSuffix(text, ": "+fault.Err.Error())
 	}
-	return strings.ToValidUTF8(text, "?")
+	return clip(text, maxDescription)
+}
+
+// An error travels in HTTP/2 headers, of which many clients take 8 KiB in all,
+// and it quotes what was sent.
+const (
+	maxDescription = 400     // bytes of one text
+	maxDetails     = 3 << 10 // bytes of all violations; more are counted only
+)
+
+// clip shortens a text in the middle: its beginning says what it is about, its
+// end what is wrong.
+func clip(s string, most int) string {
+	if len(s) > most {
+		s = s[:most*2/3] + " ... " + s[len(s)-most/3:]
+	}
+	return strings.ToValidUTF8(s, "?")
 }
 
 func badRequest(violations []*listeners.Violation) *errdetails.BadRequest {
 	b := &errdetails.BadRequest{}
-	for _, v := range violations {
+	for i, v := range violations {
 		reason := v.Reason
 		if reason == "" {
 			reason = listeners.SpecInvalid
 		}
-		b.FieldViolations = append(b.FieldViolations, &errdetails.BadRequest_FieldViolation{
-			Field: strings.ToValidUTF8(v.Field, "?"), Description: strings.ToValidUTF8(v.Message, "?"), Reason: string(reason),
-		})
+		next := &errdetails.BadRequest_FieldViolation{
+			Field: clip(v.Field, maxDescription/2), Description: clip(v.Message, maxDescription), Reason: string(reason),
+		}
+		if proto.Size(b)+proto.Size(next) > maxDetails {
+			last := b.GetFieldViolations()[i-1]
+			last.Description += fmt.Sprintf(" (and %d more)", len(violations)-i)
+			break
+		}
+		b.FieldViolations = append(b.FieldViolations, next)
 	}
 	return b
 }

@@ -20,10 +20,8 @@ type tuningService struct {
 // ListOptions is TuningService.
 func (s *tuningService) ListOptions(_ context.Context, r *pb.ListOptionsRequest) (*pb.ListOptionsResponse, error) {
 	resp := &pb.ListOptionsResponse{KernelRelease: kernelRelease()}
-	for _, name := range r.GetNames() {
-		if _, err := listeners.ParseOption(name, listeners.Value{}, 0); err != nil {
-			return nil, err
-		}
+	if err := manager.KnownOptions(r.GetNames()); err != nil {
+		return nil, err
 	}
 	for _, o := range listeners.Options {
 		if len(r.GetNames()) > 0 && !slices.Contains(r.GetNames(), o.Name) {
