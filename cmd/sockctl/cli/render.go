@@ -248,8 +248,15 @@ func yamlNode(v any) (*yaml.Node, error) {
 			}
 			node.Content = append(node.Content, item)
 		}
+	case *yaml.Node:
+		return v, nil
 	default:
-		// Encode knows which strings must be quoted to stay strings.
+		// Encode knows which strings must be quoted to stay strings, but for
+		// those that it would put into a block and begin with space: that reads
+		// as indentation.
+		if s, ok := v.(string); ok && strings.Contains(s, "\n") && strings.ContainsAny(s[:1], " \t\n") {
+			return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Style: yaml.DoubleQuotedStyle, Value: s}, nil
+		}
 		return &node, node.Encode(v)
 	}
 	return &node, nil

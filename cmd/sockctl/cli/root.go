@@ -82,6 +82,7 @@ func (a *app) rootCommand() *cobra.Command {
 		[]string{"table", "wide", "json", "yaml", "name"}, cobra.ShellCompDirectiveNoFileComp)))
 	root.AddCommand(
 		a.startCommand(), a.stopCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), a.tuneCommand(),
+		a.applyCommand(), a.diffCommand(), a.exportCommand(),
 		a.optionsCommand(), a.connCommand(), a.daemonCommand(), a.eventsCommand(), a.waitCommand(), a.versionCommand(), a.completionCommand())
 	return root
 }
