@@ -37,20 +37,20 @@ When a change takes effect:
 - new connections: on those that are made from now on.
 - new socket: not on a listener that runs. Stop it, tune it, start it.
 
-| option | range | for | in the kernel | limited by | inherited |
-|---|---|---|---|---|---|
+| option | range | for | in the kernel | limited by | inherited | needs |
+|---|---|---|---|---|---|---|
 `)
 	for _, o := range listeners.Options {
 		inherited := "-"
 		if o.Inherited {
 			inherited = "yes"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s |\n",
-			o.Name, rangeOf(o), o.Networks, orNone(o.Kernel), orNone(o.Clamp), inherited)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s | %s |\n",
+			o.Name, rangeOf(o), o.Networks, orNone(o.Kernel), orNone(o.Clamp), inherited, orNone(o.Capability))
 	}
 	b.WriteString(`
 "In the kernel" is the name in its headers; where there is none, the daemon itself does it. "Limited by" is the sysctl
-that clamps the value. "Inherited" options pass from a listening TCP socket to what it accepts; the daemon sets all
+that clamps the value. "Needs" is the capability that the daemon must have for it, or for some of its values. "Inherited" options pass from a listening TCP socket to what it accepts; the daemon sets all
 others, and all of them on Unix sockets, on each connection itself.
 `)
 	return b.String()
@@ -85,10 +85,16 @@ func defaultOf(o *listeners.Option) string {
 
 func rangeOf(o *listeners.Option) string {
 	least, greatest, ok := o.Range()
-	if !ok {
+	switch {
+	case ok:
+		return number(o.Type, least) + " to " + number(o.Type, greatest)
+	case o.Kernel == "TCP_CONGESTION":
+		return "what `sysctl net.ipv4.tcp_available_congestion_control` says" // not what it says here
+	case len(o.Choices()) > 0:
+		return "`" + strings.Join(o.Choices(), "`, `") + "`"
+	default:
 		return "-"
 	}
-	return number(o.Type, least) + " to " + number(o.Type, greatest)
 }
 
 // number is n as people write it.
