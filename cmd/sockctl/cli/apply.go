@@ -120,7 +120,7 @@ func (a *app) send(ctx context.Context, api *client, ms *manifests, req *pb.Appl
 		if err != nil {
 			f := a.explain(err)
 			if done > 0 {
-				f.message = fmt.Sprintf("%d of %s were not applied: %s", len(req.GetListeners())-done, plural(uint64(len(req.GetListeners())), "listener"), f.message)
+				f.message = fmt.Sprintf("%d of %d listeners were not reached: %s", len(ms.all)-done, len(ms.all), f.message)
 				if !req.GetValidateOnly() {
 					f.exit = exitPartDone
 				}

@@ -182,6 +182,9 @@ func jsonHandler(text string, h *pb.Handler) string {
 	return handlerText(h)
 }
 
+// most is how many letters of a value a line shows.
+const most = 60
+
 // changeLine is one field, its values cut to what fits a line.
 func changeLine(path, before, after string) string {
 	for _, s := range []*string{&before, &after} {
@@ -189,12 +192,15 @@ func changeLine(path, before, after string) string {
 			*s = "unset"
 		}
 	}
+	if path == "manager" { // of a file, the end tells most
+		return path + ": " + before + " -> " + after
+	}
 	// Of two long texts, show where they begin to differ.
 	from := 0
 	for from < min(len(before), len(after)) && before[from] == after[from] {
 		from++
 	}
-	if from > 40 {
+	if from > most/2 && max(len(before), len(after)) > most {
 		for from -= 20; from > 0 && !utf8.RuneStart(before[from]); {
 			from--
 		}
@@ -205,7 +211,6 @@ func changeLine(path, before, after string) string {
 
 // clip cuts a long text.
 func clip(s string) string {
-	const most = 60
 	if utf8.RuneCountInString(s) <= most {
 		return s
 	}
