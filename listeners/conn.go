@@ -62,7 +62,7 @@ const (
 	done                            // the handler has: close once all is written
 	lingering                       // all is written: drop input until the peer closes
 	packets                         // keeps message boundaries
-	lingers                         // SO_LINGER was set: clear it before a close
+	lingers                         // SO_LINGER may be on: see stopLinger
 )
 
 func (c *conn) is(f connFlags) bool { return c.flags&f != 0 }
@@ -87,6 +87,7 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 	}
 	if err := l.set.loop.Add(fd, mux.Readable, c); err != nil {
 		l.stats.Rejected++
+		c.stopLinger()
 		sysClose(fd)
 		l.set.log.Warn("connection refused", "listener", l.Name, "error", err)
 		return
@@ -213,6 +214,7 @@ func (c *conn) settle(rest []byte, err error) {
 		return
 	case errors.Is(err, errDone) || err == nil && c.is(eof) && !c.Pending():
 		c.flags |= done
+		c.deadline = 0 // it was the handler's
 	case err != nil:
 		c.close(err)
 		return
@@ -251,9 +253,11 @@ func (c *conn) waitFor(want mux.Events) {
 
 // linger ends a connection on which all has been written: FIN now, and the
 // close once the peer has had time to read. A close with unread input would
-// send RST, which can destroy what was just written.
+// send RST, which can destroy what was just written. With SO_LINGER at 0
+// seconds the close shall do that.
 func (c *conn) linger() {
-	if c.is(eof) || c.is(packets) {
+	sec, on := c.soLinger()
+	if c.is(eof) || c.is(packets) || on && sec == 0 {
 		c.close(io.EOF)
 		return
 	}
@@ -287,11 +291,11 @@ func (c *conn) Expired() {
 	now := c.l.set.loop.Clock()
 	if c.deadline != 0 && now >= c.deadline {
 		c.deadline = 0
-		if c.is(lingering) {
+		if c.is(done) {
 			c.close(io.EOF)
 			return
 		}
-		if h, ok := c.handler.(Expirer); ok && !c.is(done) {
+		if h, ok := c.handler.(Expirer); ok {
 			c.settle(c.in, h.Expired(c))
 		}
 	}
@@ -317,6 +321,18 @@ func (c *conn) drain() {
 	c.arm() // it may have set a deadline
 }
 
+// finish closes, but sends first what the peer takes within lingerTime.
+func (c *conn) finish() {
+	if c.is(done) {
+		return
+	}
+	c.settle(nil, errDone)
+	if c.fd >= 0 {
+		c.deadline = c.l.set.loop.Clock() + lingerTime
+		c.arm()
+	}
+}
+
 // reset closes with RST.
 func (c *conn) reset(why error) {
 	_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
@@ -331,9 +347,7 @@ func (c *conn) close(why error) {
 		return
 	}
 	l := c.l
-	if c.is(lingers) {
-		c.stopLinger()
-	}
+	c.stopLinger()
 	_ = l.set.loop.Remove(int(c.fd)) // before the close, as always
 	l.set.loop.Disarm(&c.timer)
 	sysClose(int(c.fd))
@@ -351,9 +365,18 @@ func (c *conn) close(why error) {
 // stopLinger keeps close(2) from waiting: with SO_LINGER above zero it does,
 // also on a non-blocking socket.
 func (c *conn) stopLinger() {
-	if sec, on, err := sockLinger(int(c.fd)); err == nil && on && sec > 0 {
+	if sec, on := c.soLinger(); on && sec > 0 {
 		_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
 	}
+}
+
+// soLinger reads SO_LINGER where that may be on.
+func (c *conn) soLinger() (seconds int32, on bool) {
+	if !c.is(lingers) {
+		return 0, false
+	}
+	seconds, on, err := sockLinger(int(c.fd))
+	return seconds, on && err == nil
 }
 
 // socket is the connection as options see one.

@@ -3,12 +3,14 @@ package listeners_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	stdnetip "net/netip"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -69,13 +71,16 @@ func eachPoller(t *testing.T, f func(t *testing.T, h *host)) {
 
 func noLeaks(t *testing.T) {
 	t.Helper()
-	if c, err := net.Dial("unix", "@nobody-is-there"); err == nil { // wakes the runtime's own poller
-		c.Close()
+	if r, w, err := os.Pipe(); err == nil { // now the runtime has its own poller open
+		r.Close()
+		w.Close()
 	}
 	fds, goroutines := countFDs(t), runtime.NumGoroutine()
 	t.Cleanup(func() {
 		eventually(t, func() bool { return countFDs(t) <= fds && runtime.NumGoroutine() <= goroutines }, func() string {
-			return "descriptors or goroutines left over"
+			stacks := make([]byte, 64<<10)
+			stacks = stacks[:runtime.Stack(stacks, true)]
+			return fmt.Sprintf("%d descriptors, %d before; %d goroutines, %d before:\n%s", countFDs(t), fds, runtime.NumGoroutine(), goroutines, stacks)
 		})
 	})
 }
@@ -209,6 +214,23 @@ func needRoot(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root may do this")
 	}
+}
+
+// dialSmall is dial with a small receive buffer, which is soon full.
+func dialSmall(t *testing.T, to net.Addr) net.Conn {
+	t.Helper()
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1) })
+	}}
+	c, err := d.DialContext(t.Context(), to.Network(), to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // dial connects, and closes when the test ends.

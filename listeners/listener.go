@@ -34,7 +34,7 @@ type Listener struct {
 	state     State
 	active    int64     // open connections
 	onConn    []setting // what accepted connections do not have from the listener's socket
-	lingers   bool      // SO_LINGER is on, with a time: see conn.stopLinger
+	lingers   bool      // SO_LINGER is or was on: what is queued has it from that time
 	deadline  mux.Timer // of a drain
 	until     time.Time
 }

@@ -125,7 +125,7 @@ func (r *Result) apply(s *socket) (err error) {
 	}
 	r.Outcome = outcome(r)
 	if r.Outcome == Clamped {
-		r.Message = o.clampMessage()
+		r.Message = o.clampMessage(r.Requested)
 	} else if o.Effect == NewConnections {
 		r.Message = "shows on connections that are made from now on"
 	}
@@ -151,8 +151,9 @@ func outcome(r *Result) Outcome {
 	}
 }
 
-func (o *Option) clampMessage() string {
-	if n, ok := o.ClampValue(); ok {
+// clampMessage says what keeps the kernel from taking what was asked.
+func (o *Option) clampMessage(asked Value) string {
+	if n, ok := o.ClampValue(); ok && asked.n > n {
 		return fmt.Sprintf("the kernel limits it: sysctl %s is %d", o.Clamp, n)
 	}
 	return "the kernel rounds it"
@@ -170,13 +171,13 @@ func (r *Result) fail(err error) {
 // in the spec and is not inherited from the listening socket. Only TCP
 // inherits.
 func (l *Listener) prepareConns() {
-	l.onConn, l.lingers = nil, false
+	l.onConn = nil
 	for _, o := range Options {
 		v, ok := l.spec.Options[o.Name]
 		if !ok {
 			continue
 		}
-		l.lingers = l.lingers || o.Name == linger && v.n > 0
+		l.lingers = l.lingers || o.Name == linger
 		networks := o.Networks & OnStream
 		if o.Inherited || !o.OnConnection() {
 			networks &^= OnTCP
@@ -259,7 +260,7 @@ func (l *Listener) Notes() []Result {
 				continue
 			}
 			if got, err := o.Get(s); err == nil && !o.Took(asked, got) {
-				notes = append(notes, Result{Option: o, Requested: asked, Effective: got, Outcome: Clamped, Message: o.clampMessage()})
+				notes = append(notes, Result{Option: o, Requested: asked, Effective: got, Outcome: Clamped, Message: o.clampMessage(asked)})
 			}
 			break
 		}
