@@ -26,7 +26,7 @@ var changing = []struct {
 	{regexp.MustCompile(`\bpid[ =]\d+`), "pid N"},
 	{regexp.MustCompile(`\buid[ :]\d+`), "uid N"},
 	{regexp.MustCompile(`(?m)^(socket|connection) [0-9a-f]+$`), "$1 ID"},
-	{regexp.MustCompile(`:(3[3-9]|[45]\d|6[0-5])\d{3}\b`), ":PORT"},
+	{regexp.MustCompile(`:(32[7-9]\d\d|3[3-9]\d{3}|[45]\d{4}|6[0-5]\d{3})\b`), ":PORT"},
 	{regexp.MustCompile(`[ \t\r]+`), " "},
 	{regexp.MustCompile(`(?m) $`), ""},
 }
@@ -90,6 +90,7 @@ func TestPattern(t *testing.T) {
 		{"web   running tcp://127.0.0.1:8080", "web running  tcp://127.0.0.1:8080\n", true},
 		{"web running tcp://127.0.0.1:8080", "web running tcp://127.0.0.1:8081", false},
 		{"echo running tcp://127.0.0.1:40001", "echo running tcp://127.0.0.1:51234", true},
+		{"echo running tcp://127.0.0.1:60999", "echo running tcp://127.0.0.1:32768", true},
 		{"a\n...\nz", "a\nb\nc\nz", true},
 		{"a\n...\nz", "a\nz", true},
 		{"a\n...\nz", "a\nb\nyz", false},
