@@ -78,6 +78,9 @@ func (s *eventService) WatchEvents(r *pb.WatchEventsRequest, stream grpc.ServerS
 		}
 		past = nil
 	}
+	if err := stream.SendHeader(nil); err != nil { // tells the client that it misses nothing from here on
+		return err
+	}
 	send := func(e manager.Event) error {
 		out := eventToPB(e)
 		if !want.match(out) {

@@ -137,7 +137,7 @@ func badCalls(d *daemon) map[string]struct {
 		"delete checked":   notFound(of(d.listeners.DeleteListener(ctx, &pb.DeleteListenerRequest{Name: "nobody", ValidateOnly: true}))),
 		"delete too long":  spec(of(d.listeners.DeleteListener(ctx, &pb.DeleteListenerRequest{Name: "there", DrainTimeout: long})), "drain_timeout"),
 		"update":           notFound(of(d.listeners.UpdateListener(ctx, &pb.UpdateListenerRequest{Listener: &pb.Listener{Name: "nobody"}}))),
-		"update nothing":   notFound(of(d.listeners.UpdateListener(ctx, &pb.UpdateListenerRequest{}))),
+		"update nothing":   spec(of(d.listeners.UpdateListener(ctx, &pb.UpdateListenerRequest{})), "listener.name"),
 		"update the name": spec(of(d.listeners.UpdateListener(ctx, &pb.UpdateListenerRequest{
 			Listener: &pb.Listener{Name: "there"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"labels", "name", "status.state"}},
 		})), "update_mask", "update_mask"),

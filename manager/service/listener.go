@@ -99,6 +99,9 @@ func (s *listenerService) listMatching(ctx context.Context, resp *pb.ListListene
 func (s *listenerService) UpdateListener(ctx context.Context, r *pb.UpdateListenerRequest) (*pb.UpdateListenerResponse, error) {
 	l := r.GetListener()
 	name := bare(l.GetName(), listenerPrefix)
+	if name == "" {
+		return nil, &listeners.Violation{Field: "listener.name", Message: "is empty: it says which listener to change"}
+	}
 	edit, err := editOf(l, r.GetUpdateMask().GetPaths())
 	if err != nil {
 		return nil, err

@@ -25,11 +25,15 @@ func (s *listenerService) WatchListeners(r *pb.WatchListenersRequest, stream grp
 			return err
 		}
 	}
-	w := &watch{s: s, stream: stream, want: want, full: r.GetView() == pb.ListenerView_LISTENER_VIEW_FULL, sent: map[string]bool{}}
-	if r.GetSendInitial() {
-		if err := w.initial(seq); err != nil {
-			return err
-		}
+	w := &watch{
+		s: s, stream: stream, want: want, full: r.GetView() == pb.ListenerView_LISTENER_VIEW_FULL,
+		sent: map[string]bool{}, resumed: r.GetResumeToken() != "",
+	}
+	if err := stream.SendHeader(nil); err != nil { // tells the client that it misses nothing from here on
+		return err
+	}
+	if err := w.begin(seq, r.GetSendInitial()); err != nil {
+		return err
 	}
 	for {
 		e, err := s.m.Next(stream.Context(), seq)
@@ -49,11 +53,17 @@ type watch struct {
 	stream grpc.ServerStreamingServer[pb.WatchListenersResponse]
 	want   filter
 	full   bool
-	sent   map[string]bool // what matched when it was last sent; used with a filter
+	// With a filter: what matched when it was last looked at. After a resume it
+	// is not known what the client has been sent before.
+	sent    map[string]bool
+	resumed bool
 }
 
-// initial sends what is there.
-func (w *watch) initial(seq uint64) error {
+// begin looks at what is there, and sends it if it shall.
+func (w *watch) begin(seq uint64, send bool) error {
+	if !send && (w.want == nil || w.resumed) {
+		return nil
+	}
 	for after := ""; ; {
 		infos, err := w.s.m.List(w.stream.Context(), after, maxPage, w.full)
 		if err != nil {
@@ -61,9 +71,16 @@ func (w *watch) initial(seq uint64) error {
 		}
 		for _, info := range infos {
 			after = info.Name
+			if !send {
+				w.note(listenerPrefix+info.Name, w.want.match(infoToPB(info)))
+				continue
+			}
 			if err := w.change(manager.Change{Seq: seq, Type: manager.Added, Info: info}); err != nil {
 				return err
 			}
+		}
+		if len(infos) < maxPage && !send {
+			return nil
 		}
 		if len(infos) < maxPage {
 			return w.stream.Send(&pb.WatchListenersResponse{
@@ -85,13 +102,13 @@ func (w *watch) change(e manager.Change) error {
 	l, kind := infoToPB(info), changeTypeToPB[e.Type]
 	if w.want != nil {
 		match := w.want.match(l) && e.Type != manager.Deleted
-		before := w.sent[l.GetName()]
+		before, known := w.sent[l.GetName()]
+		unknown := w.resumed && !known && e.Type != manager.Added
+		w.note(l.GetName(), match)
 		switch {
-		case match && !before:
-			w.sent[l.GetName()] = true
+		case match && !before && !unknown:
 			kind = pb.WatchListenersResponse_TYPE_ADDED
-		case !match && before:
-			delete(w.sent, l.GetName())
+		case !match && (before || unknown): // to a client that never had it this is no news
 			kind = pb.WatchListenersResponse_TYPE_DELETED
 		case !match:
 			return nil
@@ -102,4 +119,13 @@ func (w *watch) change(e manager.Change) error {
 		t = timestamppb.New(e.Time)
 	}
 	return w.stream.Send(&pb.WatchListenersResponse{Type: kind, Listener: l, ResumeToken: makeResume(w.s.instance, e.Seq), Time: t})
+}
+
+// note remembers whether a listener matched.
+func (w *watch) note(name string, match bool) {
+	if match || w.resumed {
+		w.sent[name] = match
+	} else {
+		delete(w.sent, name)
+	}
 }
