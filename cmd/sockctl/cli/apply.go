@@ -1,12 +1,8 @@
 package cli
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
@@ -209,14 +205,5 @@ func (a *app) confirmPrune(ctx context.Context, api *client, ms *manifests, req 
 	for _, name := range names {
 		a.tell("  " + clean(name) + "\n")
 	}
-	a.tell("Go on? [y/N] ")
-	answer, err := interruptible(ctx, func() (string, error) { return bufio.NewReader(a.env.Stdin).ReadString('\n') })
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	}
-	return failf(codes.Unknown, "nothing is changed: the answer was not yes")
+	return a.ask(ctx, "Go on?", "nothing is changed")
 }

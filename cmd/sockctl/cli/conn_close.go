@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -176,14 +175,5 @@ func (a *app) confirm(ctx context.Context, api *client, filter, names string) er
 	if err != nil {
 		return err
 	}
-	a.tell("Close " + plural(p.GetMatched(), "connection") + " of " + clean(names) + "? [y/N] ")
-	answer, err := interruptible(ctx, func() (string, error) { return bufio.NewReader(a.env.Stdin).ReadString('\n') })
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	}
-	return failf(codes.Unknown, "nothing is closed: the answer was not yes")
+	return a.ask(ctx, "Close "+plural(p.GetMatched(), "connection")+" of "+clean(names)+"?", "nothing is closed")
 }

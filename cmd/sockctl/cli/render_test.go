@@ -191,7 +191,7 @@ func TestTree(t *testing.T) {
 				Type: pb.OptionSpec_TYPE_BYTES_COUNT, Effect: pb.OptionSpec_EFFECT_NEW_CONNECTIONS, DefaultValue: structpb.NewNullValue(),
 			},
 			`{"name":"x","kernelName":"","level":0,"option":0,"type":"bytes_count","networks":["tcp","unixpacket"],` +
-				`"effect":"new_connections","inherited":false,"capability":"","clampedBy":"","clampValue":0,"min":0,` +
+				`"effect":"new_connections","inherited":false,"capability":"","clampedBy":"","clampValue":0,"min":0,"choices":[],` +
 				`"summary":"","supported":false,"defaultValue":null}`,
 		},
 		{

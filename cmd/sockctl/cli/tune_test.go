@@ -125,6 +125,7 @@ backlog  4096      4096     live    Most that wait.
       "clampedBy": "net.core.somaxconn",
       "clampValue": 4096,
       "min": 1,
+      "choices": [],
       "summary": "Most that wait.",
       "supported": true,
       "defaultValue": 4096,
