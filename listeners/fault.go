@@ -50,9 +50,10 @@ type Fault struct {
 	Err     error             // the system's own error, if there was one
 }
 
-// Error returns the message, then the system's own words.
+// Error returns the message, then the system's own words unless the message
+// names the errno already.
 func (f *Fault) Error() string {
-	if f.Err == nil {
+	if f.Err == nil || strings.Contains(f.Message, "(E") {
 		return f.Message
 	}
 	return f.Message + ": " + f.Err.Error()

@@ -35,7 +35,7 @@ func TestEvents(t *testing.T) {
 		}
 		seq = e.Seq
 		types = append(types, e.Type)
-		if want := "uid:7"; e.Cause.Actor != want && e.Type != "listener.deleted" { // the last connection may end it
+		if want := "uid:7"; e.Cause.Actor != want {
 			t.Errorf("%s was caused by %q, want %q", e.Type, e.Cause.Actor, want)
 		}
 	}

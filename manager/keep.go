@@ -111,14 +111,15 @@ func (m *Manager) closed(l *listeners.Listener) {
 	}
 	e.live, e.stopping = nil, false
 	deleting := e.deleting
+	ctx := WithCause(context.Background(), e.cause)
 	m.mu.Unlock()
 	info := m.info(e)
 	if deleting {
 		m.drop(l.Name)
-		m.publish(context.Background(), Deleted, info)
+		m.publish(ctx, Deleted, info)
 		return
 	}
-	m.publish(context.Background(), StatusChanged, info)
+	m.publish(ctx, StatusChanged, info)
 }
 
 // restore runs what was running when the daemon ended. What cannot run is

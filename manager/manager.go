@@ -59,6 +59,7 @@ type entry struct {
 	live     *listeners.Listener // nil: not on the loop
 	stats    *listeners.Stats    // loop only
 	stopping bool                // live drains, or is closed and not told yet
+	cause    Cause               // who stopped or deleted it last
 	deleting bool                // goes when live is closed
 	started  time.Time           // when it last began to run
 	failure  error               // why it does not run, though it should

@@ -159,7 +159,7 @@ func (m *Manager) commit(ctx context.Context, steps []*step, atomic bool) error 
 	if err := m.store.commit(changesOf(steps)...); err != nil {
 		return m.undoAll(steps, err)
 	}
-	m.keepAll(steps)
+	m.keepAll(steps, causeOf(ctx))
 	return m.eachTurn(context.WithoutCancel(ctx), steps, (*step).settle) // fails only when all is closed
 }
 
@@ -229,7 +229,7 @@ func changesOf(steps []*step) []change {
 }
 
 // keepAll notes what the store has taken.
-func (m *Manager) keepAll(steps []*step) {
+func (m *Manager) keepAll(steps []*step, cause Cause) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range steps {
@@ -249,7 +249,7 @@ func (m *Manager) keepAll(steps []*step) {
 			e.live, e.stopping, e.started = s.live, false, time.Now()
 			m.attached[s.live] = true
 		case !s.runs():
-			e.stopping = e.live != nil
+			e.stopping, e.cause = e.live != nil, cause
 			e.deleting = s.after == nil
 		}
 	}

@@ -3,7 +3,9 @@ package cli
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -71,7 +73,7 @@ func (a *app) start(ctx context.Context, d *definition) error {
 			return a.started(made.GetListener())
 		}
 		if f := a.explain(err); f.code != codes.AlreadyExists {
-			return f
+			return elsewhere(d, f)
 		}
 	}
 	if len(d.mask) > 0 {
@@ -84,6 +86,21 @@ func (a *app) start(ctx context.Context, d *definition) error {
 		return a.howToMake(d, err)
 	}
 	return a.started(resp.GetListener())
+}
+
+// elsewhere adds, to an error that says that a port is taken, how to take the
+// next one.
+func elsewhere(d *definition, f *failure) *failure {
+	uri := f.metadata["address"]
+	colon := strings.LastIndexByte(uri, ':')
+	if f.reason != "ADDRESS_IN_USE" || colon < 0 {
+		return f
+	}
+	port, err := strconv.ParseUint(uri[colon+1:], 10, 16)
+	if err != nil || port == 65535 {
+		return f // a path
+	}
+	return f.try(fmt.Sprintf("sockctl start %s --listen %s:%d", d.id, uri[:colon], port+1))
 }
 
 // howToMake adds, to an error that says there is no such listener, what is

@@ -33,11 +33,11 @@ var settings = []struct {
 	name, usage string
 	field       func(*config) any // *string or *[]string
 }{
-	{"control", "gRPC address, unix:///PATH; repeatable", func(c *config) any { return &c.Control }},
-	{"state", "directory that keeps what is wanted, or memory", func(c *config) any { return &c.State }},
-	{"poller", "how the loop waits: epoll, poll or select", func(c *config) any { return &c.Poller }},
-	{"log-level", "trace, debug, info, warn, error or off", func(c *config) any { return &c.LogLevel }},
-	{"log-format", "text or json", func(c *config) any { return &c.LogFormat }},
+	{"control", "`ADDRESS` of the gRPC API, unix:///PATH; repeatable", func(c *config) any { return &c.Control }},
+	{"state", "`DIR` that keeps what is wanted, or memory", func(c *config) any { return &c.State }},
+	{"poller", "`KIND` of kernel interface that the loop waits with: epoll, poll or select", func(c *config) any { return &c.Poller }},
+	{"log-level", "`LEVEL` of the log: trace, debug, info, warn, error or off", func(c *config) any { return &c.LogLevel }},
+	{"log-format", "`FORMAT` of the log: text or json", func(c *config) any { return &c.LogFormat }},
 }
 
 func variable(name string) string {
@@ -63,7 +63,7 @@ func readConfig(args []string, getenv func(string) string, out io.Writer) (confi
 			flags.StringVar(s.field(&given).(*string), s.name, *def, usage)
 		}
 	}
-	file := flags.String("config", "", "YAML file with the flags' names as keys ($SOCKMGR_CONFIG)")
+	file := flags.String("config", "", "YAML `FILE` with the flags' names as keys ($SOCKMGR_CONFIG)")
 	version := flags.Bool("version", false, "print the version and exit")
 	flags.Usage = func() {
 		_, _ = fmt.Fprintf(out, "sockmgr keeps listening sockets under a live gRPC API; sockctl is its client.\n\nUsage: sockmgr [flags]\n\n%s", flags.FlagUsages())

@@ -55,7 +55,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	defer writer.Close()
 	log := newLogger(c, writer)
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP) // HUP: a terminal that closes
 	defer signal.Stop(signals)
 	if err = run(c, log, signals, stdout); err != nil {
 		_, _ = fmt.Fprintf(stderr, "Error: %v\n", err)
