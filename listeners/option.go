@@ -44,6 +44,7 @@ type Option struct {
 	words     []string        // of a String: the words for 0, 1, 2, ...
 	list      func() []string // of a String: the words that this host knows
 	unlimited bool            // all ones is no limit, which is Null
+	late      bool            // listen(2) takes it back: it is set again after
 
 	unit    time.Duration                  // of a Duration in the kernel
 	tunable func(t *Tunables) *int64       // where the daemon keeps it, if it is its own

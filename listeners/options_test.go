@@ -3,6 +3,7 @@ package listeners_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -25,6 +26,8 @@ type probe struct {
 	kernel    int64  // the same, as get returns it
 	get       func(fd int) (int64, error)
 	set       func(fd int, v int64) error
+	child     int64 // what a new connection has, where that is another number
+	restless  bool  // the kernel changes it on connections by itself
 }
 
 func intOption(level, number int) (func(int) (int64, error), func(int, int64) error) {
@@ -45,9 +48,9 @@ func intProbe(ask, effective string, kernel int64, level, number int) probe {
 // the backlog and the mode.
 var probes = map[string]probe{
 	"receive_buffer_bytes":   intProbe("50000", "100000", 100000, unix.SOL_SOCKET, unix.SO_RCVBUF),
-	"send_buffer_bytes":      intProbe("50000", "100000", 100000, unix.SOL_SOCKET, unix.SO_SNDBUF),
-	"traffic_class":          {"72", "72", 72, getTOS, setTOS},
-	"linger":                 {"3s", "3s", 3, getLinger, setLinger},
+	"send_buffer_bytes":      restless("50000", "100000", 100000, unix.SOL_SOCKET, unix.SO_SNDBUF),
+	"traffic_class":          twinProbe("72", "72", 72, unix.IP_TOS, unix.IPV6_TCLASS),
+	"linger":                 {"3s", "3s", 3, getLinger, setLinger, 0, false},
 	"reuse_port":             intProbe("true", "true", 1, unix.SOL_SOCKET, unix.SO_REUSEPORT),
 	"tcp.no_delay":           intProbe("false", "false", 0, unix.IPPROTO_TCP, unix.TCP_NODELAY),
 	"tcp.keepalive":          intProbe("true", "true", 1, unix.SOL_SOCKET, unix.SO_KEEPALIVE),
@@ -56,27 +59,122 @@ var probes = map[string]probe{
 	"tcp.keepalive_count":    intProbe("3", "3", 3, unix.IPPROTO_TCP, unix.TCP_KEEPCNT),
 	"tcp.user_timeout":       intProbe("1500ms", "1.5s", 1500, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT),
 	"tcp.defer_accept":       intProbe("3s", "3s", 3, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT),
+
+	"receive_buffer_force_bytes": withSet(intProbe("50000", "100000", 100000, unix.SOL_SOCKET, unix.SO_RCVBUF), unix.SO_RCVBUFFORCE),
+	"send_buffer_force_bytes":    withSet(restless("50000", "100000", 100000, unix.SOL_SOCKET, unix.SO_SNDBUF), unix.SO_SNDBUFFORCE),
+	"receive_low_water_bytes":    intProbe("2", "2", 2, unix.SOL_SOCKET, unix.SO_RCVLOWAT),
+	"max_pacing_rate":            intProbe("100000000", "100000000", 100000000, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE),
+	"priority":                   intProbe("5", "5", 5, unix.SOL_SOCKET, unix.SO_PRIORITY),
+	"mark":                       intProbe("7", "7", 7, unix.SOL_SOCKET, unix.SO_MARK),
+	"busy_poll":                  intProbe("50us", "50µs", 50, unix.SOL_SOCKET, unix.SO_BUSY_POLL),
+	"prefer_busy_poll":           intProbe("true", "true", 1, unix.SOL_SOCKET, unix.SO_PREFER_BUSY_POLL),
+	"dont_route":                 intProbe("true", "true", 1, unix.SOL_SOCKET, unix.SO_DONTROUTE),
+	"oob_inline":                 intProbe("true", "true", 1, unix.SOL_SOCKET, unix.SO_OOBINLINE),
+	"broadcast":                  intProbe("true", "true", 1, unix.SOL_SOCKET, unix.SO_BROADCAST),
+	"no_checksum":                intProbe("true", "true", 1, unix.SOL_SOCKET, unix.SO_NO_CHECK),
+	"transmit_rehash":            intProbe("0", "0", 0, unix.SOL_SOCKET, unix.SO_TXREHASH),
+	"zero_copy":                  intProbe("true", "true", 1, unix.SOL_SOCKET, unix.SO_ZEROCOPY),
+	"reuse_address":              intProbe("false", "false", 0, unix.SOL_SOCKET, unix.SO_REUSEADDR),
+	"bind_to_device":             intProbe("lo", "lo", 1, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX),
+	"unix.pass_credentials":      intProbe("true", "true", 1, unix.SOL_SOCKET, unix.SO_PASSCRED),
+	"unix.pass_rights":           intProbe("false", "false", 0, unix.SOL_SOCKET, unix.SO_PASSRIGHTS),
+
+	"ip.hop_limit":             twinProbe("33", "33", 33, unix.IP_TTL, unix.IPV6_UNICAST_HOPS),
+	"ip.min_hop_limit":         twinProbe("5", "5", 5, unix.IP_MINTTL, unix.IPV6_MINHOPCOUNT),
+	"ip.mtu_discover":          twinProbe("probe", "probe", 3, unix.IP_MTU_DISCOVER, unix.IPV6_MTU_DISCOVER),
+	"ip.free_bind":             twinProbe("true", "true", 1, unix.IP_FREEBIND, unix.IPV6_FREEBIND),
+	"ip.transparent":           twinProbe("true", "true", 1, unix.IP_TRANSPARENT, unix.IPV6_TRANSPARENT),
+	"ip.multicast_hop_limit":   twinProbe("3", "3", 3, unix.IP_MULTICAST_TTL, unix.IPV6_MULTICAST_HOPS),
+	"ip.multicast_loop":        twinProbe("false", "false", 0, unix.IP_MULTICAST_LOOP, unix.IPV6_MULTICAST_LOOP),
+	"ip.multicast_all":         probeMulticastAll(),
+	"ip6.auto_flow_label":      intProbe("false", "false", 0, unix.IPPROTO_IPV6, unix.IPV6_AUTOFLOWLABEL),
+	"ip6.dont_fragment":        intProbe("true", "true", 1, unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG),
+	"udp6.no_checksum_send":    intProbe("true", "true", 1, unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_TX),
+	"udp6.no_checksum_receive": intProbe("true", "true", 1, unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX),
+
+	"tcp.congestion":               {"reno", "reno", 1, getReno, setReno, 0, false},
+	"tcp.cork":                     intProbe("true", "true", 1, unix.IPPROTO_TCP, unix.TCP_CORK),
+	"tcp.quick_ack":                restless("false", "false", 0, unix.IPPROTO_TCP, unix.TCP_QUICKACK),
+	"tcp.max_segment_bytes":        withChild(intProbe("1000", "1000", 1000, unix.IPPROTO_TCP, unix.TCP_MAXSEG), 988), // less timestamps
+	"tcp.window_clamp_bytes":       restless("50000", "50000", 50000, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP),
+	"tcp.not_sent_low_water_bytes": intProbe("5000", "5000", 5000, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT),
+	"tcp.syn_count":                intProbe("3", "3", 3, unix.IPPROTO_TCP, unix.TCP_SYNCNT),
+	"tcp.fin_timeout":              intProbe("30s", "30s", 30, unix.IPPROTO_TCP, unix.TCP_LINGER2),
+	"tcp.fast_open":                intProbe("5", "5", 5, unix.IPPROTO_TCP, unix.TCP_FASTOPEN),
+	"tcp.fast_open_no_cookie":      intProbe("true", "true", 1, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_NO_COOKIE),
+	"tcp.save_syn":                 intProbe("1", "1", 1, unix.IPPROTO_TCP, unix.TCP_SAVE_SYN),
+	"tcp.thin_linear_timeouts":     intProbe("true", "true", 1, unix.IPPROTO_TCP, unix.TCP_THIN_LINEAR_TIMEOUTS),
+	"tcp.transmit_delay":           intProbe("1ms", "1ms", 1000, unix.IPPROTO_TCP, unix.TCP_TX_DELAY),
+	"tcp.rto_max":                  intProbe("10s", "10s", 10000, unix.IPPROTO_TCP, unix.TCP_RTO_MAX_MS),
+	"tcp.rto_min":                  intProbe("100ms", "100ms", 100000, unix.IPPROTO_TCP, unix.TCP_RTO_MIN_US),
+	"tcp.delayed_ack_max":          intProbe("100ms", "100ms", 100000, unix.IPPROTO_TCP, unix.TCP_DELACK_MAX_US),
+}
+
+func restless(ask, effective string, kernel int64, level, number int) probe {
+	p := intProbe(ask, effective, kernel, level, number)
+	p.restless = true
+	return p
+}
+
+// probeMulticastAll does not want twins: on a new IPv6 socket the option for
+// IPv4 is off, the one for IPv6 on.
+func probeMulticastAll() probe {
+	p := intProbe("false", "false", 0, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL)
+	v4, _ := intOption(unix.IPPROTO_IP, unix.IP_MULTICAST_ALL)
+	v6, _ := intOption(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL)
+	p.get = func(fd int) (int64, error) {
+		if isIPv6(fd) {
+			return v6(fd)
+		}
+		return v4(fd)
+	}
+	return p
+}
+
+func withSet(p probe, number int) probe {
+	_, p.set = intOption(unix.SOL_SOCKET, number)
+	return p
+}
+
+func withChild(p probe, child int64) probe {
+	p.child = child
+	return p
+}
+
+// twinProbe wants an IPv6 socket, which may serve IPv4 too, to say the same of
+// both.
+func twinProbe(ask, effective string, kernel int64, v4, v6 int) probe {
+	p := intProbe(ask, effective, kernel, unix.IPPROTO_IP, v4)
+	get := p.get
+	p.get = func(fd int) (int64, error) {
+		n, err := get(fd)
+		if err != nil || !isIPv6(fd) {
+			return n, err
+		}
+		m, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, v6)
+		if int64(m) != n {
+			return 0, fmt.Errorf("the option for IPv4 is %d, for IPv6 %d: %w", n, m, err)
+		}
+		return n, err
+	}
+	return p
+}
+
+func getReno(fd int) (int64, error) {
+	name, err := unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	if name == "reno" {
+		return 1, err
+	}
+	return 0, err
+}
+
+func setReno(fd int, _ int64) error {
+	return unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
 }
 
 func isIPv6(fd int) bool {
 	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	return err == nil && n == unix.AF_INET6
-}
-
-// getTOS wants a socket of both versions to say the same of both.
-func getTOS(fd int) (int64, error) {
-	v4, err := unix.GetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS)
-	if err == nil && isIPv6(fd) {
-		var v6 int
-		if v6, err = unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_TCLASS); v6 != v4 {
-			return 0, fmt.Errorf("IP_TOS is %d, IPV6_TCLASS %d: %w", v4, v6, err)
-		}
-	}
-	return int64(v4), err
-}
-
-func setTOS(fd int, v int64) error {
-	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, int(v))
 }
 
 // getLinger returns the seconds, -1 when it is off.
@@ -95,6 +193,14 @@ func getLinger(fd int) (int64, error) {
 
 func setLinger(fd int, v int64) error {
 	return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: int32(v)})
+}
+
+// onChild is what a connection has from its listener.
+func (p probe) onChild() int64 {
+	if p.child != 0 {
+		return p.child
+	}
+	return p.kernel
 }
 
 // kernelSays reads an option through a descriptor of its own.
@@ -128,7 +234,7 @@ func (h *host) conns() (all []listeners.ConnStatus) {
 // connOf is the server's end of a connection that has been used.
 func (h *host) connOf(c net.Conn) listeners.ConnStatus {
 	h.t.Helper()
-	ask(h.t, c, []byte("x"))
+	ask(h.t, c, []byte("xx")) // one byte is below receive_low_water_bytes
 	newest := listeners.ConnStatus{}
 	for _, st := range h.conns() {
 		if st.Opened.After(newest.Opened) {
@@ -193,13 +299,23 @@ func TestOptionTable(t *testing.T) {
 			continue
 		}
 		if !ok {
-			continue // rows of another test
+			t.Errorf("no probe for %s", o.Name)
+			continue
 		}
 		for _, n := range o.Networks.Networks() {
 			for _, uri := range uris[n] {
 				t.Run(o.Name+"/"+uri[:strings.Index(uri, "/")-1]+strings.Repeat("-dual", strings.Count(uri, "[::]")), func(t *testing.T) {
+					if o.Capability != "" {
+						needRoot(t)
+					}
 					h := newHost(t, "epoll", 0)
 					l := h.open(spec(t, listeners.Echo{}, "", uri))
+					if strings.Contains(o.Name, "6.") && !isIPv6(h.status(l).Sockets[0].FD) {
+						if r := h.tune(l, o.Name, p.ask); r.Outcome != listeners.Unchanged || r.Message == "" {
+							t.Errorf("on IPv4: %+v", r)
+						}
+						return
+					}
 					tableRow(t, h, l, o, p)
 				})
 			}
@@ -257,16 +373,19 @@ func tableRow(t *testing.T, h *host, l *listeners.Listener, o *listeners.Option,
 		kernel("open connection", beforeFD, connDef)
 		tableConns(t, h, l, o, p, beforeFD, connDef)
 	}
+	if o.Name == "tcp.window_clamp_bytes" {
+		def = math.MaxInt32 // a 0 is taken by new sockets only; this means the same
+	}
 	check("default", h.tune(l, o.Name, ""), listeners.Applied, p.effective, was)
 	kernel("default", fd, def)
 	if _, ok := l.Spec().Options[o.Name]; ok {
 		t.Error("the spec still has it")
 	}
-	if stream && o.OnConnection() {
+	if stream && o.OnConnection() && !p.restless {
 		c := dial(t, loopback(h.addr(l, 0)))
 		kernel("new connection after default", h.connOf(c).FD, connDef)
 	}
-	if strings.HasSuffix(o.Name, "buffer_bytes") {
+	if strings.Contains(o.Name, "_buffer_") {
 		if locks, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK); err != nil || locks != 0 {
 			t.Errorf("the kernel does not tune the buffer again: %d, %v", locks, err)
 		}
@@ -278,8 +397,8 @@ func tableConns(t *testing.T, h *host, l *listeners.Listener, o *listeners.Optio
 	t.Helper()
 	c := dial(t, loopback(h.addr(l, 0)))
 	fresh := h.connOf(c).FD
-	want := p.kernel
-	if !o.OnConnection() {
+	want := p.onChild()
+	if !o.OnConnection() && !o.Inherited {
 		want = def
 	}
 	if got := p.kernelSays(t, fresh); got != want {
@@ -296,7 +415,7 @@ func tableConns(t *testing.T, h *host, l *listeners.Listener, o *listeners.Optio
 			t.Errorf("connections: %+v", r)
 		}
 	}
-	if outcomes[listeners.Applied] != 1 || outcomes[listeners.Unchanged] != 1 {
+	if outcomes[listeners.Applied]+outcomes[listeners.Unchanged] != 2 || outcomes[listeners.Applied] != 1 && !p.restless {
 		t.Errorf("connections: %+v", results)
 	}
 	if got := p.kernelSays(t, old); got != p.kernel {
@@ -306,18 +425,28 @@ func tableConns(t *testing.T, h *host, l *listeners.Listener, o *listeners.Optio
 		t.Errorf("connections given the default: %+v", results)
 	}
 	for _, fd := range []int{old, fresh} {
-		if o.Name == "send_buffer_bytes" { // of a connection it has grown with the traffic, and will again
-			locks, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
-			if got := p.kernelSays(t, fd); got > def || locks != 0 || err != nil {
-				t.Errorf("connection given the default: the kernel has %d, want at most %d, locks %d, %v", got, def, locks, err)
-			}
-			continue
+		if locks, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK); err != nil || locks != 0 {
+			t.Errorf("connection given the default: the kernel does not tune its buffers: %d, %v", locks, err)
 		}
-		if got := p.kernelSays(t, fd); got != def {
+		if got := p.kernelSays(t, fd); got != def && !p.restless {
 			t.Errorf("connection given the default: the kernel has %d, want %d", got, def)
 		}
 	}
 	ask(t, c, []byte("still there"))
+}
+
+// addrOf is where a TCP socket is bound, for net.Dial.
+func addrOf(t *testing.T, fd int) string {
+	t.Helper()
+	switch sa, err := unix.Getsockname(fd); sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return fmt.Sprintf("127.0.0.1:%d", sa.Port)
+	case *unix.SockaddrInet6:
+		return fmt.Sprintf("[::1]:%d", sa.Port)
+	default:
+		t.Fatal(err)
+		return ""
+	}
 }
 
 // loopback is a where a client can reach it.
@@ -334,26 +463,29 @@ func TestInherited(t *testing.T) {
 	noLeaks(t)
 	for name, p := range probes {
 		o := listeners.LookupOption(name)
-		if o.Networks&listeners.OnTCP == 0 {
+		if o.Networks&listeners.OnTCP == 0 || o.Capability != "" && os.Getuid() != 0 {
 			continue
 		}
-		ln, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		family, sa := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+		if strings.HasPrefix(name, "ip6.") {
+			family, sa = unix.AF_INET6, &unix.SockaddrInet6{Addr: [16]byte{15: 1}}
+		}
+		ln, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		v := p.kernel
-		if strings.HasSuffix(name, "buffer_bytes") {
+		if strings.Contains(name, "_buffer_") {
 			v /= 2
 		}
 		if name == "tcp.no_delay" {
 			v, p.kernel = 1, 1 // ours is the default here, not the kernel's
 		}
-		err = errors.Join(unix.Bind(ln, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(ln, 1), p.set(ln, v))
+		err = errors.Join(unix.Bind(ln, sa), unix.Listen(ln, 1), p.set(ln, v))
 		if err != nil {
 			t.Fatal(err)
 		}
-		sa, _ := unix.Getsockname(ln)
-		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", sa.(*unix.SockaddrInet4).Port))
+		c, err := net.Dial("tcp", addrOf(t, ln))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -362,13 +494,20 @@ func TestInherited(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if inherited := p.kernelSays(t, child) == p.kernel; inherited != o.Inherited {
+		if inherited := p.kernelSays(t, child) == p.onChild(); inherited != o.Inherited {
 			t.Errorf("%s: inherited %v, the table says %v", name, inherited, o.Inherited)
 		}
 		c.Close()
 		unix.Close(child)
 		unix.Close(ln)
 	}
+}
+
+// has reports whether a socket at uri has the option, for this user.
+func has(o *listeners.Option, uri string) bool {
+	a, err := listeners.ParseAddress(uri)
+	return err == nil && o.Networks&a.Network.Class() != 0 && (!strings.Contains(o.Name, "6.") || a.IP.Addr().Is6()) &&
+		(o.Capability == "" || os.Getuid() == 0)
 }
 
 // Options given at the start are there before the first client, and on its
@@ -380,7 +519,7 @@ func TestOptionsAtStart(t *testing.T) {
 			h := newHost(t, "epoll", 0)
 			var options []string
 			for name, p := range probes {
-				if o := listeners.LookupOption(name); o.Networks&n.Class() != 0 {
+				if has(listeners.LookupOption(name), uri) {
 					options = append(options, name+"="+p.ask)
 				}
 			}
@@ -397,7 +536,7 @@ func TestOptionsAtStart(t *testing.T) {
 			h.do(func() { values = l.InForce(nil) })
 			for name, p := range probes {
 				o := listeners.LookupOption(name)
-				if o.Networks&n.Class() == 0 {
+				if !has(o, uri) {
 					if v, ok := values[name]; ok {
 						t.Errorf("%s: %s is in force: %v", uri, name, v)
 					}
@@ -409,7 +548,7 @@ func TestOptionsAtStart(t *testing.T) {
 				if connFD < 0 || !o.OnConnection() {
 					continue
 				}
-				if got := p.kernelSays(t, connFD); got != p.kernel {
+				if got := p.kernelSays(t, connFD); got != p.kernel && !p.restless {
 					t.Errorf("%s: %s is %d on a connection", uri, name, got)
 				}
 			}
@@ -494,7 +633,11 @@ func TestOptionRanges(t *testing.T) {
 				t.Errorf("%s=%v: %v", o.Name, v, err)
 			}
 			h.do(func() {
-				if r := l.Tune(o, v); r.Outcome == listeners.Failed || r.Outcome == listeners.NeedsRebind {
+				r := l.Tune(o, v)
+				if strings.Contains(o.Summary, "two ticks of the kernel") && n == least && r.Errno == "EINVAL" {
+					return // how long that is only the kernel knows
+				}
+				if r.Outcome == listeners.Failed || r.Outcome == listeners.NeedsRebind {
 					t.Errorf("%s=%v: %+v", o.Name, v, r)
 				}
 			})
