@@ -140,12 +140,12 @@ func (m *Manager) Shutdown(ctx context.Context, drain time.Duration) error {
 	close(m.ending)
 
 	m.stopAll(drain)
-	for !m.allClosed() {
+	for more := m.changes.wait(); !m.allClosed(); more = m.changes.wait() { // asked for before it is looked: nothing is missed
 		select {
 		case <-ctx.Done():
 			m.stopAll(0)
 			ctx = context.WithoutCancel(ctx) // ends soon now: nothing is waited for any more
-		case <-m.changes.wait():
+		case <-more:
 		}
 	}
 	m.loop.Stop()

@@ -251,6 +251,7 @@ func (m *Manager) keepAll(steps []*step, cause Cause) {
 		case !s.runs():
 			e.stopping, e.cause = e.live != nil, cause
 			e.deleting = s.after == nil
+			s.live = e.live // nil if it has closed meanwhile, and the keeper thought nothing of it
 		}
 	}
 }

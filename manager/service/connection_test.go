@@ -101,6 +101,7 @@ func TestCloseConnections(t *testing.T) {
 	for _, c := range others {
 		exchange(t, c)
 	}
+	eventually(t, func() bool { return d.get("web").GetStatus().GetActiveConnections() == 0 }) // the last words are said
 	if p := d.closeConns(&pb.CloseConnectionsRequest{All: true, Reset_: true}); p.GetMatched() != 5 || p.GetClosed() != 5 {
 		t.Errorf("%v", p)
 	}

@@ -64,7 +64,7 @@ func parseWords(err error) string {
 	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
 		words = inner
 	}
-	at, ok := words.(interface { //nolint:errorlint // it is the innermost
+	at, ok := words.(interface {
 		Message() string
 		Position() filtering.Position
 	})

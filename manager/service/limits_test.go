@@ -48,6 +48,7 @@ func TestGarbage(t *testing.T) {
 				t.Fatal(err)
 			}
 			io.WriteString(c, garbage) // may find it closed
+			c.(*net.UnixConn).CloseWrite()
 			c.SetDeadline(time.Now().Add(patience))
 			io.Copy(io.Discard, c) // until it is
 			c.Close()

@@ -85,8 +85,11 @@ func (o *once) begin(key, method string, req proto.Message) (c *call, first bool
 func (o *once) end(key string, c *call) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if c.resp == nil && c.err == nil {
+		c.err = listeners.Internal // it panicked; who waits tries again
+	}
 	close(c.done)
-	if c.err != nil || c.resp == nil {
+	if c.err != nil {
 		delete(o.calls, key)
 		return
 	}

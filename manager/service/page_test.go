@@ -88,7 +88,10 @@ func TestPages(t *testing.T) {
 	token := page.GetNextPageToken()
 	for _, r := range []*pb.ListListenersRequest{
 		{PageToken: token, Filter: "labels.odd = true"},
-		{PageToken: token + "AAAA"}, {PageToken: "AAAA"}, {PageToken: "\x00"}, {PageToken: token[1:]},
+		{PageToken: token + "AAAA"},
+		{PageToken: "AAAA"},
+		{PageToken: "\x00"},
+		{PageToken: token[1:]},
 	} {
 		_, err := d.listeners.ListListeners(d.ctx, r)
 		wantError(t, err, codes.InvalidArgument, "PAGE_TOKEN_INVALID")

@@ -55,21 +55,19 @@ func another(t *testing.T, o *pb.OptionSpec) *structpb.Value {
 		return word(time.Duration(min(max(o.GetMin(), int64(7*time.Second)), o.GetMax())).String())
 	case pb.OptionSpec_TYPE_STRING:
 		return word("0600")
+	default:
+		t.Fatalf("%s: a type that this test does not know", o.GetName())
+		return nil
 	}
-	t.Fatalf("%s: a type that this test does not know", o.GetName())
-	return nil
 }
 
 // listenOn is an address of each network.
 func listenOn(t *testing.T, n pb.Network) string {
 	t.Helper()
-	switch n {
-	case pb.Network_NETWORK_TCP:
-		return "tcp://127.0.0.1:0"
-	case pb.Network_NETWORK_UDP:
-		return "udp://127.0.0.1:0"
-	}
 	scheme := strings.ToLower(strings.TrimPrefix(n.String(), "NETWORK_"))
+	if n == pb.Network_NETWORK_TCP || n == pb.Network_NETWORK_UDP {
+		return scheme + "://127.0.0.1:0"
+	}
 	return scheme + "://" + t.TempDir() + "/s"
 }
 
