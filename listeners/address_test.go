@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -203,7 +204,7 @@ func TestOneAddressFails(t *testing.T) {
 		"tcp://[fe80::1%25nosuchif]:0":           listeners.AddressNotAvailable,
 		"unix:///nonexistent/directory/s":        listeners.SpecInvalid,
 	} {
-		uris := append(good[:len(good):len(good)], bad)
+		uris := slices.Concat(good, []string{bad})
 		err := openErr(t, uris...)
 		if !errors.Is(err, class) || !strings.HasPrefix(fmt.Sprint(err), "test: ") || !strings.Contains(fmt.Sprint(err), strings.SplitN(bad, "://", 2)[1]) {
 			t.Errorf("%s: %v", bad, err)

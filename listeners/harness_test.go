@@ -174,7 +174,7 @@ func (h *host) stats(l *listeners.Listener) listeners.Stats { return h.status(l)
 // often longer than sockaddr_un.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "s")
+	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // t.TempDir is too long for the path of a socket
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,10 @@ func TestParseSpec(t *testing.T) {
 		{"long reply on udp", []string{"udp://127.0.0.1:1"}, &listeners.Reply{Payload: make([]byte, 65508)}, nil, []string{"spec.listen[0]"}},
 		{"empty reply", []string{"tcp://127.0.0.1:1"}, &listeners.Reply{}, nil, []string{"spec.handler.reply.payload"}},
 		{
-			"options", []string{"unix:///a"}, echo, map[string]listeners.Value{
+			"options",
+			[]string{"unix:///a"},
+			echo,
+			map[string]listeners.Value{
 				"bcklog": text("1"), "backlog": text("0"), "tcp.no_delay": listeners.BoolValue(true), "idle_timeout": text("soon"), "unix.mode": text("0999"), "max_connections": listeners.BoolValue(true),
 			},
 			[]string{"spec.options.backlog", "spec.options.bcklog", "spec.options.idle_timeout", "spec.options.max_connections", "spec.options.tcp.no_delay", "spec.options.unix.mode"},
@@ -120,7 +123,9 @@ func TestParseOption(t *testing.T) {
 // A Spec is read back as it was saved, with every option of the table.
 func TestSpecSaved(t *testing.T) {
 	handlers := []listeners.HandlerSpec{
-		listeners.Echo{}, listeners.Discard{}, &listeners.Reply{Payload: []byte("\x00\xff"), KeepOpen: true},
+		listeners.Echo{},
+		listeners.Discard{},
+		&listeners.Reply{Payload: []byte("\x00\xff"), KeepOpen: true},
 		&listeners.HTTP{Status: 204, Headers: map[string]string{"A": "b"}, Body: []byte("\xff")},
 	}
 	for _, h := range handlers {

@@ -372,7 +372,7 @@ func TestUnixRaceProcesses(t *testing.T) {
 			switch {
 			case err == nil:
 				fmt.Printf("won %d\n", round) //nolint:forbidigo // read by the parent
-				defer l.Close()               //nolint:gocritic // all stay open until all are through
+				defer l.Close()
 			case !errors.Is(err, listeners.AddressInUse):
 				fmt.Printf("failed %d: %v\n", round, err) //nolint:forbidigo // as above
 			}

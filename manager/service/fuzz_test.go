@@ -104,7 +104,7 @@ func FuzzFilter(f *testing.F) {
 		&pb.Listener{},
 		&pb.Listener{
 			Name: "listeners/web", Labels: map[string]string{"tier": "edge", "a.b": "c"}, Generation: 5, CreateTime: now,
-			Spec: &pb.ListenerSpec{Listen: []string{"tcp://127.0.0.1:0"}, Handler: &pb.Handler{Kind: &pb.Handler_Http{Http: &pb.HttpHandler{Body: []byte("x")}}}},
+			Spec:   &pb.ListenerSpec{Listen: []string{"tcp://127.0.0.1:0"}, Handler: &pb.Handler{Kind: &pb.Handler_Http{Http: &pb.HttpHandler{Body: []byte("x")}}}},
 			Status: &pb.ListenerStatus{State: pb.ListenerStatus_STATE_RUNNING, ActiveConnections: 3},
 		},
 		&pb.Connection{},
