@@ -154,6 +154,13 @@ func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 || signals[args[1]] == nil || worldOf(ts).daemons[args[0]] == nil {
+		ts.Fatalf("usage: signal NAME TERM|INT")
+	}
+	ts.Check(worldOf(ts).daemons[args[0]].cmd.Process.Signal(signals[args[1]]))
+}
+
 // cmdInterrupt presses Ctrl-C on a client that waits for the daemon.
 func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {

@@ -42,6 +42,17 @@ func cmdDial(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], c.LocalAddr().String())
 }
 
+// cmdHear binds a name for datagrams, to be read with expect.
+func cmdHear(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: hear NAME PATH")
+	}
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: args[1]})
+	ts.Check(err)
+	ts.Check(c.SetDeadline(time.Now().Add(patience)))
+	worldOf(ts).conns[args[0]] = c
+}
+
 func connOf(ts *testscript.TestScript, wrong bool, args []string, usage string) net.Conn {
 	if wrong || len(args) == 0 || len(args) > 2 {
 		ts.Fatalf("usage: %s", usage)
@@ -71,7 +82,7 @@ func cmdExpect(ts *testscript.TestScript, neg bool, args []string) {
 	got := make([]byte, 64<<10)
 	var n int
 	var err error
-	switch c.RemoteAddr().Network() {
+	switch c.LocalAddr().Network() {
 	case "tcp", "unix":
 		n, err = io.ReadFull(c, got[:len(want)])
 	default: // one message

@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 //
 //	daemon NAME COMMAND...         start a daemon and wait for its ready line; $NAME is its pid, NAME.log what it logs
 //	end NAME [TERM|INT|KILL]       send the signal, or none, and wait for its good end
+//	signal NAME TERM|INT           send the signal and go on
 //	exits CODE COMMAND...          run a command that must end with that code
 //	interrupt COMMAND...           run a client, interrupt it once it is connected; it must end with 130
 //	[!] json stdout PATH [VALUE]   what a command printed has that value there: .listeners[0].status.state running
@@ -44,6 +45,7 @@ func TestMain(m *testing.M) {
 //	[!] dial NAME URI              connect; $NAME is the client's own address
 //	send NAME TEXT                 TEXT knows \n and \x00
 //	expect NAME TEXT               read just that, or one datagram that is just that
+//	hear NAME PATH                 bind a Unix path for datagrams, to expect them
 //	close NAME [write]             the client goes, or sends no more
 //	closed NAME [reset]            the daemon has closed
 func TestScript(t *testing.T) {
@@ -53,9 +55,9 @@ func TestScript(t *testing.T) {
 		Setup:              setUp,
 		Condition:          condition,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": cmdDaemon, "end": cmdEnd, "exits": cmdExits, "interrupt": cmdInterrupt,
+			"daemon": cmdDaemon, "end": cmdEnd, "signal": cmdSignal, "exits": cmdExits, "interrupt": cmdInterrupt,
 			"json": cmdJSON, "get": cmdGet, "eventually": cmdEventually,
-			"dial": cmdDial, "send": cmdSend, "expect": cmdExpect, "close": cmdClose, "closed": cmdClosed,
+			"dial": cmdDial, "hear": cmdHear, "send": cmdSend, "expect": cmdExpect, "close": cmdClose, "closed": cmdClosed,
 		},
 	})
 }
