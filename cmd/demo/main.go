@@ -13,7 +13,11 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// Nobody reads on: a write fails, and what was started is taken away.
+	signal.Ignore(syscall.SIGPIPE)
+	// A terminal that closes sends SIGHUP, more than once.
+	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	// The first signal is an orderly end, the second is the default: at once.
 	context.AfterFunc(ctx, stop)
 	bin := os.Getenv("DEMO_BIN")
