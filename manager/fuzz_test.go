@@ -27,7 +27,7 @@ func FuzzRecord(f *testing.F) {
 		}
 		f.Add("web", text)
 	}
-	f.Add("web", []byte(`{"name":"web","generation":1,"spec":{"listen":["udp://:7"],"handler":{"echo":{}}}}`))
+	f.Add("web", []byte(`{"name":"web","generation":1,"spec":{"listen":["udp://:7"],"handler":{"kind":"echo","config":{}},"options":{"traffic_class":8}}}`))
 	f.Add("", []byte(`null`))
 	f.Fuzz(func(t *testing.T, name string, text []byte) {
 		r, err := decodeRecord([]byte(name), text)

@@ -1,0 +1,161 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+)
+
+// startDaemon runs sockmgr in dir until it is killed.
+func startDaemon(t *testing.T, dir string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("sockmgr", "--control", "unix://"+dir+"/c", "--state", dir+"/state", "--log-level", "error")
+	out := &firstLine{ready: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = out, os.Stderr
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-out.ready:
+	case <-timer.C:
+		t.Fatal("the daemon is not ready")
+	}
+	return cmd
+}
+
+// known is what the daemon has acknowledged of one listener.
+type known struct {
+	there   bool
+	backlog float64
+	stopped bool
+	unsure  bool // a call was under way when the daemon was killed
+}
+
+// What the daemon has acknowledged before kill -9 is so afterwards: what was
+// made is there and runs, with the options that it had last; what was stopped
+// is stopped; what was deleted is not there.
+func TestCrashKeepsWhatWasAcknowledged(t *testing.T) {
+	dir := t.TempDir()
+	const clients = 8
+	var all [clients]known // each client has one listener
+	for round := range 4 {
+		daemon := startDaemon(t, dir)
+		conn, err := grpc.NewClient("unix://"+filepath.Join(dir, "c"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		for i := range all {
+			verify(ctx, t, pb.NewListenerServiceClient(conn), i, &all[i])
+		}
+		var done atomic.Int64
+		enough := make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range all {
+			wg.Go(func() {
+				for change(ctx, conn, i, &all[i]) {
+					if done.Add(1) == int64(50+20*round) {
+						close(enough)
+					}
+				}
+			})
+		}
+		select {
+		case <-enough:
+		case <-ctx.Done():
+			t.Error("nothing goes on")
+		}
+		if err := daemon.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		cancel()
+		conn.Close()
+		_ = daemon.Wait() // it was killed
+	}
+}
+
+// change makes some change of a listener, and is false when the daemon is gone.
+func change(ctx context.Context, conn *grpc.ClientConn, i int, k *known) bool {
+	listeners, tuning := pb.NewListenerServiceClient(conn), pb.NewTuningServiceClient(conn)
+	name, next := fmt.Sprintf("l%d", i), *k
+	var err error
+	switch what := rand.IntN(6); {
+	case !k.there:
+		next = known{there: true, backlog: float64(1 + rand.IntN(1000))}
+		_, err = listeners.CreateListener(ctx, &pb.CreateListenerRequest{ListenerId: name, Listener: &pb.Listener{Spec: &pb.ListenerSpec{
+			Listen: []string{"tcp://127.0.0.1:0"}, Handler: &pb.Handler{Kind: &pb.Handler_Echo{Echo: &pb.EchoHandler{}}},
+			Options: map[string]*structpb.Value{"backlog": structpb.NewNumberValue(next.backlog)},
+		}}})
+	case what == 0:
+		next = known{}
+		_, err = listeners.DeleteListener(ctx, &pb.DeleteListenerRequest{Name: name, DrainTimeout: durationpb.New(0)})
+	case what == 1:
+		next.stopped = true
+		_, err = listeners.StopListener(ctx, &pb.StopListenerRequest{Name: name, DrainTimeout: durationpb.New(0)})
+	case what == 2:
+		next.stopped = false
+		_, err = listeners.StartListener(ctx, &pb.StartListenerRequest{Name: name})
+	default:
+		next.backlog = float64(1 + rand.IntN(1000))
+		_, err = tuning.SetOptions(ctx, &pb.SetOptionsRequest{Target: name, Options: map[string]*structpb.Value{"backlog": structpb.NewNumberValue(next.backlog)}})
+	}
+	switch status.Code(err) {
+	case codes.OK:
+		*k = next
+		return true
+	case codes.AlreadyExists: // deleted, and on its way
+		return true
+	default:
+		k.unsure = true
+		return false
+	}
+}
+
+// verify compares a listener with what is known of it, and takes over what is
+// not.
+func verify(ctx context.Context, t *testing.T, listeners pb.ListenerServiceClient, i int, k *known) {
+	t.Helper()
+	name := fmt.Sprintf("l%d", i)
+	list, err := listeners.ListListeners(ctx, &pb.ListListenersRequest{Filter: `name = "listeners/` + name + `"`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	is := known{}
+	if len(list.GetListeners()) == 1 {
+		l := list.GetListeners()[0]
+		is = known{
+			there: true, backlog: l.GetSpec().GetOptions()["backlog"].GetNumberValue(),
+			stopped: l.GetSpec().GetDesiredState() == pb.ListenerSpec_DESIRED_STATE_STOPPED,
+		}
+		runs := l.GetStatus().GetState() == pb.ListenerStatus_STATE_RUNNING
+		if runs == is.stopped || runs && float64(l.GetStatus().GetAcceptQueueLimit()) != is.backlog {
+			t.Errorf("%s is not as it says: %v", name, l)
+		}
+	}
+	if !k.unsure && is != *k {
+		t.Errorf("%s is %+v, and was acknowledged to be %+v", name, is, *k)
+	}
+	*k = is
+}
