@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Reason is the stable name of why a request was refused. The names are
@@ -56,7 +58,11 @@ func (f *Fault) Error() string {
 	if f.Err == nil || strings.Contains(f.Message, "(E") {
 		return f.Message
 	}
-	return f.Message + ": " + f.Err.Error()
+	text := f.Message + ": " + f.Err.Error()
+	if errno, ok := errors.AsType[unix.Errno](f.Err); ok {
+		text += " (" + unix.ErrnoName(errno) + ")"
+	}
+	return text
 }
 
 // Unwrap gives errors.Is and errors.As the system's error.

@@ -64,6 +64,7 @@ type Status struct {
 	Queue   Queue          // of all sockets together
 	Sockets []SocketStatus // in full
 	Until   time.Time      // draining: when what is left is closed
+	Starved bool           // running, but no descriptor or memory is left to accept with
 }
 
 // Status asks the kernel. With full it asks for more, of each socket.
@@ -80,7 +81,8 @@ func (l *Listener) Status(full bool) Status {
 		q := Queue{}
 		mem := s.memory()
 		q.Drops = uint64(mem[MemDrops])
-		if !s.addr.Network.Datagram() {
+		if stream, ok := e.(*streamSocket); ok {
+			st.Starved = st.Starved || stream.resting && l.state == Running
 			q.Accept, q.AcceptLimit, _ = s.acceptQueue() // unknown is 0
 			s.peak = max(s.peak, q.Accept)
 			q.AcceptPeak = s.peak

@@ -232,6 +232,25 @@ func (l *Listener) InForce(names []string) map[string]Value {
 	return values
 }
 
+// Wanted returns what options will be when the listener runs: those named, or
+// all that are for its networks.
+func (s Spec) Wanted(names []string) map[string]Value {
+	values := map[string]Value{}
+	for _, o := range selectOptions(names) {
+		if o.Networks&s.Class() == 0 {
+			continue
+		}
+		v, ok := s.Options[o.Name]
+		if !ok {
+			v, ok = o.Probe()
+		}
+		if ok {
+			values[o.Name] = v
+		}
+	}
+	return values
+}
+
 func selectOptions(names []string) []*Option {
 	if len(names) == 0 {
 		return Options

@@ -32,6 +32,15 @@ type Event struct {
 	Cause      Cause
 }
 
+// weight is about what an event takes in memory.
+func (e Event) weight() int {
+	n := 512 + len(e.Message)
+	for k, v := range e.Attributes {
+		n += len(k) + len(v)
+	}
+	return n
+}
+
 // A Cause is who caused an event, and with which call.
 type Cause struct {
 	Actor     string // uid:1000; daemon when it was nobody else

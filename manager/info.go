@@ -90,6 +90,9 @@ func (i *Info) live(st listeners.Status) {
 	switch st.State {
 	case listeners.Running:
 		i.State = Running
+		if st.Starved {
+			i.State, i.Message = Limited, "the daemon has no descriptor left to accept with; further connections wait in the kernel"
+		}
 	case listeners.Limited:
 		i.State, i.Message = Limited, "max_connections is reached; further connections wait in the kernel"
 	case listeners.Draining:

@@ -106,7 +106,7 @@ func New(c Config) (*Manager, error) {
 		return nil, errors.Join(err, loop.Close())
 	}
 	m := &Manager{
-		log: c.Log, loop: loop, store: st, changes: newRing[Change](0), events: newRing[Event](uint64(time.Now().UnixMicro())), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1), ending: make(chan struct{}),
+		log: c.Log, loop: loop, store: st, changes: newRing(0, Change.weight), events: newRing(uint64(time.Now().UnixMicro()), Event.weight), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1), ending: make(chan struct{}),
 		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{},
 	}
 	loopLog := c.LoopLog

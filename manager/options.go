@@ -210,9 +210,7 @@ func (m *Manager) Options(ctx context.Context, name string, names []string) (map
 	if l == nil {
 		var spec listeners.Spec
 		m.with(e, func(e *entry) { spec = e.record.Spec })
-		values := maps.Clone(spec.Options)
-		maps.DeleteFunc(values, func(name string, _ listeners.Value) bool { return len(names) > 0 && !slices.Contains(names, name) })
-		return values, nil
+		return spec.Wanted(names), nil
 	}
 	var values map[string]listeners.Value
 	err = m.on(ctx, func() error { values = l.InForce(names); return nil })

@@ -28,6 +28,8 @@ type Record struct {
 	Revision    int64             `json:"revision"`          // of the store, at the last change
 	Created     time.Time         `json:"created"`
 	Updated     time.Time         `json:"updated"`
+
+	size int // bytes that it takes in the store
 }
 
 // Etag changes with every change of the record.

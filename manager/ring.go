@@ -7,22 +7,28 @@ import (
 	"github.com/sockmgr/sockmgr/listeners"
 )
 
-// ringSize is how many things are kept for watchers that are behind.
-const ringSize = 8192
+// What a ring keeps for watchers that are behind: so many things, or fewer that
+// take so many bytes.
+const (
+	ringSize  = 8192
+	ringBytes = 16 << 20
+)
 
 // A ring keeps the last of what happened. Publishing never waits for a watcher:
 // each pulls at its own speed, and one that falls too far behind is told so.
 type ring[T any] struct {
-	mu     sync.Mutex
+	weigh  func(T) int // bytes that an item takes, about
+	mu     sync.Mutex  // guards the rest
 	items  []T
-	first  uint64        // sequence numbers begin after this one
+	bytes  int           // of all items
+	first  uint64        // sequence number before that of items[0]
 	last   uint64        // sequence number of the newest
 	more   chan struct{} // closed and replaced at every item
 	closed bool
 }
 
-func newRing[T any](first uint64) *ring[T] {
-	return &ring[T]{first: first, last: first, more: make(chan struct{})}
+func newRing[T any](first uint64, weigh func(T) int) *ring[T] {
+	return &ring[T]{weigh: weigh, first: first, last: first, more: make(chan struct{})}
 }
 
 // publish adds what item returns for its sequence number.
@@ -33,16 +39,21 @@ func (r *ring[T]) publish(item func(seq uint64) T) {
 		return
 	}
 	r.last++
-	if x := item(r.last); len(r.items) < ringSize {
-		r.items = append(r.items, x)
-	} else {
-		*r.at(r.last) = x
+	x := item(r.last)
+	r.items = append(r.items, x)
+	r.bytes += r.weigh(x)
+	for len(r.items) > ringSize || r.bytes > ringBytes && len(r.items) > 1 {
+		var none T
+		r.bytes -= r.weigh(r.items[0])
+		r.items[0] = none // nothing holds on to it
+		r.items = r.items[1:]
+		r.first++
 	}
 	r.wakeLocked()
 }
 
 // at is the place of a sequence number.
-func (r *ring[T]) at(seq uint64) *T { return &r.items[(seq-r.first-1)%ringSize] }
+func (r *ring[T]) at(seq uint64) *T { return &r.items[seq-r.first-1] }
 
 func (r *ring[T]) wakeLocked() {
 	close(r.more)

@@ -127,6 +127,7 @@ func decodeRecord(name, value []byte) (r Record, err error) {
 	if r.Name != string(name) || r.Generation <= 0 || len(r.Spec.Listen) == 0 {
 		return r, fmt.Errorf("it does not describe listener %q", name)
 	}
+	r.size = len(value)
 	return r, checkName(r.Name)
 }
 
@@ -188,7 +189,9 @@ func (s *store) write(batch []change) error {
 			return nil, nil
 		}
 		c.put.Revision = revision
-		return json.Marshal(c.put)
+		value, err = json.Marshal(c.put)
+		c.put.size = len(value)
+		return value, err
 	}
 	if s.db == nil {
 		for _, c := range batch {

@@ -24,6 +24,10 @@ type Change struct {
 	Time time.Time
 }
 
+// weight is about what a change takes in memory: most of it is what the handler
+// has to send.
+func (c Change) weight() int { return 1024 + c.Info.size }
+
 // Seq is the sequence number of the last change: a watch from there misses
 // nothing that happens from now on.
 func (m *Manager) Seq() uint64 { return m.changes.seq() }
@@ -35,13 +39,14 @@ func (m *Manager) Next(ctx context.Context, seq uint64) (Change, error) {
 
 // publish tells the watchers of a change, and the event log who caused it.
 func (m *Manager) publish(ctx context.Context, t ChangeType, info Info) {
+	info.Live.Sockets = nil // who wants them asks the kernel again
 	m.changes.publish(func(seq uint64) Change { return Change{seq, t, info, time.Now()} })
 	m.tell(ctx, eventOf(t, info))
 }
 
-// told publishes what an entry has become, and returns it.
+// told publishes what an entry has become, and returns it in full.
 func (m *Manager) told(ctx context.Context, t ChangeType, e *entry) Info {
-	info := m.info(e)
+	info := m.infos(context.WithoutCancel(ctx), []*entry{e}, true)[0]
 	m.publish(ctx, t, info)
 	return info
 }

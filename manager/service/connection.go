@@ -77,6 +77,9 @@ func (s *connectionService) CloseConnections(r *pb.CloseConnectionsRequest, stre
 			return err
 		}
 		for _, st := range conns {
+			if st.State == listeners.ConnClosing && !r.GetReset_() {
+				continue // it is being closed
+			}
 			if want.match(connToPB(st)) {
 				matched = append(matched, st)
 			}

@@ -33,8 +33,12 @@ func TestListenerLife(t *testing.T) {
 		l.GetSpec().GetDesiredState() != pb.ListenerSpec_DESIRED_STATE_RUNNING || l.GetCreateTime() == nil {
 		t.Errorf("made: %v", l)
 	}
-	if len(l.GetStatus().GetSockets()) != 0 {
-		t.Error("the basic view has sockets")
+	if s := l.GetStatus().GetSockets(); len(s) != 1 || s[0].GetFd() <= 0 {
+		t.Errorf("sockets of what was just made: %v", s)
+	}
+	listed, err := d.listeners.ListListeners(d.ctx, &pb.ListListenersRequest{})
+	if err != nil || len(listed.GetListeners()[0].GetStatus().GetSockets()) != 0 {
+		t.Errorf("the basic view has sockets: %v, %v", listed, err)
 	}
 	ping(t, l.GetStatus().GetBound()[0]).Close()
 	full := d.get("web")

@@ -11,8 +11,12 @@ import (
 	"github.com/sockmgr/sockmgr/listeners"
 )
 
-// keptAnswers is how many answers are kept for requests that are sent again.
-const keptAnswers = 1024
+// What is kept for requests that are sent again: so many answers, or fewer that
+// take so many bytes.
+const (
+	keptAnswers = 1024
+	keptBytes   = 16 << 20
+)
 
 var uuidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
@@ -24,6 +28,7 @@ type once struct {
 	mu    sync.Mutex
 	calls map[string]*call
 	order []string // finished ones, oldest first
+	bytes int      // of those, requests and answers
 }
 
 // call is a request that runs or has run.
@@ -33,6 +38,7 @@ type call struct {
 	done   chan struct{}
 	resp   any
 	err    error
+	bytes  int // of req and resp; set when it is done
 }
 
 func newOnce() *once { return &once{calls: map[string]*call{}} }
@@ -93,8 +99,14 @@ func (o *once) end(key string, c *call) {
 		delete(o.calls, key)
 		return
 	}
+	c.bytes = proto.Size(c.req)
+	if resp, ok := c.resp.(proto.Message); ok {
+		c.bytes += proto.Size(resp)
+	}
 	o.order = append(o.order, key)
-	if len(o.order) > keptAnswers {
+	o.bytes += c.bytes
+	for len(o.order) > keptAnswers || o.bytes > keptBytes {
+		o.bytes -= o.calls[o.order[0]].bytes
 		delete(o.calls, o.order[0])
 		o.order = o.order[1:]
 	}

@@ -37,6 +37,9 @@ func (a *app) connLsCommand() *cobra.Command {
 			return err
 		}
 		detail := pb.ConnectionView_CONNECTION_VIEW_BASIC // the kernel is not asked about each of a million
+		if a.structured() {
+			detail = pb.ConnectionView_CONNECTION_VIEW_FULL
+		}
 		all, err := api.allConnections(ctx, and(filter, ofListeners(ids)), detail)
 		if err != nil {
 			return err

@@ -409,7 +409,7 @@ func (x *CreateListenerRequest) GetRequestId() string {
 // CreateListenerResponse is the listener made.
 type CreateListenerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The listener.
+	// The listener, with its sockets.
 	Listener *Listener `protobuf:"bytes,1,opt,name=listener,proto3" json:"listener,omitempty"`
 	// Problems that did not fail the call.
 	Issues        []*Issue `protobuf:"bytes,2,rep,name=issues,proto3" json:"issues,omitempty"`
