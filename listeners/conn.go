@@ -62,6 +62,7 @@ const (
 	done                            // the handler has: close once all is written
 	lingering                       // all is written: drop input until the peer closes
 	packets                         // keeps message boundaries
+	told                            // of the drain: see drain
 	lingers                         // SO_LINGER may be on: see stopLinger
 )
 
@@ -102,8 +103,12 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 		}
 		c.settle(nil, err)
 	}
-	if c.fd >= 0 {
-		c.arm()
+	if c.fd < 0 {
+		return
+	}
+	c.arm()
+	if l.state == Draining {
+		c.drain()
 	}
 }
 
@@ -308,22 +313,35 @@ func (c *conn) Expired() {
 }
 
 // drain lets the handler end a connection that is at rest, and tells it to end
-// one that is not as soon as it can.
+// one that is not as soon as it can. A connection is not at rest if the kernel
+// has input of it, or if it waited to be accepted until now.
 func (c *conn) drain() {
 	d, ok := c.handler.(Drainer)
-	if !ok || c.is(done) {
+	if !ok || c.is(done|told) {
 		return
 	}
-	if d.Drain(c) && !c.Pending() && len(c.in) == 0 {
+	c.flags |= told
+	if d.Drain(c) && !c.Pending() && len(c.in) == 0 && c.unread() == 0 && c.opened < c.l.drainFrom {
 		c.settle(nil, errDone)
 		return
 	}
 	c.arm() // it may have set a deadline
 }
 
-// finish closes, but sends first what the peer takes within lingerTime.
+// unread is how much the kernel has for us.
+func (c *conn) unread() uint64 {
+	n, _ := c.socket().bytes()
+	return n
+}
+
+// finish closes, but sends first what the peer takes within lingerTime. A close
+// with unread input would keep the peer from what it has been sent.
 func (c *conn) finish() {
 	if c.is(done) {
+		return
+	}
+	if !c.Pending() && c.unread() == 0 {
+		c.close(errClosedByRequest)
 		return
 	}
 	c.settle(nil, errDone)

@@ -29,13 +29,15 @@ type Listener struct {
 	tunables  Tunables
 	handler   Handler
 	endpoints []endpoint
+	leaving   []endpoint // at addresses that were let go; some accept what waited there
 	set       *Set
 	stats     *Stats
 	state     State
-	active    int64     // open connections
-	onConn    []setting // what accepted connections do not have from the listener's socket
-	lingers   bool      // SO_LINGER is or was on: what is queued has it from that time
-	deadline  mux.Timer // of a drain
+	active    int64         // open connections
+	onConn    []setting     // what accepted connections do not have from the listener's socket
+	lingers   bool          // SO_LINGER is or was on: what is queued has it from that time
+	drainFrom time.Duration // on the loop's clock
+	deadline  mux.Timer     // of a drain
 	until     time.Time
 }
 
@@ -148,12 +150,8 @@ func (l *Listener) Holds(inode string) bool {
 // Attach puts the listener on the loop of set, which owns it from here on, and
 // counts into stats. When it fails the listener is the caller's as before.
 func (l *Listener) Attach(set *Set, stats *Stats) error {
-	if set.limit > 0 && set.used+len(l.endpoints) > set.limit {
-		return &Fault{
-			Reason:  LimitReached,
-			Message: fmt.Sprintf("%s: the daemon's limit of %d descriptors is reached", l.Name, set.limit),
-			Fix:     "raise LimitNOFILE of the daemon, or stop what is not needed",
-		}
+	if err := set.hasRoom(l); err != nil {
+		return err
 	}
 	l.set, l.stats = set, stats
 	for i, e := range l.endpoints {
@@ -171,6 +169,18 @@ func (l *Listener) Attach(set *Set, stats *Stats) error {
 	l.prepareConns()
 	l.to(Running)
 	return nil
+}
+
+// hasRoom reports whether the sockets of l fit in the limit of descriptors.
+func (s *Set) hasRoom(l *Listener) error {
+	if s.limit == 0 || s.used+len(l.endpoints) <= s.limit {
+		return nil
+	}
+	return &Fault{
+		Reason:  LimitReached,
+		Message: fmt.Sprintf("%s: the daemon's limit of %d descriptors is reached", l.Name, s.limit),
+		Fix:     "raise LimitNOFILE of the daemon, or stop what is not needed",
+	}
 }
 
 func attachFault(name string, err error) error {
@@ -201,6 +211,9 @@ func (s *Set) growBuffer(n int64) {
 // that runs. They serve at once. When it fails nothing has changed, and opened
 // is the caller's as before.
 func (l *Listener) Extend(opened *Listener) error {
+	if err := l.set.hasRoom(opened); err != nil {
+		return err
+	}
 	adopted := make([]endpoint, 0, len(opened.endpoints))
 	for _, e := range opened.endpoints {
 		a := l.endpoint(e.sock())
@@ -225,21 +238,22 @@ func (l *Listener) Extend(opened *Listener) error {
 // come get its handler and settings. Addresses that it has were added with
 // Extend before, and options of sockets changed with Tune.
 func (l *Listener) Settle(spec Spec) {
-	old := l.endpoints
-	l.endpoints = nil
-	var gone []endpoint
-	for _, e := range old {
-		if slices.Contains(spec.Listen, e.sock().asked) {
-			l.endpoints = append(l.endpoints, e)
-		} else {
-			gone = append(gone, e)
+	gone := l.endpoints
+	l.endpoints = make([]endpoint, 0, len(spec.Listen))
+	for _, a := range spec.Listen { // port 0 may be there several times
+		if i := slices.IndexFunc(gone, func(e endpoint) bool { return e.sock().asked == a }); i >= 0 {
+			l.endpoints = append(l.endpoints, gone[i])
+			gone = slices.Delete(gone, i, i+1)
 		}
 	}
 	l.Retarget(spec)
+	l.leaving = append(slices.DeleteFunc(l.leaving, isClosed), gone...)
 	for _, e := range gone {
 		e.stop()
 	}
 }
+
+func isClosed(e endpoint) bool { return e.sock().fd < 0 }
 
 // Stop closes the sockets, after accepting what waits in the kernel, and gives
 // connections the time to finish; what is left then is closed.
@@ -250,15 +264,18 @@ func (l *Listener) Stop(drain time.Duration) {
 		}
 		return
 	}
+	l.drainFrom = l.set.loop.Clock()
 	l.to(Draining)
 	for _, e := range l.endpoints {
 		e.stop()
+	}
+	if l.state == Closed {
+		return
 	}
 	l.drainUntil(drain)
 	if drain > 0 {
 		l.set.sweep(l, (*conn).drain, func() {})
 	}
-	l.ended()
 }
 
 func (l *Listener) drainUntil(d time.Duration) {
@@ -273,7 +290,7 @@ func (l *Listener) drainUntil(d time.Duration) {
 
 // Expired is the end of a drain.
 func (l *Listener) Expired() {
-	for _, e := range l.endpoints {
+	for _, e := range slices.Concat(l.endpoints, l.leaving) {
 		if s, ok := e.(*streamSocket); ok {
 			s.leave() // even if something waits there still
 		}
@@ -283,13 +300,9 @@ func (l *Listener) Expired() {
 
 // ended closes the listener when nothing of it is left.
 func (l *Listener) ended() {
-	if l.state != Draining || l.active > 0 {
+	isOpen := func(e endpoint) bool { return !isClosed(e) }
+	if l.state != Draining || l.active > 0 || slices.ContainsFunc(l.endpoints, isOpen) || slices.ContainsFunc(l.leaving, isOpen) {
 		return
-	}
-	for _, e := range l.endpoints {
-		if e.sock().fd >= 0 {
-			return
-		}
 	}
 	l.set.loop.Disarm(&l.deadline)
 	l.to(Closed)

@@ -136,7 +136,7 @@ func (s *Set) Conns(listener string, from, most int, full bool) (conns []ConnSta
 
 // CloseConn closes the connection if it is still the one with that cookie. With
 // reset the peer gets RST and unsent bytes are lost. Otherwise they are sent: it
-// is ConnClosing until the peer has taken them and closed too, at most for 2 s.
+// is ConnClosing until the peer has taken what is owed, at most for 2 s.
 func (s *Set) CloseConn(fd int, cookie uint64, reset bool) bool {
 	c, ok := s.loop.HandlerOf(fd).(*conn)
 	if !ok || c.cookie != cookie {

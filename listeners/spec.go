@@ -105,6 +105,21 @@ func (s Spec) With(name string, v Value) Spec {
 	return s
 }
 
+// Beyond lists the addresses that s has and old has not. One with port 0 counts
+// as often as it is there.
+func (s Spec) Beyond(old Spec) []Address {
+	had := slices.Clone(old.Listen)
+	var more []Address
+	for _, a := range s.Listen {
+		if i := slices.Index(had, a); i >= 0 {
+			had = slices.Delete(had, i, i+1)
+		} else {
+			more = append(more, a)
+		}
+	}
+	return more
+}
+
 // option returns what the named option should be: as asked, or its default.
 func (s Spec) option(o *Option) Value {
 	if v, ok := s.Options[o.Name]; ok {

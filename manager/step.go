@@ -64,13 +64,7 @@ func (s *step) prepare() error {
 	}
 	spec := s.after.Spec
 	if s.running {
-		fresh := spec.Listen
-		spec.Listen = nil
-		for _, a := range fresh {
-			if !slices.Contains(s.before.Spec.Listen, a) {
-				spec.Listen = append(spec.Listen, a)
-			}
-		}
+		spec.Listen = spec.Beyond(s.before.Spec)
 	}
 	opened, err := listeners.Open(s.after.Name, spec)
 	if err != nil {
