@@ -40,10 +40,14 @@ func (m *Manager) Create(ctx context.Context, name string, d Draft, checkOnly bo
 
 // check finds out whether a step would work.
 func (m *Manager) check(s *step) error {
-	if !s.runs() || s.before.Generation > 0 {
+	if !s.runs() {
 		return nil
 	}
-	return m.namingOurs(listeners.Check(s.after.Name, s.after.Spec))
+	spec := s.after.Spec
+	if m.isRunning(s.e) {
+		spec.Listen = spec.Beyond(s.before.Spec)
+	}
+	return m.namingOurs(listeners.Check(s.after.Name, spec))
 }
 
 // commitOne makes a change of one listener that stays, and tells of it.
@@ -192,12 +196,15 @@ func (m *Manager) Update(ctx context.Context, name, etag string, edit func(*Draf
 	if err != nil {
 		return Info{}, nil, err
 	}
+	s := &step{e: e, before: before, after: &after, drain: DefaultDrain}
+	if checkOnly && changed {
+		err = m.check(s)
+	}
 	if checkOnly || !changed {
 		info := m.info(e)
 		info.Record = after
-		return info, nil, nil
+		return info, nil, err
 	}
-	s := &step{e: e, before: before, after: &after, drain: DefaultDrain}
 	info, err := m.commitOne(ctx, s)
 	return info, s.notes, err
 }

@@ -169,7 +169,9 @@ func TestStoreUnreadable(t *testing.T) {
 		"newer":          {fill(func(meta, _ *bolt.Bucket) error { return meta.Put(keyFormat, encode(storeFormat+1)) }), "of a newer sockmgr"},
 		"no JSON":        {fill(func(_, all *bolt.Bucket) error { return all.Put([]byte("web"), []byte("{")) }), `listener "web" cannot be read`},
 		"another's name": {fill(func(_, all *bolt.Bucket) error { return all.Put([]byte("web"), []byte(`{"name":"api"}`)) }), `listener "web" cannot be read`},
-		"no spec":        {fill(func(_, all *bolt.Bucket) error { return all.Put([]byte("web"), []byte(`{"name":"web","generation":1}`)) }), "left as it is"},
+		"no spec": {fill(func(_, all *bolt.Bucket) error {
+			return all.Put([]byte("web"), []byte(`{"name":"web","generation":1}`))
+		}), "left as it is"},
 		"unknown option": {fill(func(_, all *bolt.Bucket) error {
 			return all.Put([]byte("web"), []byte(`{"name":"web","generation":1,"spec":{"listen":["tcp://:7"],"handler":{"kind":"echo","config":{}},"options":{"backlg":1}}}`))
 		}), "backlg"},

@@ -44,6 +44,11 @@ func TestValidateOnly(t *testing.T) {
 		if l := changed.GetListener(); err != nil || l.GetGeneration() != 2 || l.GetLabels()["a"] != "b" || len(l.GetSpec().GetListen()) != 2 {
 			t.Errorf("update: %v, %v", changed, err)
 		}
+		update.Listener.Spec.Listen[1] = taken
+		_, err = d.listeners.UpdateListener(d.ctx, update)
+		if meta := wantError(t, err, codes.FailedPrecondition, "ADDRESS_IN_USE"); meta["holder_listener"] != "there" {
+			t.Errorf("metadata: %v", meta)
+		}
 		update.AllowRebind = false
 		_, err = d.listeners.UpdateListener(d.ctx, update)
 		wantError(t, err, codes.FailedPrecondition, "OPTION_NEEDS_REBIND")

@@ -131,7 +131,11 @@ func (a *app) sameDefinition(ctx context.Context, api *client, d *definition) er
 		ValidateOnly: true,
 	})
 	if err != nil {
-		return err
+		f := a.explain(err)
+		if f.reason == "ADDRESS_IN_USE" || f.reason == "ADDRESS_NOT_AVAILABLE" { // they are other ones, which cannot even be had
+			return otherDefinition(d, []string{"spec.listen"})
+		}
+		return f
 	}
 	asked := resp.GetListener()
 	differs := differences(d.mask, present, asked)
@@ -145,6 +149,10 @@ func (a *app) sameDefinition(ctx context.Context, api *client, d *definition) er
 	if len(differs) == 0 {
 		return nil
 	}
+	return otherDefinition(d, differs)
+}
+
+func otherDefinition(d *definition, differs []string) error {
 	f := failf(codes.AlreadyExists, "%s exists with another definition (differs in %s)", d.id, strings.Join(differs, ", "))
 	f.reason = "LISTENER_ALREADY_EXISTS"
 	fix := "sockctl rm " + d.id + ", then start it again"
