@@ -23,7 +23,7 @@ const (
 )
 
 // answer reads one HTTP response.
-func answer(t *testing.T, c net.Conn, r *bufio.Reader) *http.Response {
+func answer(t *testing.T, c net.Conn, r *bufio.Reader) answered {
 	t.Helper()
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil {
@@ -34,8 +34,14 @@ func answer(t *testing.T, c net.Conn, r *bufio.Reader) *http.Response {
 		t.Fatalf("%v: %v", c.LocalAddr(), err)
 	}
 	resp.Body.Close()
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	return resp
+	return answered{resp.StatusCode, resp.Close, body}
+}
+
+// answered is a response that has been read whole.
+type answered struct {
+	status int
+	closes bool
+	body   []byte
 }
 
 // ends wants c to be closed, with nothing more to read.
@@ -86,13 +92,12 @@ func TestDrainHTTP(t *testing.T) {
 		})
 		ends(t, "at rest", rest, restR)
 		ends(t, "silent", silent, silentR)
-		finish := func(what string, c net.Conn, r *bufio.Reader, send string, close bool) {
+		finish := func(what string, c net.Conn, r *bufio.Reader, send string, closes bool) {
 			t.Helper()
 			io.WriteString(c, send)
 			resp := answer(t, c, r)
-			got, _ := io.ReadAll(resp.Body)
-			if resp.StatusCode != http.StatusOK || resp.Close != close || !bytes.Equal(got, body) {
-				t.Errorf("%s: %v, %d bytes, close %v", what, resp.Status, len(got), resp.Close)
+			if resp.status != http.StatusOK || resp.closes != closes || !bytes.Equal(resp.body, body) {
+				t.Errorf("%s: %d, %d bytes, closes %v", what, resp.status, len(resp.body), resp.closes)
 			}
 			ends(t, what, c, r)
 		}
@@ -129,8 +134,8 @@ func TestDrainHTTPQueued(t *testing.T) {
 				io.WriteString(c, get)
 			}
 			r := bufio.NewReader(c)
-			if resp := answer(t, c, r); resp.StatusCode != http.StatusOK || !resp.Close {
-				t.Fatalf("connection %d: %v, close %v", i, resp.Status, resp.Close)
+			if resp := answer(t, c, r); resp.status != http.StatusOK || !resp.closes {
+				t.Fatalf("connection %d: %d, closes %v", i, resp.status, resp.closes)
 			}
 			ends(t, "queued", c, r)
 		}
