@@ -167,6 +167,9 @@ func (c *conn) read() {
 	case n > len(buf)-kept: // only of a packet
 		c.close(errMessageSize)
 		return
+	case n == 0 && c.is(packets) && !c.ended():
+		c.active = c.l.set.loop.Clock() // an empty message, of which nobody makes anything
+		return
 	case n == 0:
 		c.flags |= eof
 		if c.is(lingering) {
@@ -187,6 +190,13 @@ func (c *conn) read() {
 		return
 	}
 	c.proceed(buf[:kept+n])
+}
+
+// ended tells the end of a packet connection from an empty message.
+func (c *conn) ended() bool {
+	fds := []unix.PollFd{{Fd: c.fd, Events: unix.POLLRDHUP}}
+	_, err := unix.Poll(fds, 0)
+	return err == nil && fds[0].Revents != 0 && c.unread() == 0
 }
 
 func (c *conn) recv(p []byte) (int, unix.Errno) {
