@@ -23,7 +23,7 @@ const (
 )
 
 // answer reads one HTTP response.
-func answer(t *testing.T, c net.Conn, r *bufio.Reader) answered {
+func answer(t *testing.T, c net.Conn, r *bufio.Reader) httpAnswer {
 	t.Helper()
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil {
@@ -34,11 +34,11 @@ func answer(t *testing.T, c net.Conn, r *bufio.Reader) answered {
 		t.Fatalf("%v: %v", c.LocalAddr(), err)
 	}
 	resp.Body.Close()
-	return answered{resp.StatusCode, resp.Close, body}
+	return httpAnswer{resp.StatusCode, resp.Close, body}
 }
 
-// answered is a response that has been read whole.
-type answered struct {
+// httpAnswer is a response that has been read whole.
+type httpAnswer struct {
 	status int
 	closes bool
 	body   []byte
