@@ -191,7 +191,7 @@ func TestSlowWriter(t *testing.T) {
 			for _, b := range []byte(get) {
 				c.Write([]byte{b})
 			}
-			if resp := answer(t, c, r); resp.StatusCode != http.StatusOK || resp.Close {
+			if resp := answer(t, c, r); resp.status != http.StatusOK || resp.closes {
 				t.Errorf("%+v", resp)
 			}
 		}
@@ -206,7 +206,7 @@ func TestEndsWithKeptInput(t *testing.T) {
 		io.WriteString(c, get+get[:10])
 		c.CloseWrite()
 		r := bufio.NewReader(c)
-		if resp := answer(t, c, r); resp.StatusCode != http.StatusOK {
+		if resp := answer(t, c, r); resp.status != http.StatusOK {
 			t.Errorf("%+v", resp)
 		}
 		ends(t, "half a request", c, r)
