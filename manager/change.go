@@ -27,7 +27,7 @@ func (m *Manager) Create(ctx context.Context, name string, d Draft, checkOnly bo
 	if _, err := m.entry(record.Name); err == nil {
 		return Info{}, nil, &listeners.Fault{
 			Reason: listeners.ListenerAlreadyExists, Message: fmt.Sprintf("there is a listener %q already", record.Name),
-			Fix: "sockctl inspect " + record.Name + " shows it", Meta: map[string]string{"listener": record.Name},
+			Fix: "sockctl inspect " + record.Name, Meta: map[string]string{"listener": record.Name},
 		}
 	}
 	s := &step{e: &entry{stats: &listeners.Stats{}}, after: &record}

@@ -56,7 +56,7 @@ func (m *Manager) find(ctx context.Context, id string) (ref connRef, err error) 
 func connGone(id string) error {
 	return &listeners.Fault{
 		Reason: listeners.ConnectionNotFound, Message: fmt.Sprintf("there is no open connection %q", id),
-		Fix: "sockctl conn ls shows what is open", Meta: map[string]string{"connection": id},
+		Fix: "sockctl conn ls", Meta: map[string]string{"connection": id},
 	}
 }
 

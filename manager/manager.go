@@ -198,7 +198,7 @@ func (m *Manager) entry(name string) (*entry, error) {
 	}
 	return nil, &listeners.Fault{
 		Reason: listeners.ListenerNotFound, Message: fmt.Sprintf("there is no listener %q", name),
-		Fix: "sockctl ls shows what there is", Meta: map[string]string{"listener": name},
+		Fix: "sockctl ls", Meta: map[string]string{"listener": name},
 	}
 }
 
@@ -220,7 +220,7 @@ func (m *Manager) current(name, etag string) (*entry, Record, error) {
 	case e.deleting:
 		return nil, Record{}, &listeners.Fault{
 			Reason: listeners.StateInvalid, Message: name + " is being deleted: its connections finish",
-			Fix: "sockctl rm --now " + name + " ends them",
+			Fix: "sockctl rm --now " + name,
 		}
 	}
 	return e, e.record, nil
