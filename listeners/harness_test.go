@@ -216,11 +216,12 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// dialSmall is dial with a small receive buffer, which is soon full.
+// dialSmall is dial with a small receive buffer, which is soon full. With a much
+// smaller one the window is less than a segment, and the kernel only probes.
 func dialSmall(t *testing.T, to net.Addr) net.Conn {
 	t.Helper()
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1) })
+		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<10) })
 	}}
 	c, err := d.DialContext(t.Context(), to.Network(), to.String())
 	if err != nil {

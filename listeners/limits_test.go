@@ -57,7 +57,7 @@ func TestLimitedDoesNotSpin(t *testing.T) {
 		ask(t, dial(t, h.addr(l, 3)), []byte("x"))
 		first.Close()
 		for n := range 3 { // one after the other, from whichever socket
-			c := answered(t, waiting)
+			c := firstAnswered(t, waiting)
 			waiting = without(waiting, c)
 			if st := h.status(l); st.Active != 1 || st.Queue.Accept != uint32(2-n) {
 				t.Errorf("%d active, %d wait", st.Active, st.Queue.Accept)
@@ -134,7 +134,7 @@ func TestEMFILE(t *testing.T) {
 		}
 		first.Close() // frees the client's and the server's: two may come in
 		for range 2 {
-			c := answered(t, clients)
+			c := firstAnswered(t, clients)
 			clients = without(clients, c)
 			c.Close()
 		}
@@ -145,8 +145,8 @@ func TestEMFILE(t *testing.T) {
 	})
 }
 
-// answered reads a byte from whichever connection has one first.
-func answered(t *testing.T, conns []net.Conn) (first net.Conn) {
+// firstAnswered reads a byte from whichever connection has one first.
+func firstAnswered(t *testing.T, conns []net.Conn) (first net.Conn) {
 	t.Helper()
 	eventually(t, func() bool {
 		for _, c := range conns {

@@ -19,7 +19,7 @@ func TestEcho(t *testing.T) {
 	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
 	eachPoller(t, func(t *testing.T, h *host) {
 		dir := t.TempDir()
-		l := h.open(spec(t, listeners.Echo{}, "write_buffer_bytes=4KiB send_buffer_bytes=8KiB",
+		l := h.open(spec(t, listeners.Echo{}, "write_buffer_bytes=4KiB send_buffer_bytes=64KiB",
 			"tcp://127.0.0.1:0", "tcp6://[::1]:0", "unix://"+filepath.Join(dir, "s"), "unix://@sockmgr-"+t.Name()))
 		for i := range 4 {
 			c := dial(t, h.addr(l, i))
