@@ -231,6 +231,9 @@ func addressOf(n Network, sa unix.Sockaddr) Address {
 	case *unix.SockaddrInet6:
 		return Address{Network: n, IP: netip.AddrPortFrom(withZone(netip.AddrFrom16(sa.Addr), sa.ZoneId), uint16(sa.Port))}
 	case *unix.SockaddrUnix:
+		if sa.Name == "@" { // what x/sys makes of no name at all
+			return Address{Network: n}
+		}
 		return Address{Network: n, Path: sa.Name}
 	default:
 		return Address{Network: n}

@@ -108,23 +108,29 @@ func TestEMFILE(t *testing.T) {
 		to := []net.Addr{h.addr(l, 0), h.addr(l, 1)}
 		first := dial(t, to[0])
 		ask(t, first, []byte("x"))
-		var clients []net.Conn
-		var spare []int // room that the clients take, and then the limit leaves none
-		for range 4 {
-			fd, err := unix.Dup(0)
+		var clients []int // made before, so that all that is missing is the server's ends
+		for i := range 4 {
+			family := []int{unix.AF_INET, unix.AF_UNIX}[i%2]
+			fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			spare = append(spare, fd)
+			defer unix.Close(fd)
+			clients = append(clients, fd)
 		}
-		restore := limitDescriptors(t, func() {
-			for i := range 4 {
-				unix.Close(spare[i])
-				c := dial(t, to[i%2])
-				io.WriteString(c, "y")
-				clients = append(clients, c)
+		restore := limitDescriptors(t)
+		for i, fd := range clients {
+			sa := sockaddrOf(&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: to[0].(*net.TCPAddr).Port})
+			if i%2 == 1 {
+				sa = &unix.SockaddrUnix{Name: to[1].String()}
 			}
-		})
+			if err := unix.Connect(fd, sa); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := unix.Write(fd, []byte("y")); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if n := h.turns(func() { h.until(300 * time.Millisecond) }); n > 60 { // 10, 20, 40, 80, 160 ms for two sockets
 			t.Errorf("%d turns while nothing could be accepted", n)
 		}
@@ -132,16 +138,26 @@ func TestEMFILE(t *testing.T) {
 		if st := h.status(l); st.Active != 1 || st.Queue.Accept != 2 { // Unix sockets cannot be asked without a descriptor
 			t.Errorf("%+v", st)
 		}
-		first.Close() // frees the client's and the server's: two may come in
-		for range 2 {
-			c := firstAnswered(t, clients)
-			clients = without(clients, c)
-			c.Close()
+		first.Close() // frees both ends: two may come in
+		served := map[int32]bool{}
+		serve := func(n int) {
+			t.Helper()
+			eventually(t, func() bool {
+				for _, fd := range clients {
+					pfd := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+					if n, err := unix.Poll(pfd, 0); n == 1 && err == nil {
+						served[int32(fd)] = true
+					}
+				}
+				return len(served) >= n
+			}, func() string { return fmt.Sprintf("%d of %d served", len(served), n) })
+		}
+		serve(2)
+		if n := h.turns(func() { h.until(50 * time.Millisecond) }); n > 30 || len(served) != 2 {
+			t.Errorf("%d turns, %d served", n, len(served))
 		}
 		restore() // another's descriptors: the retry finds out
-		for _, c := range clients {
-			receive(t, c)
-		}
+		serve(4)
 	})
 }
 
@@ -172,36 +188,26 @@ func without(conns []net.Conn, c net.Conn) (rest []net.Conn) {
 	return rest
 }
 
-// limitDescriptors sets the limit of the process to what it has, and calls use,
-// which may take as many as it gives back.
-func limitDescriptors(t *testing.T, use func()) (restore func()) {
+// limitDescriptors takes every descriptor that the process may have.
+func limitDescriptors(t *testing.T) (restore func()) {
 	t.Helper()
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
 	}
-	// Every number below the limit must be in use: fill the holes.
-	var fill []int
-	highest := 0
-	for {
-		fd, err := unix.Dup(0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fill = append(fill, fd)
-		if fd > highest {
-			highest = fd
-		}
-		if len(fill) > 1 && fill[len(fill)-1] == fill[len(fill)-2]+1 && fd > 100 {
-			break
-		}
-	}
 	limit := old
-	limit.Cur = uint64(highest + 1)
+	limit.Cur = uint64(countFDs(t) + 100)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	use()
+	var fill []int
+	for {
+		fd, err := unix.Dup(0)
+		if err != nil {
+			break // EMFILE
+		}
+		fill = append(fill, fd)
+	}
 	return func() {
 		unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
 		for _, fd := range fill {
