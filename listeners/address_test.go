@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -260,6 +261,81 @@ func TestCheck(t *testing.T) {
 	for _, uri := range []string{"tcp://" + taken.Addr().String(), "unix://@sockmgr-check"} {
 		if err := listeners.Check("test", spec(t, listeners.Echo{}, "", uri)); !errors.Is(err, listeners.AddressInUse) {
 			t.Errorf("%s: %v", uri, err)
+		}
+	}
+}
+
+// Of those who want a port at once, exactly one gets it; SO_REUSEADDR lets all
+// of them bind it.
+func TestPortRace(t *testing.T) {
+	noLeaks(t)
+	for range 8 {
+		uri := fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t))
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var won []*listeners.Listener
+		begin := make(chan struct{})
+		for range 4 {
+			wg.Go(func() {
+				<-begin
+				l, err := listeners.Open("test", spec(t, listeners.Echo{}, "", uri, "tcp://127.0.0.1:0"))
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					won = append(won, l)
+				} else if !errors.Is(err, listeners.AddressInUse) || !errors.Is(err, unix.EADDRINUSE) {
+					t.Error(err)
+				}
+			})
+		}
+		close(begin)
+		wg.Wait()
+		if len(won) != 1 {
+			t.Errorf("%d have it", len(won))
+		}
+		for _, l := range won {
+			l.Close()
+		}
+	}
+}
+
+// A link-local address has a zone, wherever it is said.
+func TestLinkLocal(t *testing.T) {
+	h := newHost(t, "epoll", 0)
+	interfaces, _ := net.Interfaces()
+	for _, ifi := range interfaces {
+		addrs, _ := ifi.Addrs()
+		for _, a := range addrs {
+			ip := a.(*net.IPNet).IP
+			if !ip.IsLinkLocalUnicast() || ip.To4() != nil || ifi.Flags&net.FlagUp == 0 {
+				continue
+			}
+			host := ip.String() + "%" + ifi.Name
+			for _, network := range []string{"tcp", "udp", "tcp6", "udp6"} {
+				for _, uri := range []string{network + "://[" + host + "]:0", network + "://[::]:0"} {
+					l := h.open(spec(t, listeners.Echo{}, "", uri))
+					bound := h.status(l).Bound[0]
+					c, err := net.Dial(network, net.JoinHostPort(host, fmt.Sprint(bound.IP.Port())))
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer c.Close()
+					c.SetDeadline(time.Now().Add(20 * time.Second))
+					if got := ask(t, c, []byte("xx")); string(got) != "xx" {
+						t.Errorf("%s: got %q", uri, got)
+					}
+					if again, err := listeners.ParseAddress(bound.String()); err != nil || again != bound {
+						t.Errorf("%v: %v, %v", bound, again, err)
+					}
+					for _, st := range h.conns() {
+						if st.Remote.String() != "tcp://["+ip.String()+"%25"+ifi.Name+"]"+c.LocalAddr().String()[len(host)+2:] && st.Listener == l.Name && network[:3] == "tcp" {
+							t.Errorf("%v, want %v", st.Remote, c.LocalAddr())
+						}
+					}
+					c.Close()
+					eventually(t, func() bool { return len(h.conns()) == 0 }, func() string { return "not closed" })
+				}
+			}
 		}
 	}
 }

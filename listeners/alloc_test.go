@@ -95,7 +95,7 @@ func loads(dir string) []load {
 // Serving a request allocates nothing, on any poller: what is counted is the
 // whole process, with client, poller and loop.
 func TestAllocs(t *testing.T) {
-	const requests = 2000
+	const requests = 1000
 	eachPoller(t, func(t *testing.T, h *host) {
 		dir := shortDir(t)
 		for _, tt := range loads(dir) {

@@ -130,6 +130,17 @@ func peerAddr(sa *unix.RawSockaddrAny) netip.AddrPort {
 	return netip.AddrPort{} // a Unix client rarely has a name
 }
 
+// peerName is the peer's address with the name of its zone, as getsockname has
+// it: accept did not look that up.
+func (c *conn) peerName() netip.AddrPort {
+	ip := c.remote.Addr()
+	zone, err := strconv.ParseUint(ip.Zone(), 10, 32)
+	if err != nil { // there is none
+		return c.remote
+	}
+	return netip.AddrPortFrom(withZone(ip.WithZone(""), uint32(zone)), c.remote.Port())
+}
+
 func ntohs(n uint16) uint16 {
 	b := (*[2]byte)(unsafe.Pointer(&n))
 	return uint16(b[0])<<8 | uint16(b[1])

@@ -436,3 +436,26 @@ func someTalk(t *testing.T, to net.Addr) {
 		}
 	}
 }
+
+// Clients that reset while they wait are taken, and gone; the others are
+// served.
+func TestResetInQueue(t *testing.T) {
+	eachPoller(t, func(t *testing.T, h *host) {
+		for name, handler := range map[string]listeners.HandlerSpec{"echo": listeners.Echo{}, "reply": &listeners.Reply{Payload: []byte("x")}, "http": &listeners.HTTP{}} {
+			l := h.open(spec(t, handler, "max_connections=1", "tcp://127.0.0.1:0"))
+			h.do(func() { // so that they wait, whatever the handler
+				for range 10 {
+					c, err := net.Dial("tcp", l.Status(false).Bound[0].IP.String())
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					io.WriteString(c, "GET")
+					c.(*net.TCPConn).SetLinger(0)
+					c.Close()
+				}
+			})
+			eventually(t, func() bool { st := h.status(l); return st.Stats.Accepted == 10 && st.Active == 0 }, func() string { return fmt.Sprintf("%s: %+v", name, h.status(l)) })
+		}
+	})
+}

@@ -675,3 +675,15 @@ func TestOptionsInSS(t *testing.T) {
 		t.Error(out)
 	}
 }
+
+// defer_accept keeps clients that say nothing from being accepted.
+func TestDeferAccept(t *testing.T) {
+	h := newHost(t, "epoll", 0)
+	l := h.open(spec(t, listeners.Echo{}, "tcp.defer_accept=30s", "tcp://127.0.0.1:0"))
+	silent, talks := dial(t, h.addr(l, 0)), dial(t, h.addr(l, 0))
+	ask(t, talks, []byte("x"))
+	if st := h.stats(l); st.Accepted != 1 {
+		t.Errorf("%d accepted", st.Accepted)
+	}
+	ask(t, silent, []byte("x"))
+}

@@ -197,7 +197,7 @@ type ConnStatus struct {
 func (c *conn) status(full bool) ConnStatus {
 	loop, n, s := c.l.set.loop, c.network(), c.socket()
 	st := ConnStatus{
-		Listener: c.l.Name, FD: int(c.fd), Cookie: c.cookie, Network: n, Local: s.local(), Remote: Address{Network: n, IP: c.remote},
+		Listener: c.l.Name, FD: int(c.fd), Cookie: c.cookie, Network: n, Local: s.local(), Remote: Address{Network: n, IP: c.peerName()},
 		Opened: loop.Time(c.opened), Active: loop.Time(c.active), Waits: c.want, Full: full,
 		Received: c.received, Sent: c.sent, Reads: c.reads, Writes: c.writes,
 	}

@@ -95,7 +95,7 @@ func (s *Set) FindConn(cookie uint64, remote string, from int) (fd int, at uint6
 		if !ok {
 			continue
 		}
-		if cookie != 0 && c.cookie == cookie || cookie == 0 && c.family != unix.AF_UNIX && c.remote.String() == remote {
+		if cookie != 0 && c.cookie == cookie || cookie == 0 && c.family != unix.AF_UNIX && c.peerName().String() == remote {
 			return fd, c.cookie, -1
 		}
 	}

@@ -367,7 +367,7 @@ func TestUnixRaceProcesses(t *testing.T) {
 	dir := os.Getenv("SOCKMGR_TEST_DIR")
 	if dir != "" { // one of the children
 		io.ReadFull(os.Stdin, make([]byte, 1)) // all begin at once
-		for round := range 12 {
+		for round := range 8 {
 			l, err := listeners.Open("test", spec(t, listeners.Echo{}, "", fmt.Sprintf("unix://%s/%d", dir, round)))
 			switch {
 			case err == nil:
@@ -382,7 +382,7 @@ func TestUnixRaceProcesses(t *testing.T) {
 		return
 	}
 	dir = shortDir(t)
-	for round := range 12 {
+	for round := range 8 {
 		unix.Close(bindUnix(t, unix.SOCK_STREAM, fmt.Sprintf("%s/%d", dir, round)))
 	}
 	const children = 3
@@ -417,7 +417,7 @@ func TestUnixRaceProcesses(t *testing.T) {
 			t.Errorf("%v: %s", err, all)
 		}
 	}
-	for round := range 12 {
+	for round := range 8 {
 		if n := strings.Count(all, fmt.Sprintf("won %d\n", round)); n != 1 {
 			t.Errorf("round %d: %d processes opened it", round, n)
 		}
