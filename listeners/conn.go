@@ -35,7 +35,8 @@ type conn struct {
 	l       *Listener
 	handler Handler
 	fd      int32 // -1 once closed
-	family  uint16
+	family  uint8
+	ending  CloseReason // once it is about to
 	want    mux.Events
 	flags   connFlags
 	cookie  uint64
@@ -72,7 +73,7 @@ func (c *conn) is(f connFlags) bool { return c.flags&f != 0 }
 func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 	now := l.set.loop.Clock()
 	c := &conn{
-		l: l, handler: l.handler, fd: int32(fd), family: uint16(s.family), want: mux.Readable,
+		l: l, handler: l.handler, fd: int32(fd), family: uint8(s.family), want: mux.Readable,
 		cookie: cookieOf(fd), remote: peerAddr(from), opened: now, active: now,
 	}
 	if s.addr.Network == Unixpacket {
@@ -96,6 +97,9 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 	l.active++
 	l.set.used++
 	l.stats.Accepted++
+	if w := l.set.watcher; w != nil {
+		w.ConnOpened(c.status(false))
+	}
 	if o, ok := l.handler.(Opener); ok {
 		h, err := o.Open(c)
 		if h != nil {
@@ -239,6 +243,7 @@ func (c *conn) settle(rest []byte, err error) {
 	case c.fd < 0:
 		return
 	case errors.Is(err, errDone) || err == nil && c.is(eof) && !c.Pending():
+		c.becauseDone()
 		c.flags |= done
 		c.deadline = 0 // it was the handler's
 	case err != nil:
@@ -322,7 +327,11 @@ func (c *conn) Expired() {
 			return
 		}
 		if h, ok := c.handler.(Expirer); ok {
-			c.settle(c.in, h.Expired(c))
+			err := h.Expired(c)
+			if errors.Is(err, errDone) && !c.is(told) {
+				c.because(ClosedByDeadline)
+			}
+			c.settle(c.in, err)
 		}
 	}
 	if idle := c.l.tunables.IdleTimeout; c.fd >= 0 && idle > 0 && now >= c.active+idle {
@@ -365,6 +374,7 @@ func (c *conn) finish() {
 		c.close(errClosedByRequest)
 		return
 	}
+	c.because(ClosedByRequest)
 	c.settle(nil, errDone)
 	if c.fd >= 0 {
 		c.deadline = c.l.set.loop.Clock() + lingerTime
@@ -379,13 +389,16 @@ func (c *conn) reset(why error) {
 	c.close(why)
 }
 
-// close is idempotent: a handler, a write error and a drain may all ask. why is
-// for the log.
+// close is idempotent: a handler, a write error and a drain may all ask. Only
+// the first tells why.
 func (c *conn) close(why error) {
 	if c.fd < 0 {
 		return
 	}
-	l := c.l
+	l, reason := c.l, c.endedBy(why)
+	if w := l.set.watcher; w != nil {
+		w.ConnClosed(c.lastStatus(why))
+	}
 	c.stopLinger()
 	_ = l.set.loop.Remove(int(c.fd)) // before the close, as always
 	l.set.loop.Disarm(&c.timer)
@@ -394,7 +407,7 @@ func (c *conn) close(why error) {
 	c.in, c.out, c.shared = nil, nil, nil
 	l.active--
 	if l.set.log.IsTrace() {
-		l.set.log.Trace("connection closed", "listener", l.Name, "remote", c.remote, "reason", why)
+		l.set.log.Trace("connection closed", "listener", l.Name, "remote", c.remote, "reason", reason, "error", why)
 	}
 	l.set.released()
 	l.unlimit()

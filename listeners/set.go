@@ -14,6 +14,7 @@ type Set struct {
 	loop    *mux.Loop
 	log     hclog.Logger
 	changed func(*Listener)
+	watcher ConnWatcher // nil: nobody watches
 
 	buf   []byte // what is read lands here; valid during one call of a handler
 	batch *batch // for datagrams; made with the first datagram socket

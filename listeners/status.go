@@ -171,6 +171,7 @@ const (
 	ConnOpen       ConnState = iota
 	ConnHalfClosed           // the peer has finished sending
 	ConnClosing              // all is written, or is being
+	ConnClosed               // gone: what a ConnWatcher is told last
 )
 
 // ConnStatus is what is true of a connection now.
@@ -185,13 +186,16 @@ type ConnStatus struct {
 	Received, Sent uint64 // bytes
 	Reads, Writes  uint32
 	Waits          mux.Events
-	Full           bool // what follows is there
+	Full           bool // Inode, Queue and Memory are there
 	Inode          uint64
 	Queue          Queue
 	Memory         Memory
-	TCP            *TCPInfo    // of TCP
-	Congestion     string      // of TCP
+	TCP            *TCPInfo    // of TCP, in full and of ConnClosed
+	Congestion     string      // goes with it
 	Peer           *unix.Ucred // of Unix sockets
+	Reason         CloseReason // once it closes
+	Err            error       // of ConnClosed: what it was closed with
+	Ended          time.Time   // of ConnClosed
 }
 
 func (c *conn) status(full bool) ConnStatus {
@@ -199,7 +203,7 @@ func (c *conn) status(full bool) ConnStatus {
 	st := ConnStatus{
 		Listener: c.l.Name, FD: int(c.fd), Cookie: c.cookie, Network: n, Local: s.local(), Remote: Address{Network: n, IP: c.peerName()},
 		Opened: loop.Time(c.opened), Active: loop.Time(c.active), Waits: c.want, Full: full,
-		Received: c.received, Sent: c.sent, Reads: c.reads, Writes: c.writes,
+		Received: c.received, Sent: c.sent, Reads: c.reads, Writes: c.writes, Reason: c.ending,
 	}
 	switch {
 	case c.is(done):
@@ -225,11 +229,17 @@ func (c *conn) statusFull(s *socket, st *ConnStatus) {
 	st.Memory = s.memory()
 	st.Queue = Queue{UserReceive: uint64(len(c.in)), UserSend: uint64(len(c.out) + len(c.shared)), Drops: uint64(st.Memory[MemDrops])}
 	st.Queue.Receive, st.Queue.Send = s.bytes()
+	if st.Network == TCP {
+		unsent, _ := unix.IoctlGetInt(s.fd, unix.SIOCOUTQNSD)
+		st.Queue.Unsent = uint64(unsent)
+	}
+	c.statusTCP(s, st)
+}
+
+func (c *conn) statusTCP(s *socket, st *ConnStatus) {
 	if st.Network != TCP {
 		return
 	}
-	unsent, _ := unix.IoctlGetInt(s.fd, unix.SIOCOUTQNSD)
-	st.Queue.Unsent = uint64(unsent)
 	if info, err := s.tcpInfo(); err == nil {
 		st.TCP = &info
 	}

@@ -1,0 +1,37 @@
+package listeners
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// A ConnWatcher is told of connections that open and close. Its methods are
+// called on the loop and must not wait.
+type ConnWatcher interface {
+	ConnOpened(ConnStatus)
+	// ConnClosed has what the kernel said last. Its state is ConnClosed.
+	ConnClosed(ConnStatus)
+}
+
+// WatchConns tells w, and nobody before it, of connections from now on; nil
+// tells nobody, and then watching costs nothing.
+func (s *Set) WatchConns(w ConnWatcher) { s.watcher = w }
+
+// lastStatus is the status while the descriptor is still open, as it will be
+// once it is not. It is not the full one: that takes ten system calls.
+func (c *conn) lastStatus(why error) ConnStatus {
+	st := c.status(false)
+	c.statusTCP(c.socket(), &st)
+	st.State, st.Err, st.Waits, st.Ended = ConnClosed, why, 0, c.l.set.loop.Now()
+	return st
+}
+
+// CloseWord is the reason for clients: of an errno that has no word of its own
+// it names that too, as in error:ENOMEM.
+func (st *ConnStatus) CloseWord() string {
+	if errno, ok := errors.AsType[unix.Errno](st.Err); ok && st.Reason == ClosedByError {
+		return st.Reason.String() + ":" + unix.ErrnoName(errno)
+	}
+	return st.Reason.String()
+}
