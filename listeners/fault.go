@@ -88,6 +88,7 @@ type Violation struct {
 	Field   string // path in the request: spec.listen[0], spec.options.backlog
 	Message string
 	Reason  Reason // SpecInvalid when empty
+	Nearest string // the name that was probably meant, of one that is not known
 }
 
 // Error returns field and message.

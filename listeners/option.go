@@ -96,7 +96,7 @@ func (o *Option) Choices() []string {
 
 // Range returns the least and the greatest value, of types that have them.
 func (o *Option) Range() (least, greatest int64, ok bool) {
-	return o.Min, o.Max, o.Type == Int || o.Type == Bytes || o.Type == Duration
+	return o.Min, o.Max, o.Type == Int || o.Type == Bytes || o.Type == Duration || o.Type == Raw
 }
 
 // OnSocket reports whether the option is one of a socket, not of the daemon.
@@ -242,8 +242,15 @@ func (o *Option) Probe() (def Value, supported bool) {
 	return def, !errors.Is(err, unix.ENOPROTOOPT)
 }
 
-// LookupOption returns the named row, nil when there is none.
-func LookupOption(name string) *Option { return optionByName[name] }
+// LookupOption returns the named row of the table, or makes that of a raw
+// option; nil when there is none.
+func LookupOption(name string) *Option {
+	if IsRaw(name) {
+		o, _ := rawOption(name)
+		return o
+	}
+	return optionByName[name]
+}
 
 var optionByName = func() map[string]*Option {
 	byName := make(map[string]*Option, len(Options))

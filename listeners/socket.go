@@ -50,7 +50,7 @@ func bind(a Address, spec Spec) (_ *socket, err error) {
 	if err := s.prepare(a); err != nil {
 		return nil, err
 	}
-	for _, o := range Options {
+	for _, o := range spec.rows() {
 		if v := spec.option(o); o.OnSocket() && o.Name != backlog && o.Name != unixMode && o.isFor(s) && v.typ != Null {
 			if err := o.Set(s, v); err != nil {
 				return nil, optionFault(o, v, err)
@@ -168,6 +168,12 @@ func optionFault(o *Option, v Value, err error) error {
 		f.Reason = CapabilityMissing
 		f.Message = fmt.Sprintf("option %s needs %s", o.Name, o.Capability)
 		f.Meta = map[string]string{"capability": o.Capability}
+	case errors.Is(err, unix.EPERM) && o.IsRaw():
+		f.Reason = CapabilityMissing
+		f.Message = fmt.Sprintf("option %s=%v needs a capability that the daemon does not have", o.Name, v)
+	case errors.Is(err, unix.ENOPROTOOPT) && o.IsRaw():
+		f.Reason = OptionUnsupported
+		f.Message = fmt.Sprintf("this kernel does not know option %s, or does not let it be set on such a socket", o.Name)
 	case errors.Is(err, unix.ENOPROTOOPT):
 		f.Reason, f.Message = OptionUnsupported, fmt.Sprintf("this kernel does not know option %s (%s)", o.Name, o.Kernel)
 	}

@@ -49,13 +49,24 @@ func ParseSpec(listen []string, handler HandlerSpec, options map[string]Value) (
 	} else if err := handler.Validate(); err != nil {
 		faults = append(faults, err)
 	}
+	raw := 0
 	for _, name := range slices.Sorted(maps.Keys(options)) {
 		v, err := ParseOption(name, options[name], s.Class())
-		if err != nil {
+		switch o := LookupOption(name); {
+		case err != nil:
 			faults = append(faults, err)
-		} else if v.typ != Null {
-			s.Options[name] = v
+		case v.typ == Null:
+		case s.Options[o.Name].typ != Null:
+			bad(SpecInvalid, "spec.options."+name, "is there twice, as %s too", o.Name)
+		default:
+			s.Options[o.Name] = v
+			if o.IsRaw() {
+				raw++
+			}
 		}
+	}
+	if raw > maxRaw {
+		bad(SpecInvalid, "spec.options", "has %d raw options; at most %d", raw, maxRaw)
 	}
 	if err := errors.Join(faults...); err != nil {
 		return Spec{}, err
@@ -68,13 +79,20 @@ func ParseSpec(listen []string, handler HandlerSpec, options map[string]Value) (
 // an error is a Violation.
 func ParseOption(name string, v Value, class NetworkSet) (Value, error) {
 	field := "spec.options." + name
+	if IsRaw(name) {
+		if _, fault := rawOption(name); fault != nil {
+			fault.Field = field
+			return Value{}, fault
+		}
+	}
 	o := LookupOption(name)
 	if o == nil {
 		message := "there is no such option; TuningService.ListOptions lists them"
-		if near := nearestOption(name); near != "" {
+		near := nearestOption(name)
+		if near != "" {
 			message = fmt.Sprintf("there is no such option; did you mean %s?", near)
 		}
-		return Value{}, &Violation{Field: field, Message: message, Reason: OptionUnknown}
+		return Value{}, &Violation{Field: field, Message: message, Reason: OptionUnknown, Nearest: near}
 	}
 	if class != 0 && o.Networks&class == 0 {
 		return Value{}, &Violation{Field: field, Message: fmt.Sprintf("is for %v, and the listener has none", o.Networks)}

@@ -3,6 +3,7 @@ package listeners
 import (
 	"errors"
 	"fmt"
+	"iter"
 
 	"golang.org/x/sys/unix"
 )
@@ -106,7 +107,7 @@ func (l *Listener) tuneSockets(r *Result) {
 // apply sets the option on one socket and reads it before and after.
 func (r *Result) apply(s *socket) (err error) {
 	o := r.Option
-	if r.Previous, err = o.Get(s); err != nil {
+	if r.Previous, err = o.Get(s); err != nil && !o.IsRaw() { // some can only be set
 		return err
 	}
 	if o.Effect == Rebind {
@@ -120,8 +121,15 @@ func (r *Result) apply(s *socket) (err error) {
 	if err = o.give(s, r.Requested); err != nil {
 		return err
 	}
-	if r.Effective, err = o.Get(s); err != nil {
+	if r.Effective, err = o.Get(s); err != nil && o.IsRaw() {
+		r.Outcome, r.Message, err = Applied, "the kernel took it, and does not let it be read back: "+err.Error(), nil
 		return err
+	}
+	if err != nil {
+		return err
+	}
+	if o.IsRaw() {
+		r.likeAsked()
 	}
 	r.Outcome = outcome(r)
 	if r.Outcome == Clamped {
@@ -172,7 +180,7 @@ func (r *Result) fail(err error) {
 // inherits.
 func (l *Listener) prepareConns() {
 	l.onConn = nil
-	for _, o := range Options {
+	for _, o := range l.spec.rows() {
 		v, ok := l.spec.Options[o.Name]
 		if !ok {
 			continue
@@ -211,10 +219,10 @@ func handlerJSON(s Spec) []byte {
 // or all that are for its networks.
 func (l *Listener) InForce(names []string) map[string]Value {
 	values := map[string]Value{}
-	for _, o := range selectOptions(names) {
+	for name, o := range l.spec.selectOptions(names) {
 		if !o.OnSocket() {
 			if o.Networks&l.spec.Class() != 0 {
-				values[o.Name] = Value{typ: o.Type, n: *o.tunable(&l.tunables)}
+				values[name] = Value{typ: o.Type, n: *o.tunable(&l.tunables)}
 			}
 			continue
 		}
@@ -224,7 +232,7 @@ func (l *Listener) InForce(names []string) map[string]Value {
 				continue
 			}
 			if v, err := o.Get(s); err == nil { // this kernel may not know it
-				values[o.Name] = v
+				values[name] = v
 			}
 			break
 		}
@@ -236,7 +244,7 @@ func (l *Listener) InForce(names []string) map[string]Value {
 // all that are for its networks.
 func (s Spec) Wanted(names []string) map[string]Value {
 	values := map[string]Value{}
-	for _, o := range selectOptions(names) {
+	for name, o := range s.selectOptions(names) {
 		if o.Networks&s.Class() == 0 {
 			continue
 		}
@@ -245,30 +253,37 @@ func (s Spec) Wanted(names []string) map[string]Value {
 			v, ok = o.Probe()
 		}
 		if ok {
-			values[o.Name] = v
+			values[name] = v
 		}
 	}
 	return values
 }
 
-func selectOptions(names []string) []*Option {
-	if len(names) == 0 {
-		return Options
-	}
-	var some []*Option
-	for _, name := range names {
-		if o := LookupOption(name); o != nil {
-			some = append(some, o)
+// selectOptions goes through the named options, each under the name it was
+// asked by, or through all that there are for a listener of this spec.
+func (s Spec) selectOptions(names []string) iter.Seq2[string, *Option] {
+	return func(yield func(string, *Option) bool) {
+		for _, name := range names {
+			if o := LookupOption(name); o != nil && !yield(name, o) {
+				return
+			}
+		}
+		if len(names) > 0 {
+			return
+		}
+		for _, o := range s.rows() {
+			if !yield(o.Name, o) {
+				return
+			}
 		}
 	}
-	return some
 }
 
 // Notes compares what was asked with what the kernel took, for a listener that
 // was just opened.
 func (l *Listener) Notes() []Result {
 	var notes []Result
-	for _, o := range Options {
+	for _, o := range l.spec.rows() {
 		asked, ok := l.spec.Options[o.Name]
 		if !ok || !o.OnSocket() {
 			continue

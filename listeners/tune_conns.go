@@ -74,12 +74,12 @@ func (s *Set) ConnInForce(fd int, cookie uint64, names []string) (values map[str
 		return nil, false
 	}
 	values = map[string]Value{}
-	for _, o := range selectOptions(names) {
+	for name, o := range c.l.spec.selectOptions(names) {
 		if !o.OnConnection() || !o.isFor(c.socket()) {
 			continue
 		}
 		if v, err := o.Get(c.socket()); err == nil {
-			values[o.Name] = v
+			values[name] = v
 		}
 	}
 	return values, true

@@ -22,13 +22,14 @@ const (
 	Bytes
 	Duration
 	String
+	Raw // of a raw option: a number, or bytes as 0x01ff
 )
 
 // A Value is the value of an option. It is comparable; the zero Value is Null.
 type Value struct {
 	typ  Type
-	n    int64 // Bool: 0 or 1; Duration: nanoseconds
-	text string
+	n    int64  // Bool: 0 or 1; Duration: nanoseconds
+	text string // String; Raw, when it is bytes
 }
 
 // BoolValue returns a Value of type Bool.
@@ -75,6 +76,11 @@ func (v Value) Any() any {
 		return v.n
 	case Duration:
 		return time.Duration(v.n).String()
+	case Raw:
+		if v.text == "" {
+			return v.n
+		}
+		return v.text
 	case String:
 		return v.text
 	default:
@@ -127,6 +133,8 @@ func (v Value) as(t Type) (Value, error) {
 			return Value{}, fmt.Errorf("%d seconds is out of range", v.n)
 		}
 		return DurationValue(time.Duration(v.n) * time.Second), nil
+	case t == Raw && v.typ == Int:
+		return Value{typ: Raw, n: v.n}, nil
 	case t == String && v.typ == Int: // a mode of 660 loses nothing
 		return StringValue(strconv.FormatInt(v.n, 10)), nil
 	case v.typ == String:
@@ -141,6 +149,7 @@ var typeWords = map[Type]string{
 	Bytes:    "a number of bytes: write 65536, 64KiB or 4MiB",
 	Duration: "a time: write 30s, 500ms or 2m",
 	String:   "text",
+	Raw:      "a whole number, nor bytes in the order of memory: write 65536 or 0x00000100",
 }
 
 func parseText(s string, t Type) (Value, error) {
@@ -163,6 +172,10 @@ func parseText(s string, t Type) (Value, error) {
 		}
 		if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 			return IntValue(n).as(Duration)
+		}
+	case Raw:
+		if v, ok := parseRaw(s); ok {
+			return v, nil
 		}
 	case String:
 		return StringValue(s), nil

@@ -85,6 +85,10 @@ func parseOptions(values map[string]listeners.Value, class listeners.NetworkSet,
 			continue
 		}
 		o := listeners.LookupOption(name)
+		if slices.ContainsFunc(all, func(w wanted) bool { return w.option.Name == o.Name }) {
+			faults = append(faults, &listeners.Violation{Field: "spec.options." + name, Message: "is there twice, as " + o.Name + " too"})
+			continue
+		}
 		if text := objection(o); text != "" {
 			faults = append(faults, &listeners.Violation{Field: "spec.options." + name, Message: text})
 		}

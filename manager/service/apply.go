@@ -31,7 +31,7 @@ func (s *listenerService) ApplyListeners(ctx context.Context, r *pb.ApplyListene
 		if err != nil {
 			edit = func(*manager.Draft) error { return err } // of this one, not of all
 		}
-		wishes = append(wishes, manager.Wish{Name: bare(l.GetName(), listenerPrefix), Etag: l.GetEtag(), Edit: edit})
+		wishes = append(wishes, manager.Wish{Name: bare(l.GetName(), listenerPrefix), Etag: l.GetEtag(), Edit: withoutRaw(ctx, edit)})
 	}
 	applied, revision, err := s.m.Apply(ctx, wishes, manager.ApplyOptions{
 		Owner: r.GetManager(), Prune: r.GetPrune(), Force: r.GetForce(), Rebind: r.GetAllowRebind(),

@@ -24,8 +24,19 @@ import (
 // A caller is who the kernel says is at the other end of a Unix socket.
 type caller struct {
 	credentials.CommonAuthInfo
-	uid uint32
-	pid int32
+	uid     uint32
+	pid     int32
+	granted pb.Role // what it may do
+}
+
+// newCaller returns the caller with its role: root and the daemon's own user
+// may do everything, others nothing.
+func newCaller(uid uint32, pid int32) caller {
+	c := caller{uid: uid, pid: pid}
+	if c.uid == 0 || int(c.uid) == os.Geteuid() {
+		c.granted = pb.Role_ROLE_ADMIN
+	}
+	return c
 }
 
 // AuthType is credentials.AuthInfo.
@@ -36,15 +47,6 @@ func (c caller) String() string { return fmt.Sprintf("uid:%d", c.uid) }
 
 // MarshalText is for a log in JSON, which would have the exported fields.
 func (c caller) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
-
-// role is what the caller may do: root and the daemon's own user everything,
-// others nothing.
-func (c caller) role() pb.Role {
-	if c.uid == 0 || int(c.uid) == os.Geteuid() {
-		return pb.Role_ROLE_ADMIN
-	}
-	return pb.Role_ROLE_UNSPECIFIED
-}
 
 func callerOf(ctx context.Context) caller {
 	p, ok := peer.FromContext(ctx)
@@ -91,7 +93,9 @@ func (peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.Aut
 		return nil, nil, os.NewSyscallError("getsockopt SO_PEERCRED", errCred)
 	}
 	secure := credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity} // it never leaves the host
-	return conn, caller{CommonAuthInfo: secure, uid: cred.Uid, pid: cred.Pid}, nil
+	c := newCaller(cred.Uid, cred.Pid)
+	c.CommonAuthInfo = secure
+	return conn, c, nil
 }
 
 // ClientHandshake is not for servers.
@@ -141,12 +145,16 @@ func methodRoles() map[string]pb.Role {
 func (g *guard) check(ctx context.Context, method string) error {
 	need := g.roles[method]
 	who := callerOf(ctx)
-	if need != pb.Role_ROLE_UNSPECIFIED && who.role() >= need {
+	if need != pb.Role_ROLE_UNSPECIFIED && who.granted >= need {
 		return nil
 	}
 	g.log.Warn("call refused", "method", method, "caller", who, "role", roleName(need))
+	return roleMissing(who, "call "+method, need)
+}
+
+func roleMissing(who caller, what string, need pb.Role) error {
 	return &listeners.Fault{
-		Reason: listeners.RoleMissing, Message: fmt.Sprintf("%v may not call %s: it needs the role %s", who, method, roleName(need)),
+		Reason: listeners.RoleMissing, Message: fmt.Sprintf("%v may not %s: it needs the role %s", who, what, roleName(need)),
 		Fix: "call as root or as the daemon's own user", Meta: map[string]string{"role": roleName(need), "caller": who.String()},
 	}
 }

@@ -147,7 +147,11 @@ func valuesFromPB(field string, values map[string]*structpb.Value) (map[string]l
 		if err != nil {
 			faults = append(faults, &listeners.Violation{Field: field + "." + name, Message: err.Error()})
 		}
-		out[name] = x
+		one := listeners.OptionName(name)
+		if _, twice := out[one]; twice {
+			faults = append(faults, &listeners.Violation{Field: field + "." + name, Message: "is there twice, as " + one + " too"})
+		}
+		out[one] = x
 	}
 	return out, faults
 }

@@ -110,7 +110,7 @@ func tcpInfoToPB(t *listeners.TCPInfo, congestion string) *pb.TcpInfo {
 
 var optionTypeToPB = map[listeners.Type]pb.OptionSpec_Type{
 	listeners.Bool: pb.OptionSpec_TYPE_BOOL, listeners.Int: pb.OptionSpec_TYPE_INT, listeners.Bytes: pb.OptionSpec_TYPE_BYTES_COUNT,
-	listeners.Duration: pb.OptionSpec_TYPE_DURATION, listeners.String: pb.OptionSpec_TYPE_STRING,
+	listeners.Duration: pb.OptionSpec_TYPE_DURATION, listeners.String: pb.OptionSpec_TYPE_STRING, listeners.Raw: pb.OptionSpec_TYPE_BYTES,
 }
 
 var effectToPB = map[listeners.Effect]pb.OptionSpec_Effect{

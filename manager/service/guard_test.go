@@ -22,7 +22,7 @@ import (
 
 // callAs is the context of a call by a user.
 func callAs(uid int) context.Context {
-	return peer.NewContext(context.Background(), &peer.Peer{AuthInfo: caller{uid: uint32(uid)}})
+	return peer.NewContext(context.Background(), &peer.Peer{AuthInfo: newCaller(uint32(uid), 1)})
 }
 
 // served are the methods of the server, as clients can call them.

@@ -18,6 +18,9 @@ type listenerService struct {
 // CreateListener is ListenerService.
 func (s *listenerService) CreateListener(ctx context.Context, r *pb.CreateListenerRequest) (*pb.CreateListenerResponse, error) {
 	d, err := draftOf(r.GetListener())
+	if err == nil {
+		err = mayTuneRaw(ctx, d.Options)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +109,7 @@ func (s *listenerService) UpdateListener(ctx context.Context, r *pb.UpdateListen
 	if err != nil {
 		return nil, err
 	}
-	info, notes, err := s.m.Update(ctx, name, l.GetEtag(), edit, r.GetAllowRebind(), r.GetValidateOnly())
+	info, notes, err := s.m.Update(ctx, name, l.GetEtag(), withoutRaw(ctx, edit), r.GetAllowRebind(), r.GetValidateOnly())
 	if r.GetAllowMissing() && errors.Is(err, listeners.ListenerNotFound) {
 		made, err := s.CreateListener(ctx, &pb.CreateListenerRequest{ListenerId: name, Listener: l, ValidateOnly: r.GetValidateOnly()})
 		return &pb.UpdateListenerResponse{Listener: made.GetListener(), Issues: made.GetIssues()}, err

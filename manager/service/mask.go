@@ -104,7 +104,7 @@ func editPath(path string, sent manager.Draft) func(*manager.Draft) {
 		}
 	}
 	if key, ok := strings.CutPrefix(path, "spec.options."); ok {
-		return func(d *manager.Draft) { d.Options = merged(d.Options, sent.Options, key) }
+		return func(d *manager.Draft) { d.Options = merged(d.Options, sent.Options, listeners.OptionName(key)) }
 	}
 	if key, ok := strings.CutPrefix(path, "labels."); ok {
 		return func(d *manager.Draft) { d.Labels = merged(d.Labels, sent.Labels, key) }

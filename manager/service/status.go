@@ -76,6 +76,9 @@ func toStatus(err error) error {
 		}
 	case errors.As(err, &invalid):
 		info.Reason = string(invalid.Reason())
+		if near := invalid.Violations[0].Nearest; near != "" {
+			info.Metadata["nearest"] = near
+		}
 		details = append(details, badRequest(invalid.Violations))
 	case errors.As(err, &violation):
 		err = &manager.Invalid{Violations: []*listeners.Violation{violation}}

@@ -23,8 +23,14 @@ func (s *tuningService) ListOptions(_ context.Context, r *pb.ListOptionsRequest)
 	if err := manager.KnownOptions(r.GetNames()); err != nil {
 		return nil, err
 	}
-	for _, o := range listeners.Options {
-		if len(r.GetNames()) > 0 && !slices.Contains(r.GetNames(), o.Name) {
+	options := listeners.Options
+	for _, name := range r.GetNames() {
+		if listeners.IsRaw(name) { // in no table: only those that are asked for
+			options = append(slices.Clip(options), listeners.LookupOption(name))
+		}
+	}
+	for _, o := range options {
+		if len(r.GetNames()) > 0 && !o.IsRaw() && !slices.Contains(r.GetNames(), o.Name) {
 			continue
 		}
 		spec := optionToPB(o)
@@ -63,6 +69,9 @@ func (s *tuningService) SetOptions(ctx context.Context, r *pb.SetOptionsRequest)
 	}
 	if len(faults) > 0 {
 		return nil, &manager.Invalid{Violations: faults}
+	}
+	if err := mayTuneRaw(ctx, values); err != nil {
+		return nil, err
 	}
 	var results []listeners.Result
 	var err error

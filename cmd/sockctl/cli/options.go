@@ -30,7 +30,11 @@ func (a *app) optionsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := api.tuning.ListOptions(ctx, &pb.ListOptionsRequest{})
+			request := &pb.ListOptionsRequest{}
+			if len(args) > 0 && strings.HasPrefix(args[0], "so:") { // is in no list
+				request.Names = args
+			}
+			resp, err := api.tuning.ListOptions(ctx, request)
 			if err != nil {
 				return err
 			}
@@ -40,7 +44,7 @@ func (a *app) optionsCommand() *cobra.Command {
 			}
 			name := args[0]
 			for _, o := range all {
-				if o.GetName() == name {
+				if o.GetName() == name || request.Names != nil {
 					return a.printOption(o)
 				}
 			}

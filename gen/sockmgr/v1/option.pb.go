@@ -97,6 +97,9 @@ const (
 	OptionSpec_TYPE_DURATION OptionSpec_Type = 4
 	// One of choices, or text.
 	OptionSpec_TYPE_STRING OptionSpec_Type = 5
+	// Bytes, as 0x01ff in the order of memory; where there are four, a whole
+	// number too.
+	OptionSpec_TYPE_BYTES OptionSpec_Type = 6
 )
 
 // Enum value maps for OptionSpec_Type.
@@ -108,6 +111,7 @@ var (
 		3: "TYPE_BYTES_COUNT",
 		4: "TYPE_DURATION",
 		5: "TYPE_STRING",
+		6: "TYPE_BYTES",
 	}
 	OptionSpec_Type_value = map[string]int32{
 		"TYPE_UNSPECIFIED": 0,
@@ -116,6 +120,7 @@ var (
 		"TYPE_BYTES_COUNT": 3,
 		"TYPE_DURATION":    4,
 		"TYPE_STRING":      5,
+		"TYPE_BYTES":       6,
 	}
 )
 
@@ -961,7 +966,7 @@ const file_sockmgr_v1_option_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
 	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"H\n" +
 	"\x12SetOptionsResponse\x122\n" +
-	"\aresults\x18\x01 \x03(\v2\x18.sockmgr.v1.OptionResultR\aresults\"\xaa\x06\n" +
+	"\aresults\x18\x01 \x03(\v2\x18.sockmgr.v1.OptionResultR\aresults\"\xbb\x06\n" +
 	"\n" +
 	"OptionSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
@@ -986,14 +991,16 @@ const file_sockmgr_v1_option_proto_rawDesc = "" +
 	"\achoices\x18\x0e \x03(\tR\achoices\x12\x18\n" +
 	"\asummary\x18\x0f \x01(\tR\asummary\x12\x1c\n" +
 	"\tsupported\x18\x10 \x01(\bR\tsupported\x12;\n" +
-	"\rdefault_value\x18\x11 \x01(\v2\x16.google.protobuf.ValueR\fdefaultValue\"s\n" +
+	"\rdefault_value\x18\x11 \x01(\v2\x16.google.protobuf.ValueR\fdefaultValue\"\x83\x01\n" +
 	"\x04Type\x12\x14\n" +
 	"\x10TYPE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tTYPE_BOOL\x10\x01\x12\f\n" +
 	"\bTYPE_INT\x10\x02\x12\x14\n" +
 	"\x10TYPE_BYTES_COUNT\x10\x03\x12\x11\n" +
 	"\rTYPE_DURATION\x10\x04\x12\x0f\n" +
-	"\vTYPE_STRING\x10\x05\"`\n" +
+	"\vTYPE_STRING\x10\x05\x12\x0e\n" +
+	"\n" +
+	"TYPE_BYTES\x10\x06\"`\n" +
 	"\x06Effect\x12\x16\n" +
 	"\x12EFFECT_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vEFFECT_LIVE\x10\x01\x12\x1a\n" +
