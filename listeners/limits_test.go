@@ -18,9 +18,14 @@ import (
 
 // turns runs f and returns how many turns the loop took meanwhile.
 func (h *host) turns(f func()) uint64 {
-	before := h.loop.Stats().Turns.Load()
+	before := h.loopStats().Turns
 	f()
-	return h.loop.Stats().Turns.Load() - before
+	return h.loopStats().Turns - before
+}
+
+func (h *host) loopStats() (st mux.Stats) {
+	h.do(func() { st = h.loop.Stats() })
+	return st
 }
 
 // until lets so much time pass on the loop's own timers.

@@ -240,9 +240,9 @@ func TestDescriptorLimit(t *testing.T) {
 			conns = append(conns, c)
 		}
 		eventually(t, func() bool { return h.status(l).Active == 2 }, func() string { return "not accepted" })
-		turns := h.loop.Stats().Turns.Load()
+		turns := h.loopStats().Turns
 		h.status(l)
-		if n := h.loop.Stats().Turns.Load() - turns; n > 10 {
+		if n := h.loopStats().Turns - turns; n > 10 {
 			t.Errorf("%d turns for one command", n)
 		}
 		for _, c := range conns {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,21 +45,15 @@ type Loop struct {
 	clock  time.Duration // now, counted from epoch
 	wake   int           // eventfd: readable when something was posted
 
-	stats Stats
+	stats  Stats // loop only
+	inTurn bool  // since beginTurn the loop has not gone to wait
 
 	mu     sync.Mutex // guards the rest; held for a few instructions only
-	posted []func()
-	spare  []func() // the slice that posted does not use
+	posted []command
+	spare  []command // the slice that posted does not use
 	woken  bool     // wake has been written since the loop last looked
 	closed bool
 	done   chan struct{} // closed when Run returns
-}
-
-// Stats are counted by the loop and may be read from any goroutine.
-type Stats struct {
-	Turns  atomic.Uint64
-	Events atomic.Uint64
-	Stale  atomic.Uint64 // events for a registration that was gone
 }
 
 // NewLoop takes ownership of p. Close releases both, also when Run was never
@@ -76,6 +69,7 @@ func NewLoop(p Poller) (*Loop, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
+	l.stats.Descriptors = 0 // that one is our own
 	return l, nil
 }
 
@@ -89,9 +83,6 @@ func (w wakeHandler) Ready(Events) {
 
 // Poller is the name of the poller in use.
 func (l *Loop) Poller() string { return l.poller.Name() }
-
-// Stats may be called from any goroutine.
-func (l *Loop) Stats() *Stats { return &l.stats }
 
 // Now is the time at which this turn began.
 func (l *Loop) Now() time.Time { return l.now }
@@ -119,6 +110,7 @@ func (l *Loop) Add(fd int, want Events, h Handler) error {
 		return err
 	}
 	s.h = h
+	l.stats.Descriptors++
 	return nil
 }
 
@@ -139,6 +131,7 @@ func (l *Loop) Remove(fd int) error {
 	s := &l.slots[fd]
 	s.gen++ // events still on their way are for the past
 	s.h = nil
+	l.stats.Descriptors--
 	return l.poller.Remove(fd)
 }
 
@@ -165,8 +158,7 @@ func (l *Loop) Run() error {
 		if err := l.wait(idle); err != nil {
 			return err
 		}
-		l.now = time.Now()
-		l.clock = l.now.Sub(l.epoch)
+		l.beginTurn()
 		idle = len(l.ready) == 0
 		l.dispatch()
 		l.runTimers()
@@ -186,7 +178,7 @@ func (l *Loop) wait(idle bool) (err error) {
 			return err
 		}
 	}
-	timeout := l.untilTimer()
+	timeout := l.untilTimer(l.endTurn())
 	if l.backlogged() {
 		timeout = 0
 	}
@@ -195,18 +187,12 @@ func (l *Loop) wait(idle bool) (err error) {
 }
 
 func (l *Loop) dispatch() {
-	stale := 0
 	for _, r := range l.ready {
 		if s := &l.slots[r.FD]; s.gen == r.Gen && s.h != nil {
 			s.h.Ready(r.Events)
 		} else {
-			stale++
+			l.stats.Stale++
 		}
-	}
-	l.stats.Turns.Add(1)
-	l.stats.Events.Add(uint64(len(l.ready)))
-	if stale > 0 {
-		l.stats.Stale.Add(uint64(stale))
 	}
 }
 

@@ -234,7 +234,7 @@ func TestStaleEvent(t *testing.T) {
 		if <-stale {
 			t.Error("the newcomer was told of its predecessor's readiness")
 		}
-		if n := l.Stats().Stale.Load(); n != 1 {
+		if n := stats(t, l).Stale; n != 1 {
 			t.Errorf("%d stale events counted, want 1", n)
 		}
 	})

@@ -4,20 +4,28 @@ import (
 	"context"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// A command is a func that was posted.
+type command struct {
+	run func()
+	at  time.Duration // when, on the loop's clock
+}
 
 // Post queues f to run on the loop, after the events now being handled. Funcs
 // run in the order they were posted. It returns ErrClosed when the loop has
 // stopped; a loop that stops later does not run what is still queued.
 func (l *Loop) Post(f func()) error {
+	at := time.Since(l.epoch) // before the lock: the wait for it counts
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return ErrClosed
 	}
-	l.posted = append(l.posted, f)
+	l.posted = append(l.posted, command{f, at})
 	if l.woken {
 		return nil // one wake-up a turn is enough
 	}
@@ -96,8 +104,9 @@ func (l *Loop) runPosted() (ran, closed bool) {
 	l.woken = len(rest) > 0 // the next turn does not wait, so needs no waking
 	l.mu.Unlock()
 	for i, f := range fs {
-		fs[i] = nil
-		f()
+		fs[i].run = nil
+		l.stats.CommandLatency.Observe(micros(time.Since(l.epoch) - f.at))
+		f.run()
 		if l.stopped() {
 			return true, true
 		}

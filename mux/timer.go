@@ -62,12 +62,12 @@ func (l *Loop) runTimers() {
 	}
 }
 
-// untilTimer is how long the loop may wait; negative is for ever.
-func (l *Loop) untilTimer() time.Duration {
+// untilTimer is how long the loop may wait from clock on; negative is for ever.
+func (l *Loop) untilTimer(clock time.Duration) time.Duration {
 	if len(l.timers) == 0 {
 		return -1
 	}
-	return max(0, l.timers[0].at-time.Since(l.epoch))
+	return max(0, l.timers[0].at-clock)
 }
 
 type timerHeap []*Timer
