@@ -58,19 +58,23 @@ func (b *batch) receive(s *packetSocket) {
 	}
 	n, errno := sysMmsg(unix.SYS_RECVMMSG, s.fd, b.in[:])
 	if errno != 0 {
+		if errno != unix.EAGAIN && errno != unix.EINTR {
+			s.l.stats.failed("recvmmsg", errno)
+		}
 		return // EAGAIN; ECONNREFUSED is an answer to an earlier datagram, and gone now
 	}
+	s.l.stats.ReceivedDatagrams += uint64(n)
 	b.queue = b.queue[:0]
 	for i := range n {
 		data := b.data[i*datagramSize:][:b.in[i].len]
 		s.l.stats.Received += uint64(len(data))
 		if b.in[i].hdr.Flags&unix.MSG_TRUNC != 0 {
-			s.l.stats.Rejected++ // the rest of it is lost
+			s.l.stats.reject(RejectedTooLong) // the rest of it is lost
 			continue
 		}
 		b.peer = packetPeer{s: s, b: b, i: i, data: data}
 		if _, err := s.l.handler.Handle(&b.peer, data); err != nil {
-			s.l.stats.Rejected++
+			s.l.stats.reject(RejectedHandler)
 		}
 	}
 	if len(b.queue) == 0 {
@@ -101,9 +105,11 @@ func (b *batch) send(s *packetSocket, queue []outgoing) (rest []outgoing) {
 		case errno == unix.EAGAIN && s.addr.Network.ip():
 			return queue
 		case errno != 0: // of the first; EAGAIN of a Unix socket: that peer's queue is full
-			s.l.stats.Rejected++
+			s.l.stats.failed("sendmmsg", errno)
+			s.l.stats.reject(RejectedSend)
 			queue = queue[1:]
 		default:
+			s.l.stats.SentDatagrams += uint64(sent)
 			for _, o := range queue[:sent] {
 				s.l.stats.Sent += uint64(len(o.data))
 			}

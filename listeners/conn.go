@@ -88,15 +88,13 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 		}
 	}
 	if err := l.set.loop.Add(fd, mux.Readable, c); err != nil {
-		l.stats.Rejected++
+		l.stats.reject(RejectedLimit)
 		c.stopLinger()
 		sysClose(fd)
 		l.set.log.Warn("connection refused", "listener", l.Name, "error", err)
 		return
 	}
-	l.active++
-	l.set.used++
-	l.stats.Accepted++
+	l.admitted(c)
 	if w := l.set.watcher; w != nil {
 		w.ConnOpened(c.status(false))
 	}
@@ -177,6 +175,7 @@ func (c *conn) read() {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		return
 	case errno != 0:
+		c.l.stats.failed("read", errno)
 		c.close(os.NewSyscallError("read", errno))
 		return
 	case n > len(buf)-kept: // only of a packet
@@ -193,6 +192,9 @@ func (c *conn) read() {
 		}
 		c.proceed(c.in)
 		return
+	}
+	if c.received == 0 {
+		c.begun()
 	}
 	c.active = c.l.set.loop.Clock()
 	c.received += uint64(n)
@@ -402,6 +404,7 @@ func (c *conn) close(why error) {
 	c.stopLinger()
 	_ = l.set.loop.Remove(int(c.fd)) // before the close, as always
 	l.set.loop.Disarm(&c.timer)
+	c.counted()
 	sysClose(int(c.fd))
 	c.fd = -1
 	c.in, c.out, c.shared = nil, nil, nil

@@ -137,7 +137,7 @@ func (h *host) open(s listeners.Spec) *listeners.Listener {
 		h.t.Fatal(err)
 	}
 	h.do(func() {
-		if err := l.Attach(h.set, &listeners.Stats{}); err != nil {
+		if err := l.Attach(h.set, &listeners.Counters{}); err != nil {
 			h.t.Error(err)
 		}
 	})

@@ -255,7 +255,7 @@ func TestSelectRange(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.do(func() {
-		if err := high.Attach(h.set, &listeners.Stats{}); !errors.Is(err, mux.ErrFDRange) || !errors.Is(err, listeners.LimitReached) || !strings.Contains(fmt.Sprint(err), "high") {
+		if err := high.Attach(h.set, &listeners.Counters{}); !errors.Is(err, mux.ErrFDRange) || !errors.Is(err, listeners.LimitReached) || !strings.Contains(fmt.Sprint(err), "high") {
 			t.Error(err)
 		}
 		if err := l.Extend(high); !errors.Is(err, mux.ErrFDRange) {
@@ -280,7 +280,7 @@ func TestDescriptorLimitOfListeners(t *testing.T) {
 	}
 	defer two.Close()
 	h.do(func() {
-		if err := two.Attach(h.set, &listeners.Stats{}); !errors.Is(err, listeners.LimitReached) {
+		if err := two.Attach(h.set, &listeners.Counters{}); !errors.Is(err, listeners.LimitReached) {
 			t.Error(err)
 		}
 		if err := l.Extend(two); !errors.Is(err, listeners.LimitReached) {

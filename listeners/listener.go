@@ -12,14 +12,6 @@ import (
 	"github.com/sockmgr/sockmgr/mux"
 )
 
-// Stats are counted by the loop, and read on it.
-type Stats struct {
-	Accepted uint64 // connections
-	Rejected uint64 // connections closed, and datagrams dropped, unanswered
-	Received uint64 // bytes
-	Sent     uint64 // bytes
-}
-
 // A Listener is a set of bound sockets and the connections accepted from them.
 // After Attach everything in it but Name belongs to the loop.
 type Listener struct {
@@ -31,7 +23,7 @@ type Listener struct {
 	endpoints []endpoint
 	leaving   []endpoint // at addresses that were let go; some accept what waited there
 	set       *Set
-	stats     *Stats
+	stats     *Counters
 	state     State
 	active    int64         // open connections
 	onConn    []setting     // what accepted connections do not have from the listener's socket
@@ -148,12 +140,12 @@ func (l *Listener) Holds(inode string) bool {
 }
 
 // Attach puts the listener on the loop of set, which owns it from here on, and
-// counts into stats. When it fails the listener is the caller's as before.
-func (l *Listener) Attach(set *Set, stats *Stats) error {
+// counts into counters. When it fails the listener is the caller's as before.
+func (l *Listener) Attach(set *Set, counters *Counters) error {
 	if err := set.hasRoom(l); err != nil {
 		return err
 	}
-	l.set, l.stats = set, stats
+	l.set, l.stats = set, counters
 	for i, e := range l.endpoints {
 		if err := set.loop.Add(e.sock().fd, mux.Readable, e.(mux.Handler)); err != nil {
 			for _, e := range l.endpoints[:i] {

@@ -89,7 +89,7 @@ func (s *packetSocket) keep(rest []outgoing) {
 	s.pending = 0
 	for _, o := range rest {
 		if s.pending+len(o.data) > int(s.l.tunables.WriteBuffer) {
-			s.l.stats.Rejected++
+			s.l.stats.reject(RejectedBuffer)
 			continue
 		}
 		s.pending += len(o.data)
@@ -119,7 +119,7 @@ func (p *packetPeer) Write(data []byte) (int, error) {
 func (p *packetPeer) WriteShared(data []byte) error {
 	name := &p.b.names[p.i]
 	if !p.s.answerable(name, p.b.in[p.i].hdr.Namelen) {
-		p.s.l.stats.Rejected++
+		p.s.l.stats.reject(RejectedUnanswerable)
 		return nil
 	}
 	p.b.queue = append(p.b.queue, outgoing{

@@ -79,6 +79,7 @@ func (c *conn) send(p []byte) (int, error) {
 	case unix.EAGAIN, unix.EINTR, unix.ENOBUFS:
 		return 0, nil
 	default:
+		c.l.stats.failed("write", errno)
 		return 0, os.NewSyscallError("write", errno)
 	}
 }

@@ -36,6 +36,23 @@ func BenchmarkServe(b *testing.B) {
 	}
 }
 
+// BenchmarkConnect is a connection with one echo.
+func BenchmarkConnect(b *testing.B) {
+	for _, uri := range []string{"tcp4://127.0.0.1:0", "unix://" + b.TempDir() + "/s"} {
+		network, _, _ := strings.Cut(uri, ":")
+		b.Run(network, func(b *testing.B) {
+			addr, stop := serve(b, uri, listeners.Echo{})
+			defer stop()
+			ping, buf := []byte("x"), make([]byte, 1)
+			for b.Loop() {
+				fd := rawClient(b, addr, "")
+				exchange(b, fd, ping, buf, 1)
+				unix.Close(fd)
+			}
+		})
+	}
+}
+
 // serve runs a listener on a loop of its own.
 func serve(b *testing.B, uri string, handler listeners.HandlerSpec) (listeners.Address, func()) {
 	b.Helper()
@@ -56,7 +73,7 @@ func serve(b *testing.B, uri string, handler listeners.HandlerSpec) (listeners.A
 		b.Fatal(err)
 	}
 	set := listeners.NewSet(listeners.SetConfig{Loop: loop, Log: hclog.NewNullLogger()})
-	if err := l.Attach(set, &listeners.Stats{}); err != nil {
+	if err := l.Attach(set, &listeners.Counters{}); err != nil {
 		b.Fatal(err)
 	}
 	addr := l.Status(false).Bound[0]

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 
 	"github.com/sockmgr/sockmgr/mux"
 )
@@ -16,8 +17,9 @@ type Set struct {
 	changed func(*Listener)
 	watcher ConnWatcher // nil: nobody watches
 
-	buf   []byte // what is read lands here; valid during one call of a handler
-	batch *batch // for datagrams; made with the first datagram socket
+	info  unix.TCPInfo // see conn.tcpInfo
+	buf   []byte       // what is read lands here; valid during one call of a handler
+	batch *batch       // for datagrams; made with the first datagram socket
 
 	udpPorts map[uint16]int // ports of our own datagram sockets: see answerable
 

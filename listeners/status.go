@@ -69,7 +69,7 @@ type Status struct {
 
 // Status asks the kernel. With full it asks for more, of each socket.
 func (l *Listener) Status(full bool) Status {
-	st := Status{State: l.state, Active: l.active, Stats: *l.stats}
+	st := Status{State: l.state, Active: l.active, Stats: l.stats.Stats}
 	if l.state == Draining {
 		st.Until = l.until
 	}
@@ -90,6 +90,7 @@ func (l *Listener) Status(full bool) Status {
 		st.Bound = append(st.Bound, s.addr)
 		st.Queue.Accept += q.Accept
 		st.Queue.AcceptLimit += q.AcceptLimit
+		st.Queue.AcceptPeak += q.AcceptPeak
 		st.Queue.Drops += q.Drops
 		if full {
 			st.Sockets = append(st.Sockets, e.status(q, mem))

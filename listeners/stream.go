@@ -62,8 +62,12 @@ func (s *streamSocket) accept() bool {
 		return false
 	case unix.EINTR, unix.ECONNABORTED, unix.EPROTO, unix.ENOPROTOOPT, unix.ENETDOWN,
 		unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.ENONET, unix.EOPNOTSUPP:
+		if errno != unix.EINTR {
+			s.l.stats.failed("accept4", errno)
+		}
 		return true // this connection is gone (accept(2)); the next may be well
 	default: // EMFILE, ENFILE, ENOBUFS, ENOMEM: nothing now. EINVAL: shut down from outside
+		s.l.stats.failed("accept4", errno)
 		s.hungry(os.NewSyscallError("accept4", errno))
 		return false
 	}

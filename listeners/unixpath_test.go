@@ -346,7 +346,7 @@ func TestUnixRace(t *testing.T) {
 			t.Fatalf("round %d: %d of %d opened it", round, len(won), openers)
 		}
 		h.do(func() {
-			if err := won[0].Attach(h.set, &listeners.Stats{}); err != nil {
+			if err := won[0].Attach(h.set, &listeners.Counters{}); err != nil {
 				t.Error(err)
 			}
 		})

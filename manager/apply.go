@@ -178,7 +178,7 @@ func (m *Manager) planNew(a *Applied, w Wish, o ApplyOptions) error {
 		return err
 	}
 	a.Action = Created
-	a.step = &step{e: &entry{stats: &listeners.Stats{}}, after: &record}
+	a.step = &step{e: &entry{stats: &listeners.Counters{}}, after: &record}
 	return nil
 }
 

@@ -30,7 +30,7 @@ func (m *Manager) Create(ctx context.Context, name string, d Draft, checkOnly bo
 			Fix: "sockctl inspect " + record.Name, Meta: map[string]string{"listener": record.Name},
 		}
 	}
-	s := &step{e: &entry{stats: &listeners.Stats{}}, after: &record}
+	s := &step{e: &entry{stats: &listeners.Counters{}}, after: &record}
 	if checkOnly {
 		return Info{Record: record, State: Stopped}, nil, m.check(s)
 	}

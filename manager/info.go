@@ -59,7 +59,7 @@ func (m *Manager) info(e *entry) Info {
 func (m *Manager) infos(ctx context.Context, entries []*entry, full bool) []Info {
 	infos := make([]Info, len(entries))
 	lives := make([]*listeners.Listener, len(entries))
-	stats := make([]*listeners.Stats, len(entries))
+	stats := make([]*listeners.Counters, len(entries))
 	m.mu.Lock()
 	for i, e := range entries {
 		infos[i] = Info{Record: e.record, Started: e.started, Retry: e.retry, State: Stopped}
@@ -74,7 +74,7 @@ func (m *Manager) infos(ctx context.Context, entries []*entry, full bool) []Info
 	m.mu.Unlock()
 	_ = m.on(ctx, func() error { // when the loop has ended, nothing is live
 		for i := range infos {
-			infos[i].Stats = *stats[i]
+			infos[i].Stats = stats[i].Stats
 			if lives[i] != nil {
 				infos[i].live(lives[i].Status(full))
 			}

@@ -127,7 +127,7 @@ func (m *Manager) closed(l *listeners.Listener) {
 func (m *Manager) restore(records []Record) {
 	steps := make([]*step, 0, len(records))
 	for _, r := range records {
-		e := &entry{record: r, stats: &listeners.Stats{}}
+		e := &entry{record: r, stats: &listeners.Counters{}}
 		m.with(e, m.insertLocked)
 		steps = append(steps, &step{e: e, before: r, after: &r})
 	}

@@ -57,7 +57,7 @@ type Manager struct {
 type entry struct {
 	record   Record
 	live     *listeners.Listener // nil: not on the loop
-	stats    *listeners.Stats    // loop only
+	stats    *listeners.Counters // loop only
 	stopping bool                // live drains, or is closed and not told yet
 	cause    Cause               // who stopped or deleted it last
 	deleting bool                // goes when live is closed

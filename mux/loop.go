@@ -51,7 +51,7 @@ type Loop struct {
 	mu     sync.Mutex // guards the rest; held for a few instructions only
 	posted []command
 	spare  []command // the slice that posted does not use
-	woken  bool     // wake has been written since the loop last looked
+	woken  bool      // wake has been written since the loop last looked
 	closed bool
 	done   chan struct{} // closed when Run returns
 }
