@@ -161,8 +161,11 @@ func (l *Listener) ResetPeaks() {
 	for _, e := range l.endpoints {
 		e.sock().peak = 0
 	}
-	l.stats.ActivePeak, l.stats.Times = l.active, nil
+	l.stats.ResetPeaks(l.active)
 }
+
+// ResetPeaks is for who has the counters of a listener that is on no loop.
+func (c *Counters) ResetPeaks(active int64) { c.ActivePeak, c.Times = active, nil }
 
 // inUnits rounds up, so that a value is never above the bound of its bucket.
 func inUnits(d, unit time.Duration) uint64 { return uint64((max(d, 0) + unit - 1) / unit) }

@@ -62,6 +62,7 @@ type Status struct {
 	Active  int64
 	Stats   Stats
 	Queue   Queue          // of all sockets together
+	Lost    uint64         // of Queue.Drops: datagrams
 	Sockets []SocketStatus // in full
 	Until   time.Time      // draining: when what is left is closed
 	Starved bool           // running, but no descriptor or memory is left to accept with
@@ -86,6 +87,8 @@ func (l *Listener) Status(full bool) Status {
 			q.Accept, q.AcceptLimit, _ = s.acceptQueue() // unknown is 0
 			s.peak = max(s.peak, q.Accept)
 			q.AcceptPeak = s.peak
+		} else {
+			st.Lost += q.Drops
 		}
 		st.Bound = append(st.Bound, s.addr)
 		st.Queue.Accept += q.Accept

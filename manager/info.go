@@ -30,16 +30,7 @@ func (m *Manager) Len() int {
 // List returns up to most listeners whose names come after the one given, in
 // order of their names. It reads a bounded number in one turn of the loop.
 func (m *Manager) List(ctx context.Context, after string, most int, full bool) ([]Info, error) {
-	m.mu.Lock()
-	at, found := slices.BinarySearch(m.names, after)
-	if found {
-		at++
-	}
-	some := make([]*entry, 0, min(most, len(m.names)-at))
-	for _, name := range m.names[at:min(at+most, len(m.names))] {
-		some = append(some, m.entries[name])
-	}
-	m.mu.Unlock()
+	some := m.entriesAfter(after, most)
 	infos := make([]Info, 0, len(some))
 	for chunk := range slices.Chunk(some, listBudget) {
 		infos = append(infos, m.infos(ctx, chunk, full)...)
@@ -50,6 +41,21 @@ func (m *Manager) List(ctx context.Context, after string, most int, full bool) (
 	return infos, nil
 }
 
+// entriesAfter returns up to most entries whose names come after the one given.
+func (m *Manager) entriesAfter(after string, most int) []*entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at, found := slices.BinarySearch(m.names, after)
+	if found {
+		at++
+	}
+	some := make([]*entry, 0, min(most, len(m.names)-at))
+	for _, name := range m.names[at:min(at+most, len(m.names))] {
+		some = append(some, m.entries[name])
+	}
+	return some
+}
+
 // info reads one entry, whatever becomes of the caller.
 func (m *Manager) info(e *entry) Info {
 	return m.infos(context.Background(), []*entry{e}, false)[0]
@@ -57,6 +63,11 @@ func (m *Manager) info(e *entry) Info {
 
 // infos reads entries, in one turn.
 func (m *Manager) infos(ctx context.Context, entries []*entry, full bool) []Info {
+	return m.look(ctx, entries, full, func(int, *listeners.Counters) {})
+}
+
+// look is infos, and calls also on the loop for each.
+func (m *Manager) look(ctx context.Context, entries []*entry, full bool, also func(int, *listeners.Counters)) []Info {
 	infos := make([]Info, len(entries))
 	lives := make([]*listeners.Listener, len(entries))
 	stats := make([]*listeners.Counters, len(entries))
@@ -75,6 +86,7 @@ func (m *Manager) infos(ctx context.Context, entries []*entry, full bool) []Info
 	_ = m.on(ctx, func() error { // when the loop has ended, nothing is live
 		for i := range infos {
 			infos[i].Stats = stats[i].Stats
+			also(i, stats[i])
 			if lives[i] != nil {
 				infos[i].live(lives[i].Status(full))
 			}

@@ -35,7 +35,7 @@ type Manager struct {
 
 	loopEnded chan struct{}  // closed when the loop has
 	loopErr   error          // why; set before
-	keeper    sync.WaitGroup // the goroutines in keep.go and sample.go
+	keeper    sync.WaitGroup // the goroutines in keep.go, sample.go and rates.go
 	wake      chan struct{}  // of size 1: something for the keeper to do
 	ending    chan struct{}  // closed when Shutdown begins
 
@@ -47,6 +47,7 @@ type Manager struct {
 	names    []string                     // of entries, sorted
 	attached map[*listeners.Listener]bool // on the loop, closed ones not told yet included
 	locks    map[string]*nameLock
+	loopPast loopHistory
 
 	changedMu sync.Mutex        // the loop takes it: never held for longer than an append
 	changed   []changedListener // for the keeper
@@ -66,6 +67,8 @@ type entry struct {
 	retry    time.Time           // when it is tried again; zero: not
 	backoff  time.Duration       // between the last two tries
 	seen     seen                // by the sampler, which alone touches it
+	past     *history            // nil: quiet for a minute
+	lastRead reading             // of its counters
 }
 
 // A State is what a listener is doing, as clients see it.
@@ -123,6 +126,7 @@ func New(c Config) (*Manager, error) {
 	m.restore(records)
 	m.keeper.Go(m.keep)
 	m.keeper.Go(m.sample)
+	m.keeper.Go(m.measure)
 	return m, nil
 }
 

@@ -52,6 +52,7 @@ func NewServer(c Config) *grpc.Server {
 	pb.RegisterConnectionServiceServer(s, &connectionService{m: c.Manager})
 	pb.RegisterTuningServiceServer(s, &tuningService{m: c.Manager})
 	pb.RegisterEventServiceServer(s, &eventService{m: c.Manager, instance: c.Info.GetInstanceId()})
+	pb.RegisterStatsServiceServer(s, &statsService{m: c.Manager})
 	pb.RegisterDaemonServiceServer(s, &daemonService{c: c})
 	healthpb.RegisterHealthServer(s, &healthService{m: c.Manager})
 	reflection.Register(s)

@@ -11,6 +11,7 @@ package sockmgrv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -247,12 +248,187 @@ func (x *Issue) GetMessage() string {
 	return ""
 }
 
+// Histogram is a bucket histogram; the counts are not cumulative.
+type Histogram struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the bounds measure: "seconds", "bytes", "events".
+	Unit string `protobuf:"bytes,1,opt,name=unit,proto3" json:"unit,omitempty"`
+	// Upper bounds of the buckets, ascending; the last bucket is unbounded.
+	Bounds []float64 `protobuf:"fixed64,2,rep,packed,name=bounds,proto3" json:"bounds,omitempty"`
+	// One count per bucket: len(bounds)+1.
+	Counts []uint64 `protobuf:"varint,3,rep,packed,name=counts,proto3" json:"counts,omitempty"`
+	// Sum of all values.
+	Sum float64 `protobuf:"fixed64,4,opt,name=sum,proto3" json:"sum,omitempty"`
+	// Number of values.
+	Count uint64 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	// Largest value seen.
+	Max           float64 `protobuf:"fixed64,6,opt,name=max,proto3" json:"max,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Histogram) Reset() {
+	*x = Histogram{}
+	mi := &file_sockmgr_v1_types_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Histogram) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Histogram) ProtoMessage() {}
+
+func (x *Histogram) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_types_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
+func (*Histogram) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_types_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Histogram) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *Histogram) GetBounds() []float64 {
+	if x != nil {
+		return x.Bounds
+	}
+	return nil
+}
+
+func (x *Histogram) GetCounts() []uint64 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *Histogram) GetSum() float64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *Histogram) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Histogram) GetMax() float64 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+// Rate is a counter's recent speed per second, measured once a second. What a
+// thing was not there for counts as time in which nothing happened.
+type Rate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Over the last second.
+	PerSecond_1S float64 `protobuf:"fixed64,1,opt,name=per_second_1s,json=perSecond1s,proto3" json:"per_second_1s,omitempty"`
+	// Over the last ten seconds.
+	PerSecond_10S float64 `protobuf:"fixed64,2,opt,name=per_second_10s,json=perSecond10s,proto3" json:"per_second_10s,omitempty"`
+	// Over the last minute, to ten seconds.
+	PerSecond_60S float64 `protobuf:"fixed64,3,opt,name=per_second_60s,json=perSecond60s,proto3" json:"per_second_60s,omitempty"`
+	// The last samples, oldest first, for a sparkline. Of the loop only: of ten
+	// thousand listeners they would take more memory than their sockets.
+	Series []float64 `protobuf:"fixed64,4,rep,packed,name=series,proto3" json:"series,omitempty"`
+	// Time between two samples of the series.
+	SeriesStep    *durationpb.Duration `protobuf:"bytes,5,opt,name=series_step,json=seriesStep,proto3" json:"series_step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rate) Reset() {
+	*x = Rate{}
+	mi := &file_sockmgr_v1_types_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rate) ProtoMessage() {}
+
+func (x *Rate) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_types_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rate.ProtoReflect.Descriptor instead.
+func (*Rate) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_types_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Rate) GetPerSecond_1S() float64 {
+	if x != nil {
+		return x.PerSecond_1S
+	}
+	return 0
+}
+
+func (x *Rate) GetPerSecond_10S() float64 {
+	if x != nil {
+		return x.PerSecond_10S
+	}
+	return 0
+}
+
+func (x *Rate) GetPerSecond_60S() float64 {
+	if x != nil {
+		return x.PerSecond_60S
+	}
+	return 0
+}
+
+func (x *Rate) GetSeries() []float64 {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
+func (x *Rate) GetSeriesStep() *durationpb.Duration {
+	if x != nil {
+		return x.SeriesStep
+	}
+	return nil
+}
+
 var File_sockmgr_v1_types_proto protoreflect.FileDescriptor
 
 const file_sockmgr_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"\x16sockmgr/v1/types.proto\x12\n" +
-	"sockmgr.v1\"\x9c\x01\n" +
+	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\"\x9c\x01\n" +
 	"\rSocketAddress\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12-\n" +
 	"\anetwork\x18\x02 \x01(\x0e2\x13.sockmgr.v1.NetworkR\anetwork\x12\x0e\n" +
@@ -263,7 +439,21 @@ const file_sockmgr_v1_types_proto_rawDesc = "" +
 	"\x05Issue\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x14\n" +
 	"\x05field\x18\x02 \x01(\tR\x05field\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage*\x84\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\x89\x01\n" +
+	"\tHistogram\x12\x12\n" +
+	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x16\n" +
+	"\x06bounds\x18\x02 \x03(\x01R\x06bounds\x12\x16\n" +
+	"\x06counts\x18\x03 \x03(\x04R\x06counts\x12\x10\n" +
+	"\x03sum\x18\x04 \x01(\x01R\x03sum\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\x04R\x05count\x12\x10\n" +
+	"\x03max\x18\x06 \x01(\x01R\x03max\"\xca\x01\n" +
+	"\x04Rate\x12\"\n" +
+	"\rper_second_1s\x18\x01 \x01(\x01R\vperSecond1s\x12$\n" +
+	"\x0eper_second_10s\x18\x02 \x01(\x01R\fperSecond10s\x12$\n" +
+	"\x0eper_second_60s\x18\x03 \x01(\x01R\fperSecond60s\x12\x16\n" +
+	"\x06series\x18\x04 \x03(\x01R\x06series\x12:\n" +
+	"\vseries_step\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"seriesStep*\x84\x01\n" +
 	"\aNetwork\x12\x17\n" +
 	"\x13NETWORK_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vNETWORK_TCP\x10\x01\x12\x0f\n" +
@@ -289,19 +479,23 @@ func file_sockmgr_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_sockmgr_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sockmgr_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_sockmgr_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_sockmgr_v1_types_proto_goTypes = []any{
-	(Network)(0),          // 0: sockmgr.v1.Network
-	(*SocketAddress)(nil), // 1: sockmgr.v1.SocketAddress
-	(*Issue)(nil),         // 2: sockmgr.v1.Issue
+	(Network)(0),                // 0: sockmgr.v1.Network
+	(*SocketAddress)(nil),       // 1: sockmgr.v1.SocketAddress
+	(*Issue)(nil),               // 2: sockmgr.v1.Issue
+	(*Histogram)(nil),           // 3: sockmgr.v1.Histogram
+	(*Rate)(nil),                // 4: sockmgr.v1.Rate
+	(*durationpb.Duration)(nil), // 5: google.protobuf.Duration
 }
 var file_sockmgr_v1_types_proto_depIdxs = []int32{
 	0, // 0: sockmgr.v1.SocketAddress.network:type_name -> sockmgr.v1.Network
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	5, // 1: sockmgr.v1.Rate.series_step:type_name -> google.protobuf.Duration
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_types_proto_init() }
@@ -315,7 +509,7 @@ func file_sockmgr_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_types_proto_rawDesc), len(file_sockmgr_v1_types_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,130 @@
+package service
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/manager"
+)
+
+// snapshot reads all numbers, of the listeners that match.
+func (s *statsService) snapshot(ctx context.Context, want filter, histograms bool) (*pb.Snapshot, error) {
+	loop, err := s.m.Loop(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &pb.Snapshot{Time: timestamppb.Now(), Loop: loopToPB(loop, histograms), Process: processToPB(s.m.Process())}
+	out.Loop.Poller = s.m.Poller()
+	network, err := s.m.Network()
+	if err != nil {
+		return nil, err
+	}
+	out.Network = &pb.NetworkStats{
+		ListenOverflows: network.ListenOverflows, ListenDrops: network.ListenDrops, SynCookiesSent: network.SyncookiesSent,
+		SynQueueDrops: network.ReqQFullDrop, UdpReceiveBufferErrors: network.UDPReceiveBuffers,
+		UdpSendBufferErrors: network.UDPSendBuffers, RetransmittedSegments: network.RetransSegs,
+	}
+	for after := ""; ; {
+		some, err := s.m.Stats(ctx, after, maxPage, histograms)
+		if err != nil {
+			return nil, err
+		}
+		for i := range some {
+			after = some[i].Name
+			if want.matchInfo(some[i].Info) {
+				out.Listeners = append(out.Listeners, listenerStatsToPB(&some[i]))
+			}
+		}
+		if len(some) < maxPage {
+			return out, nil
+		}
+	}
+}
+
+func loopToPB(s manager.LoopStats, histograms bool) *pb.LoopStats {
+	out := &pb.LoopStats{
+		Turns: s.Turns, Events: s.Events, TurnRate: rateToPB(s.TurnRate), BusyRatio: s.BusyRatio, Stalls: s.Stalls,
+		Descriptors: uint32(s.Descriptors), Timers: uint32(s.Timers), PendingCommands: uint32(s.Commands),
+	}
+	if histograms {
+		out.EventsPerTurn = histogramToPB(&s.EventsPerTurn, "events", 1)
+		out.TurnDuration = timesToPB(&s.TurnDuration, time.Microsecond)
+		out.CommandLatency = timesToPB(&s.CommandLatency, time.Microsecond)
+	}
+	return out
+}
+
+func processToPB(s manager.ProcessStats) *pb.ProcessStats {
+	return &pb.ProcessStats{
+		ResidentBytes: s.Resident, HeapBytes: s.Heap, CpuTime: durationpb.New(s.CPU), CpuRatio: s.CPURatio,
+		OpenFiles: uint32(s.OpenFiles), OpenFilesLimit: s.FilesLimit, Goroutines: uint32(s.Goroutines),
+		LastGcPause: durationpb.New(s.LastGCPause),
+	}
+}
+
+func listenerStatsToPB(s *manager.ListenerStats) *pb.ListenerStats {
+	c, q := &s.Counters, &s.Live.Queue
+	out := &pb.ListenerStats{
+		Name: listenerPrefix + s.Name, Accepted: c.Accepted, AcceptRate: rateToPB(s.AcceptRate),
+		Active: uint64(s.Live.Active), ActivePeak: uint64(c.ActivePeak),
+		ReceivedBytes: c.Received, ReceiveRate: rateToPB(s.ReceiveRate), SentBytes: c.Sent, SendRate: rateToPB(s.SendRate),
+		ReceivedDatagrams: c.ReceivedDatagrams, SentDatagrams: c.SentDatagrams, DroppedDatagrams: s.Live.Lost, DropsTotal: q.Drops,
+		AcceptQueue: q.Accept, AcceptQueueLimit: q.AcceptLimit, AcceptQueuePeak: q.AcceptPeak,
+		Rejected: countsToPB(c.RejectedBy[:], func(i int) string { return listeners.Rejection(i).String() }),
+	}
+	if len(c.Errors) > 0 {
+		out.Errors = make(map[string]uint64, len(c.Errors))
+		for e, n := range c.Errors {
+			out.Errors[e.String()] = n
+		}
+	}
+	if t := c.Times; t != nil {
+		out.AcceptDelay = timesToPB(&t.AcceptDelay, time.Microsecond)
+		out.FirstByteDelay = timesToPB(&t.FirstByte, time.Microsecond)
+		out.ConnectionDuration = timesToPB(&t.Duration, time.Millisecond)
+		out.Rtt = timesToPB(&t.RTT, time.Microsecond)
+	}
+	return out
+}
+
+// countsToPB leaves out what never happened.
+func countsToPB(counts []uint64, word func(int) string) map[string]uint64 {
+	var out map[string]uint64
+	for i, n := range counts {
+		if n == 0 {
+			continue
+		}
+		if out == nil {
+			out = map[string]uint64{}
+		}
+		out[word(i)] = n
+	}
+	return out
+}
+
+func rateToPB(r manager.Rate) *pb.Rate {
+	out := &pb.Rate{PerSecond_1S: r.Second, PerSecond_10S: r.TenSeconds, PerSecond_60S: r.Minute, Series: r.Series}
+	if len(r.Series) > 0 {
+		out.SeriesStep = durationpb.New(time.Second)
+	}
+	return out
+}
+
+// timesToPB says durations in seconds.
+func timesToPB(h *manager.Histogram, unit time.Duration) *pb.Histogram {
+	return histogramToPB(h, "seconds", unit.Seconds())
+}
+
+// histogramToPB says values in a unit of which one is so many.
+func histogramToPB(h *manager.Histogram, name string, unit float64) *pb.Histogram {
+	out := &pb.Histogram{Unit: name, Counts: h.Counts[:], Sum: float64(h.Sum) * unit, Count: h.Count(), Max: float64(h.Max) * unit}
+	for i := range h.Counts[:len(h.Counts)-1] {
+		out.Bounds = append(out.Bounds, float64(h.Bound(i))*unit)
+	}
+	return out
+}
