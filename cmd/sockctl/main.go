@@ -24,5 +24,23 @@ func main() {
 		Now:        time.Now,
 		UID:        os.Getuid(),
 		IsTerminal: term.IsTerminal(int(os.Stdin.Fd())),
+		Screen:     screen(),
 	}, os.Args[1:]))
+}
+
+// screen is standard output, where that is a terminal. Keys are read from
+// standard input where that is one too.
+func screen() *cli.Screen {
+	in, out := int(os.Stdin.Fd()), int(os.Stdout.Fd())
+	if !term.IsTerminal(out) {
+		return nil
+	}
+	s := &cli.Screen{Size: func() (int, int, error) { return term.GetSize(out) }}
+	if term.IsTerminal(in) {
+		s.Keys = func() (func() error, error) {
+			old, err := term.MakeRaw(in)
+			return func() error { return term.Restore(in, old) }, err
+		}
+	}
+	return s
 }

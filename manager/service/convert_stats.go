@@ -18,7 +18,7 @@ func (s *statsService) snapshot(ctx context.Context, want filter, histograms boo
 	if err != nil {
 		return nil, err
 	}
-	out := &pb.Snapshot{Time: timestamppb.Now(), Loop: loopToPB(loop, histograms), Process: processToPB(s.m.Process())}
+	out := &pb.Snapshot{Time: timestamppb.Now(), Loop: loopToPB(loop), Process: processToPB(s.m.Process())}
 	out.Loop.Poller = s.m.Poller()
 	network, err := s.m.Network()
 	if err != nil {
@@ -46,16 +46,14 @@ func (s *statsService) snapshot(ctx context.Context, want filter, histograms boo
 	}
 }
 
-func loopToPB(s manager.LoopStats, histograms bool) *pb.LoopStats {
+func loopToPB(s manager.LoopStats) *pb.LoopStats {
 	out := &pb.LoopStats{
 		Turns: s.Turns, Events: s.Events, TurnRate: rateToPB(s.TurnRate), BusyRatio: s.BusyRatio, Stalls: s.Stalls,
 		Descriptors: uint32(s.Descriptors), Timers: uint32(s.Timers), PendingCommands: uint32(s.Commands),
 	}
-	if histograms {
-		out.EventsPerTurn = histogramToPB(&s.EventsPerTurn, "events", 1)
-		out.TurnDuration = timesToPB(&s.TurnDuration, time.Microsecond)
-		out.CommandLatency = timesToPB(&s.CommandLatency, time.Microsecond)
-	}
+	out.EventsPerTurn = histogramToPB(&s.EventsPerTurn, "events", 1)
+	out.TurnDuration = timesToPB(&s.TurnDuration, time.Microsecond)
+	out.CommandLatency = timesToPB(&s.CommandLatency, time.Microsecond)
 	return out
 }
 

@@ -31,6 +31,7 @@ type client struct {
 	tuning      pb.TuningServiceClient
 	daemon      pb.DaemonServiceClient
 	events      pb.EventServiceClient
+	stats       pb.StatsServiceClient
 
 	mu      sync.Mutex
 	dialErr error // of the last dial; guarded by mu
@@ -100,6 +101,7 @@ func (a *app) dial() (*client, error) {
 	c.tuning = pb.NewTuningServiceClient(c.conn)
 	c.daemon = pb.NewDaemonServiceClient(c.conn)
 	c.events = pb.NewEventServiceClient(c.conn)
+	c.stats = pb.NewStatsServiceClient(c.conn)
 	a.client = c
 	return c, nil
 }

@@ -153,7 +153,7 @@ func TestNotKnown(t *testing.T) {
 func TestUsage(t *testing.T) {
 	f := newFake(t)
 	for line, text := range map[string]string{
-		"foo":                                  "unknown command \"foo\" for \"sockctl\"\n  try  sockctl --help",
+		"xyzzy":                                "unknown command \"xyzzy\" for \"sockctl\"\n  try  sockctl --help",
 		"stat web":                             "unknown command \"stat\" for \"sockctl\"\n  try  sockctl start",
 		"conn":                                 "sockctl conn needs a verb\n  try  sockctl conn --help",
 		"conn list":                            "unknown command \"list\" for \"sockctl conn\"\n  try  sockctl conn ls",

@@ -38,6 +38,7 @@ type fake struct {
 	pb.UnimplementedConnectionServiceServer
 	pb.UnimplementedTuningServiceServer
 	pb.UnimplementedDaemonServiceServer
+	pb.UnimplementedStatsServiceServer
 
 	path   string
 	server *grpc.Server
@@ -59,6 +60,7 @@ type fake struct {
 	progress  *pb.CloseConnectionsResponse
 	pageSize  int
 	shutdown  func() // in place of ending
+	snapshots []*pb.Snapshot
 }
 
 func newFake(t *testing.T) *fake {
@@ -83,6 +85,7 @@ func newFake(t *testing.T) *fake {
 	pb.RegisterConnectionServiceServer(f.server, f)
 	pb.RegisterTuningServiceServer(f.server, f)
 	pb.RegisterDaemonServiceServer(f.server, f)
+	pb.RegisterStatsServiceServer(f.server, f)
 	go func() {
 		defer close(f.ended)
 		if err := f.server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) { // a test may be that quick

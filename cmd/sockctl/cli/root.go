@@ -21,6 +21,8 @@ type Env struct {
 	UID    int
 	// IsTerminal says that someone sits at Stdin who can be asked.
 	IsTerminal bool
+	// Screen is the terminal that Stdout is, nil when it is none.
+	Screen *Screen
 }
 
 // app is one run: its world, the global flags and the connection they lead to.
@@ -83,7 +85,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(
 		a.startCommand(), a.stopCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), a.tuneCommand(),
 		a.applyCommand(), a.diffCommand(), a.exportCommand(),
-		a.optionsCommand(), a.connCommand(), a.daemonCommand(), a.eventsCommand(), a.waitCommand(), a.versionCommand(), a.completionCommand())
+		a.optionsCommand(), a.connCommand(), a.daemonCommand(), a.eventsCommand(), a.statsCommand(), a.topCommand(), a.waitCommand(), a.versionCommand(), a.completionCommand())
 	return root
 }
 

@@ -721,7 +721,7 @@ type GetStatsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// AIP-160 filter on listeners, as in ListListeners.
 	Filter string `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
-	// With histograms.
+	// With the histograms of listeners; those of the loop are always there.
 	Histograms    bool `protobuf:"varint,2,opt,name=histograms,proto3" json:"histograms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -826,7 +826,7 @@ type WatchStatsRequest struct {
 	// hour. It is longer where there are so many listeners that reading them
 	// takes more than a tenth of it.
 	Interval *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
-	// With histograms.
+	// With the histograms of listeners; those of the loop are always there.
 	Histograms    bool `protobuf:"varint,3,opt,name=histograms,proto3" json:"histograms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
