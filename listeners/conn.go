@@ -404,7 +404,7 @@ func (c *conn) close(why error) {
 	c.stopLinger()
 	_ = l.set.loop.Remove(int(c.fd)) // before the close, as always
 	l.set.loop.Disarm(&c.timer)
-	c.counted()
+	c.counted(reason)
 	sysClose(int(c.fd))
 	c.fd = -1
 	c.in, c.out, c.shared = nil, nil, nil

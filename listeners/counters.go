@@ -25,6 +25,7 @@ type Counters struct {
 	SentDatagrams     uint64
 	ActivePeak        int64 // most connections open at once
 	RejectedBy        [rejections]uint64
+	ClosedBy          [CloseReasons]uint64
 	Errors            map[CallError]uint64 // nil until there is one
 	Times             *Times               // nil until there is a connection
 }
@@ -136,7 +137,8 @@ func (c *conn) begun() {
 }
 
 // counted counts a connection that is about to be closed.
-func (c *conn) counted() {
+func (c *conn) counted(why CloseReason) {
+	c.l.stats.ClosedBy[why]++
 	t := c.l.stats.times()
 	t.Duration.Observe(inUnits(c.l.set.loop.Clock()-c.opened, time.Millisecond))
 	if info := c.tcpInfo(); info != nil && info.Rtt > 0 {

@@ -14,7 +14,7 @@ const (
 	rateStep   = time.Second
 	rateBudget = 512 // listeners in one turn: copying three numbers of each
 	// Readings of the last seconds, and older ones at every tenth.
-	recentReadings, coarseReadings, coarseSteps = 11, 8, 10
+	recentReadings, coarseReadings, coarseSteps = 11, 7, 10
 	loopReadings                                = 61
 )
 
@@ -51,7 +51,7 @@ func newHistory(quiet reading, now time.Duration) *history {
 	}
 	for i := range h.coarse {
 		h.coarse[i] = quiet
-		h.coarse[i].at = now - time.Duration(i+1)*coarseSteps*rateStep
+		h.coarse[i].at = now - time.Duration(i*coarseSteps+1)*rateStep
 	}
 	return h
 }
@@ -78,7 +78,7 @@ func (h *history) rate(of func(reading) uint64) Rate {
 		now := h.recent[0]
 		return perSecond(of(now)-of(then), now.at-then.at)
 	}
-	return Rate{Second: per(h.recent[1]), TenSeconds: per(h.recent[recentReadings-1]), Minute: per(h.coarse[6])}
+	return Rate{Second: per(h.recent[1]), TenSeconds: per(h.recent[recentReadings-1]), Minute: per(h.coarse[coarseReadings-1])}
 }
 
 func perSecond(n uint64, d time.Duration) float64 {

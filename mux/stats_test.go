@@ -3,6 +3,7 @@ package mux_test
 import (
 	"context"
 	"math"
+	"runtime"
 	"testing"
 	"time"
 
@@ -81,6 +82,7 @@ func TestStats(t *testing.T) {
 		s = stats(t, l)
 		if err := l.Do(t.Context(), func() error { // another command cannot run meanwhile
 			for end := time.Now().Add(2 * mux.StallLimit); time.Now().Before(end); {
+				runtime.Gosched()
 			}
 			return l.Post(func() {})
 		}); err != nil {

@@ -74,6 +74,7 @@ func listenerStatsToPB(s *manager.ListenerStats) *pb.ListenerStats {
 		ReceivedDatagrams: c.ReceivedDatagrams, SentDatagrams: c.SentDatagrams, DroppedDatagrams: s.Live.Lost, DropsTotal: q.Drops,
 		AcceptQueue: q.Accept, AcceptQueueLimit: q.AcceptLimit, AcceptQueuePeak: q.AcceptPeak,
 		Rejected: countsToPB(c.RejectedBy[:], func(i int) string { return listeners.Rejection(i).String() }),
+		Closed:   countsToPB(c.ClosedBy[:], func(i int) string { return listeners.CloseReason(i).String() }),
 	}
 	if len(c.Errors) > 0 {
 		out.Errors = make(map[string]uint64, len(c.Errors))

@@ -42,6 +42,7 @@ type daemon struct {
 	connections pb.ConnectionServiceClient
 	tuning      pb.TuningServiceClient
 	events      pb.EventServiceClient
+	stats       pb.StatsServiceClient
 	daemon      pb.DaemonServiceClient
 	health      grpc_health_v1.HealthClient
 	ends        chan time.Duration // what ShutdownDaemon asked for
@@ -109,6 +110,7 @@ func (d *daemon) dial() *grpc.ClientConn {
 	}
 	d.listeners, d.connections = pb.NewListenerServiceClient(conn), pb.NewConnectionServiceClient(conn)
 	d.tuning, d.events = pb.NewTuningServiceClient(conn), pb.NewEventServiceClient(conn)
+	d.stats = pb.NewStatsServiceClient(conn)
 	d.daemon, d.health = pb.NewDaemonServiceClient(conn), grpc_health_v1.NewHealthClient(conn)
 	return conn
 }

@@ -243,12 +243,18 @@ func (f frame) writeHead(w *bytes.Buffer) {
 		turns = since(turns, f.before.GetLoop().GetTurnDuration())
 	}
 	layOut(w, "", [][]string{
-		{"loop", percent(loop.GetBusyRatio()) + " busy", speed(loop.GetTurnRate().GetPerSecond_1S()) + " turns/s", "p99 turn " + quantileText(turns, 0.99),
-			"longest " + span(loop.GetTurnDuration().GetMax()), plural(loop.GetStalls(), "stall"), loop.GetPoller()},
-		{"process", percent(process.GetCpuRatio()) + " CPU", size(process.GetResidentBytes()) + " resident",
-			fmt.Sprintf("%d of %d files", process.GetOpenFiles(), process.GetOpenFilesLimit()), plural(uint64(process.GetGoroutines()), "goroutine")},
-		{"network", plural(network.GetListenOverflows(), "overflow"), plural(network.GetListenDrops(), "drop"),
-			fmt.Sprintf("%d SYN cookies", network.GetSynCookiesSent()), fmt.Sprintf("%d retransmitted", network.GetRetransmittedSegments())},
+		{
+			"loop", percent(loop.GetBusyRatio()) + " busy", speed(loop.GetTurnRate().GetPerSecond_1S()) + " turns/s", "p99 turn " + quantileText(turns, 0.99),
+			"longest " + span(loop.GetTurnDuration().GetMax()), plural(loop.GetStalls(), "stall"), loop.GetPoller(),
+		},
+		{
+			"process", percent(process.GetCpuRatio()) + " CPU", size(process.GetResidentBytes()) + " resident",
+			fmt.Sprintf("%d of %d files", process.GetOpenFiles(), process.GetOpenFilesLimit()), plural(uint64(process.GetGoroutines()), "goroutine"),
+		},
+		{
+			"network", plural(network.GetListenOverflows(), "overflow"), plural(network.GetListenDrops(), "drop"),
+			fmt.Sprintf("%d SYN cookies", network.GetSynCookiesSent()), fmt.Sprintf("%d retransmitted", network.GetRetransmittedSegments()),
+		},
 	})
 	w.WriteByte('\n')
 }

@@ -384,7 +384,8 @@ type ListenerStats struct {
 	// Most open at once since the listener was made, the daemon began or
 	// ResetPeaks was called.
 	ActivePeak uint64 `protobuf:"varint,7,opt,name=active_peak,json=activePeak,proto3" json:"active_peak,omitempty"`
-	// Closed, by reason as in Connection.close_reason.
+	// Closed, by reason: eof, handler, handler_timeout, reset, timed_out,
+	// idle_timeout, too_long, drain, closed_by, error.
 	Closed map[string]uint64 `protobuf:"bytes,8,rep,name=closed,proto3" json:"closed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Bytes in.
 	ReceivedBytes uint64 `protobuf:"varint,9,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
