@@ -36,6 +36,7 @@ const (
 	PageTokenInvalid      Reason = "PAGE_TOKEN_INVALID"
 	StoreFailed           Reason = "STORE_FAILED"
 	Internal              Reason = "INTERNAL"
+	ChangeNotFound        Reason = "CHANGE_NOT_FOUND"
 )
 
 // Error returns the reason in words.

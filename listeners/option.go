@@ -44,6 +44,7 @@ type Option struct {
 	words     []string        // of a String: the words for 0, 1, 2, ...
 	list      func() []string // of a String: the words that this host knows
 	unlimited bool            // all ones is no limit, which is Null
+	lock      int             // bit of SO_BUF_LOCK: the kernel tunes the size until it is set
 	late      bool            // listen(2) takes it back: it is set again after
 
 	unit    time.Duration                  // of a Duration in the kernel
@@ -193,6 +194,9 @@ func (o *Option) give(s *socket, v Value) error {
 func (o *Option) Reset(s *socket) error {
 	if o.reset != nil {
 		return o.reset(s)
+	}
+	if o.unlimited || o.Name == linger { // off, which has no number
+		return o.Set(s, Value{})
 	}
 	def, _ := o.Probe()
 	return o.Set(s, def)

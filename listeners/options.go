@@ -52,12 +52,12 @@ var mainOptions = []*Option{
 		Name: "receive_buffer_bytes", Summary: "Kernel receive buffer; the kernel doubles what is set, and setting it ends autotuning.",
 		Type: Bytes, Min: 1, Max: math.MaxInt32 / 2, Networks: OnAll, Effect: Live, Inherited: true,
 		Kernel: "SO_RCVBUF", Level: unix.SOL_SOCKET, Number: unix.SO_RCVBUF, Clamp: "net.core.rmem_max",
-		same: doubled, reset: func(s *socket) error { return autotune(s, unix.SO_RCVBUF, bufLockReceive) },
+		same: doubled, reset: func(s *socket) error { return autotune(s, unix.SO_RCVBUF, bufLockReceive) }, lock: bufLockReceive,
 	}, {
 		Name: "send_buffer_bytes", Summary: "Kernel send buffer; the kernel doubles what is set, and setting it ends autotuning.",
 		Type: Bytes, Min: 1, Max: math.MaxInt32 / 2, Networks: OnAll, Effect: Live, Inherited: true,
 		Kernel: "SO_SNDBUF", Level: unix.SOL_SOCKET, Number: unix.SO_SNDBUF, Clamp: "net.core.wmem_max",
-		same: doubled, reset: func(s *socket) error { return autotune(s, unix.SO_SNDBUF, bufLockSend) },
+		same: doubled, reset: func(s *socket) error { return autotune(s, unix.SO_SNDBUF, bufLockSend) }, lock: bufLockSend,
 	}, {
 		Name: "traffic_class", Summary: "DSCP and ECN byte of outgoing packets; TCP keeps the two ECN bits to itself.",
 		Type: Int, Max: 255, Networks: OnIP, Effect: Live, Inherited: true,

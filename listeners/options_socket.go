@@ -15,12 +15,12 @@ var socketOptions = []*Option{
 		Name: "receive_buffer_force_bytes", Summary: "receive_buffer_bytes beyond its sysctl.",
 		Type: Bytes, Min: 1, Max: math.MaxInt32 / 2, Networks: OnAll, Effect: Live, Inherited: true, Capability: netAdmin,
 		Kernel: "SO_RCVBUFFORCE", Level: unix.SOL_SOCKET, Number: unix.SO_RCVBUFFORCE, same: doubled,
-		get: getOther(unix.SO_RCVBUF), reset: func(s *socket) error { return autotune(s, unix.SO_RCVBUF, bufLockReceive) },
+		get: getOther(unix.SO_RCVBUF), reset: func(s *socket) error { return autotune(s, unix.SO_RCVBUF, bufLockReceive) }, lock: bufLockReceive,
 	}, {
 		Name: "send_buffer_force_bytes", Summary: "send_buffer_bytes beyond its sysctl.",
 		Type: Bytes, Min: 1, Max: math.MaxInt32 / 2, Networks: OnAll, Effect: Live, Inherited: true, Capability: netAdmin,
 		Kernel: "SO_SNDBUFFORCE", Level: unix.SOL_SOCKET, Number: unix.SO_SNDBUFFORCE, same: doubled,
-		get: getOther(unix.SO_SNDBUF), reset: func(s *socket) error { return autotune(s, unix.SO_SNDBUF, bufLockSend) },
+		get: getOther(unix.SO_SNDBUF), reset: func(s *socket) error { return autotune(s, unix.SO_SNDBUF, bufLockSend) }, lock: bufLockSend,
 	}, {
 		Name: "receive_low_water_bytes", Summary: "Report a connection as readable only when so much can be read.",
 		Type: Bytes, Min: 1, Max: math.MaxInt32, Networks: OnTCP, Effect: Live, Inherited: true,

@@ -101,12 +101,7 @@ func (m *Manager) SetConnOptions(ctx context.Context, id string, values map[stri
 	if err != nil {
 		return nil, err
 	}
-	all, err := parseOptions(values, st.Network.Class(), func(o *listeners.Option) string {
-		if !o.OnConnection() {
-			return "cannot be set on a connection: it is the listener's"
-		}
-		return ""
-	})
+	all, err := parseOptions(values, st.Network.Class(), onConnOnly)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +121,17 @@ func (m *Manager) SetConnOptions(ctx context.Context, id string, values map[stri
 		return nil
 	})
 	m.tellTuned(ctx, fmt.Sprintf("connections/%x", st.Cookie), results)
+	if !checkOnly {
+		m.overruleConn(ctx, st.Listener, st.Cookie, results)
+	}
 	return results, err
+}
+
+func onConnOnly(o *listeners.Option) string {
+	if !o.OnConnection() {
+		return "cannot be set on a connection: it is the listener's"
+	}
+	return ""
 }
 
 // ConnOptions returns the options in force on one connection.

@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/sockmgr/sockmgr/listeners"
 )
@@ -82,6 +83,7 @@ func (m *Manager) look(ctx context.Context, entries []*entry, full bool, also fu
 			infos[i].Message = "being deleted"
 		}
 	}
+	m.noteTriesLocked(infos)
 	m.mu.Unlock()
 	_ = m.on(ctx, func() error { // when the loop has ended, nothing is live
 		for i := range infos {
@@ -90,10 +92,22 @@ func (m *Manager) look(ctx context.Context, entries []*entry, full bool, also fu
 			if lives[i] != nil {
 				infos[i].live(lives[i].Status(full))
 			}
+			infos[i].noteTries()
 		}
 		return nil
 	})
 	return infos
+}
+
+// noteTries adds to the message what is tried.
+func (i *Info) noteTries() {
+	if len(i.tries) == 0 {
+		return
+	}
+	if i.Message != "" {
+		i.Message += "; "
+	}
+	i.Message += strings.Join(i.tries, "; ")
 }
 
 // live adds what the loop knows.

@@ -56,7 +56,7 @@ func (m *Manager) keep() {
 		case <-retry.C:
 		}
 		m.tellChanges()
-		next := m.retryFailed()
+		next := min(m.retryFailed(), m.revertDue())
 		if m.allClosed() && m.isClosing() {
 			return
 		}

@@ -48,6 +48,7 @@ type Manager struct {
 	attached map[*listeners.Listener]bool // on the loop, closed ones not told yet included
 	locks    map[string]*nameLock
 	loopPast loopHistory
+	tries    map[string]*try // by id
 
 	changedMu sync.Mutex        // the loop takes it: never held for longer than an append
 	changed   []changedListener // for the keeper
@@ -92,6 +93,7 @@ type Info struct {
 	Stats   listeners.Stats
 	Started time.Time // when it last began to run
 	Retry   time.Time // when it is tried again
+	tries   []string  // what is tried on it: added to Message
 }
 
 // New opens the store, starts the loop and runs what was running before.
@@ -110,7 +112,7 @@ func New(c Config) (*Manager, error) {
 	}
 	m := &Manager{
 		log: c.Log, loop: loop, store: st, changes: newRing(0, Change.weight), events: newRing(uint64(time.Now().UnixMicro()), Event.weight), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1), ending: make(chan struct{}),
-		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{},
+		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{}, tries: map[string]*try{},
 	}
 	loopLog := c.LoopLog
 	if loopLog == nil {

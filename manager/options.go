@@ -34,12 +34,7 @@ func (m *Manager) SetOptions(ctx context.Context, name string, values map[string
 	if err != nil {
 		return nil, err
 	}
-	wanted, err := parseOptions(values, record.Spec.Class(), func(o *listeners.Option) string {
-		if scope == ScopeConnections && !o.OnConnection() {
-			return "cannot be set on open connections: it is the listener's"
-		}
-		return ""
-	})
+	wanted, err := parseFor(scope, values, record.Spec.Class())
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +56,18 @@ func (m *Manager) SetOptions(ctx context.Context, name string, values map[string
 		results = append(results, all...)
 	}
 	m.tellTuned(ctx, "listeners/"+name, results)
+	m.overrule(ctx, name, wanted, scope, results)
 	return results, err
+}
+
+// parseFor is parseOptions for a listener.
+func parseFor(scope Scope, values map[string]listeners.Value, class listeners.NetworkSet) ([]wanted, error) {
+	return parseOptions(values, class, func(o *listeners.Option) string {
+		if scope == ScopeConnections && !o.OnConnection() {
+			return "cannot be set on open connections: it is the listener's"
+		}
+		return ""
+	})
 }
 
 // wanted is an option with the value that it shall have.
@@ -156,12 +162,16 @@ func (m *Manager) wantSpec(ctx context.Context, e *entry, record Record, spec li
 func (m *Manager) tune(ctx context.Context, e *entry, record Record, all []wanted) ([]listeners.Result, error) {
 	l := m.liveOf(e)
 	var results []listeners.Result
-	var spec listeners.Spec
+	spec := record.Spec // not the listener's own: that has what is only tried
+	var before listeners.Spec
 	if err := m.on(ctx, func() error {
+		before = l.Spec()
 		for _, w := range all {
-			results = append(results, l.Tune(w.option, w.value))
+			r := l.Tune(w.option, w.value)
+			if results = append(results, r); took(r) {
+				spec = spec.With(w.option.Name, w.value)
+			}
 		}
-		spec = l.Spec()
 		return nil
 	}); err != nil {
 		return nil, err
@@ -172,7 +182,7 @@ func (m *Manager) tune(ctx context.Context, e *entry, record Record, all []wante
 	if err := m.wantSpec(ctx, e, record, spec); err != nil {
 		_ = m.on(context.WithoutCancel(ctx), func() error { // ended means closed
 			for _, w := range all {
-				l.Tune(w.option, record.Spec.Options[w.option.Name])
+				l.Tune(w.option, before.Options[w.option.Name])
 			}
 			return nil
 		})

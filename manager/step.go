@@ -23,7 +23,8 @@ type step struct {
 	after  *Record // nil: it is deleted
 	drain  time.Duration
 	notes  []Note
-	err    error // why it was not done
+	err    error                      // why it was not done
+	tried  map[string]listeners.Value // of its options, and not changed by the step
 
 	running bool                // it was bound when the change began
 	opened  *listeners.Listener // its new sockets; nil once they are on the loop
@@ -56,13 +57,25 @@ func (s *step) event() ChangeType {
 	}
 }
 
+// spec is what the sockets shall have after the step: what is wanted, and what
+// is tried.
+func (s *step) spec() listeners.Spec {
+	spec := s.after.Spec
+	for name, v := range s.tried {
+		if s.running && spec.Options[name] == s.before.Spec.Options[name] {
+			spec = spec.With(name, v)
+		}
+	}
+	return spec
+}
+
 // prepare binds what is not bound yet. A change of a listener that runs keeps
 // the sockets whose addresses stay.
 func (s *step) prepare() error {
 	if !s.runs() {
 		return nil
 	}
-	spec := s.after.Spec
+	spec := s.spec()
 	if s.running {
 		spec.Listen = spec.Beyond(s.before.Spec)
 	}
@@ -91,7 +104,8 @@ func (s *step) engage(set *listeners.Set) error {
 		s.undo = func() { l.Stop(0) }
 		return nil
 	}
-	notes, untune, err := tuneTo(s.live, s.after.Spec)
+	before := s.live.Spec()
+	notes, untune, err := tuneTo(s.live, s.spec())
 	if err != nil {
 		return err
 	}
@@ -102,7 +116,7 @@ func (s *step) engage(set *listeners.Set) error {
 	s.notes, s.opened = notes, nil
 	s.undo = func() {
 		untune()
-		s.live.Settle(s.before.Spec) // which lets the new sockets go
+		s.live.Settle(before) // which lets the new sockets go
 	}
 	return nil
 }
@@ -111,7 +125,7 @@ func (s *step) engage(set *listeners.Set) error {
 func (s *step) settle() {
 	switch {
 	case s.runs() && s.running:
-		s.live.Settle(s.after.Spec)
+		s.live.Settle(s.spec())
 	case !s.runs() && s.live != nil:
 		s.live.Stop(s.drain)
 	}
@@ -135,6 +149,7 @@ const stepsPerTurn = 32
 func (m *Manager) commit(ctx context.Context, steps []*step, atomic bool) error {
 	for _, s := range steps {
 		m.with(s.e, func(e *entry) { s.live, s.running = e.live, e.live != nil && !e.stopping })
+		s.tried = m.triedOf(s.name())
 		if s.err = s.prepare(); s.err != nil {
 			s.err = m.namingOurs(s.err)
 		}
@@ -154,7 +169,9 @@ func (m *Manager) commit(ctx context.Context, steps []*step, atomic bool) error 
 		return m.undoAll(steps, err)
 	}
 	m.keepAll(steps, causeOf(ctx))
-	return m.eachTurn(context.WithoutCancel(ctx), steps, (*step).settle) // fails only when all is closed
+	err := m.eachTurn(context.WithoutCancel(ctx), steps, (*step).settle) // fails only when all is closed
+	m.settleTries(ctx, steps)
+	return err
 }
 
 // engageAll puts on the loop what may be refused.

@@ -46,6 +46,7 @@ var reasonCodes = map[listeners.Reason]codes.Code{
 	listeners.PageTokenInvalid:      codes.InvalidArgument,
 	listeners.StoreFailed:           codes.Internal,
 	listeners.Internal:              codes.Internal,
+	listeners.ChangeNotFound:        codes.NotFound,
 }
 
 // toStatus maps an error by its class, however it is wrapped.

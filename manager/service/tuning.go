@@ -2,10 +2,13 @@ package service
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/listeners"
@@ -67,6 +70,10 @@ func (s *tuningService) SetOptions(ctx context.Context, r *pb.SetOptionsRequest)
 	if !known {
 		faults = append(faults, &listeners.Violation{Field: "scope", Message: "is not known"})
 	}
+	after, fault := revertAfter(r.GetRevertAfter())
+	if fault != nil {
+		faults = append(faults, fault)
+	}
 	if len(faults) > 0 {
 		return nil, &manager.Invalid{Violations: faults}
 	}
@@ -74,22 +81,65 @@ func (s *tuningService) SetOptions(ctx context.Context, r *pb.SetOptionsRequest)
 		return nil, err
 	}
 	var results []listeners.Result
+	var trial manager.Trial
 	var err error
 	target := r.GetTarget()
-	if id, isConn := strings.CutPrefix(target, connectionPrefix); isConn {
+	id, isConn := strings.CutPrefix(target, connectionPrefix)
+	if !isConn {
+		id = bare(target, listenerPrefix)
+		target = listenerPrefix + id
+	}
+	tries := after > 0 && !r.GetValidateOnly()
+	switch {
+	case isConn && tries:
+		results, trial, err = s.m.TryConnOptions(ctx, id, values, after)
+	case isConn:
 		results, err = s.m.SetConnOptions(ctx, id, values, r.GetValidateOnly())
-	} else {
-		target = listenerPrefix + bare(target, listenerPrefix)
-		results, err = s.m.SetOptions(ctx, bare(target, listenerPrefix), values, scope, r.GetEtag(), r.GetValidateOnly())
+	case tries:
+		results, trial, err = s.m.TryOptions(ctx, id, values, scope, r.GetEtag(), after)
+	default:
+		results, err = s.m.SetOptions(ctx, id, values, scope, r.GetEtag(), r.GetValidateOnly())
 	}
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.SetOptionsResponse{}
+	resp := &pb.SetOptionsResponse{ChangeId: trial.ID, RevertTime: timeToPB(trial.Deadline)}
 	for _, result := range results {
 		resp.Results = append(resp.Results, resultToPB(target, result))
 	}
 	return resp, nil
+}
+
+// revertAfter checks the time of a try; 0 is none.
+func revertAfter(d *durationpb.Duration) (time.Duration, *listeners.Violation) {
+	after := d.AsDuration()
+	if d == nil || d.CheckValid() == nil && manager.LeastTry <= after && after <= manager.GreatestTry {
+		return after, nil
+	}
+	return 0, &listeners.Violation{Field: "revert_after", Message: fmt.Sprintf("must be from %v to %v", manager.LeastTry, manager.GreatestTry)}
+}
+
+// ConfirmOptions is TuningService.
+func (s *tuningService) ConfirmOptions(ctx context.Context, r *pb.ConfirmOptionsRequest) (*pb.ConfirmOptionsResponse, error) {
+	id := r.GetChangeId()
+	if id == "" {
+		return nil, &listeners.Violation{Field: "change_id", Message: "is empty: it is in the answer of SetOptions"}
+	}
+	values, err := s.m.Tried(id)
+	if err == nil {
+		err = mayTuneRaw(ctx, values)
+	}
+	switch {
+	case err != nil:
+	case r.GetRevert():
+		err = s.m.Revert(ctx, id)
+	default:
+		err = s.m.Confirm(ctx, id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &pb.ConfirmOptionsResponse{}, nil
 }
 
 func kernelRelease() string {

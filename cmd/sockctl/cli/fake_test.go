@@ -394,7 +394,18 @@ func (f *fake) SetOptions(_ context.Context, req *pb.SetOptionsRequest) (*pb.Set
 	if _, ok := f.inForce[req.GetTarget()]; !ok {
 		return nil, notFound(req.GetTarget())
 	}
-	return &pb.SetOptionsResponse{Results: f.results}, nil
+	resp := &pb.SetOptionsResponse{Results: f.results}
+	if d := req.GetRevertAfter(); d != nil {
+		resp.ChangeId, resp.RevertTime = "1a2b3c4d", timestamppb.New(now.Add(d.AsDuration()))
+	}
+	return resp, nil
+}
+
+func (f *fake) ConfirmOptions(_ context.Context, req *pb.ConfirmOptionsRequest) (*pb.ConfirmOptionsResponse, error) {
+	if req.GetChangeId() != "1a2b3c4d" {
+		return nil, notFound("changes/" + req.GetChangeId())
+	}
+	return &pb.ConfirmOptionsResponse{}, nil
 }
 
 func (f *fake) GetDaemonInfo(context.Context, *pb.GetDaemonInfoRequest) (*pb.GetDaemonInfoResponse, error) {

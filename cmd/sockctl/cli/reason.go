@@ -31,6 +31,7 @@ var reasonCodes = map[string]codes.Code{
 	"PAGE_TOKEN_INVALID":      codes.InvalidArgument,
 	"STORE_FAILED":            codes.Internal,
 	"INTERNAL":                codes.Internal,
+	"CHANGE_NOT_FOUND":        codes.NotFound,
 }
 
 // issueFailure makes of a problem inside an answer what a status would be.

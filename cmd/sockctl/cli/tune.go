@@ -9,27 +9,39 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 )
 
 func (a *app) tuneCommand() *cobra.Command {
 	var scope string
+	var try tryFlags
 	c := &cobra.Command{
-		Use:   "tune NAME|CONN-ID OPTION=VALUE...",
+		Use:   "tune NAME|CONN-ID OPTION=VALUE... | --confirm ID | --revert ID",
 		Short: "Change options of a live listener or connection",
 		Long: "tune sets options and shows, for each, what was asked, what was there, what the kernel says now and the\n" +
-			"outcome. A value of null sets the default back. 'sockctl options' lists what can be set.",
+			"outcome. A value of null sets the default back. 'sockctl options' lists what can be set; so:LEVEL:NAME\n" +
+			"is any other option of setsockopt(2). With --try the old values come back by themselves after that time,\n" +
+			"and after a restart of the daemon, unless --confirm ID keeps the new ones: for a change that may cut you off.",
 		Example: "  sockctl tune web backlog=4096 idle_timeout=30s receive_buffer_bytes=4MiB\n" +
-			"  sockctl tune web tcp.no_delay=null --scope listener",
-		Args:              cobra.MinimumNArgs(2),
+			"  sockctl tune web tcp.no_delay=null --scope listener\n" +
+			"  sockctl tune web tcp.user_timeout=5s --try 60s\n" +
+			"  sockctl tune --confirm 1a2b3c4d",
+		Args:              try.args,
 		ValidArgsFunction: a.completeTune,
 	}
 	c.Flags().StringVar(&scope, "scope", "all", "what of a listener: all, listener (and connections to come) or connections (that are open)")
 	must(c.RegisterFlagCompletionFunc("scope", cobra.FixedCompletions(
 		slices.Sorted(maps.Keys(scopes)), cobra.ShellCompDirectiveNoFileComp)))
+	try.register(c)
 	c.RunE = a.run(func(ctx context.Context, args []string) error {
+		if try.ends() {
+			return a.endTry(ctx, &try)
+		}
+		after, err := try.after()
+		if err != nil {
+			return err
+		}
 		where, ok := scopes[scope]
 		if !ok {
 			return usagef("--scope %q: want all, listener or connections", scope)
@@ -38,14 +50,14 @@ func (a *app) tuneCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		results, err := a.tune(ctx, args[0], where, options)
+		resp, err := a.tune(ctx, args[0], &pb.SetOptionsRequest{Options: options, Scope: where, RevertAfter: after})
 		if err != nil {
 			return err
 		}
-		if err := a.printResults(results); err != nil {
+		if err := a.printResults(resp); err != nil {
 			return err
 		}
-		return tuned(args[0], results)
+		return tuned(args[0], resp.GetResults())
 	})
 	return c
 }
@@ -58,7 +70,7 @@ var scopes = map[string]pb.TuningScope{
 }
 
 // tune sets options of what id means: a listener, else a connection.
-func (a *app) tune(ctx context.Context, id string, scope pb.TuningScope, options map[string]*structpb.Value) ([]*pb.OptionResult, error) {
+func (a *app) tune(ctx context.Context, id string, request *pb.SetOptionsRequest) (*pb.SetOptionsResponse, error) {
 	api, err := a.dial()
 	if err != nil {
 		return nil, err
@@ -74,21 +86,22 @@ func (a *app) tune(ctx context.Context, id string, scope pb.TuningScope, options
 	case strings.HasPrefix(id, connections):
 		target = id
 	}
-	set := func(target string) ([]*pb.OptionResult, error) {
-		resp, err := api.tuning.SetOptions(ctx, &pb.SetOptionsRequest{Target: target, Options: options, Scope: scope})
-		return resp.GetResults(), err
+	set := func(target string) (*pb.SetOptionsResponse, error) {
+		request.Target = target
+		return api.tuning.SetOptions(ctx, request)
 	}
-	results, err := set(target)
+	resp, err := set(target)
 	if a.missing(err) && target != id && isCookie(id) {
-		if results, err = set(connectionName(id)); a.missing(err) {
+		if resp, err = set(connectionName(id)); a.missing(err) {
 			err = failf(codes.NotFound, "no listener or connection is called %s", id).try("sockctl ls; sockctl conn ls")
 		}
 	}
-	return results, err
+	return resp, err
 }
 
-func (a *app) printResults(results []*pb.OptionResult) error {
-	v := view{tree: func() any { return list("results", results) }}
+func (a *app) printResults(resp *pb.SetOptionsResponse) error {
+	results := resp.GetResults()
+	v := view{tree: func() any { return append(list("results", results), tryTree(resp)...) }}
 	t := newTable("OPTION", "TARGET", "ASKED", "WAS", "NOW", "OUTCOME")
 	for _, r := range results {
 		v.names = append(v.names, r.GetName())
@@ -111,6 +124,7 @@ func (a *app) printResults(results []*pb.OptionResult) error {
 			a.note("%s", words)
 		}
 	}
+	a.tellTry(resp)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -60,6 +61,54 @@ Error: web: part is set, part is not: mark, x
   ]
 }
 `, `{"error":{"exitCode":7,"code":"FAILED_PRECONDITION","message":"web: not set: mark"}}`+"\n")
+}
+
+func TestTuneTry(t *testing.T) {
+	f := inhabited(t)
+	f.results = []*pb.OptionResult{{
+		Target: "listeners/web", Name: "backlog", Requested: structpb.NewNumberValue(5), Previous: structpb.NewNumberValue(9),
+		Effective: structpb.NewNumberValue(5), Outcome: pb.OptionResult_OUTCOME_APPLIED,
+	}}
+	at := now.Add(time.Minute).UTC().Format(time.RFC3339)
+	want(t, f.run(t, "tune", "web", "backlog=5", "--try", "60s"), 0, `
+OPTION   TARGET  ASKED  WAS  NOW  OUTCOME
+backlog  web     5      9    5    applied
+`, `
+note: the old values come back at `[1:]+at+`, in 1m0s, unless they are confirmed
+  keep  sockctl tune --confirm 1a2b3c4d
+  undo  sockctl tune --revert 1a2b3c4d
+`)
+	same(t, "requests", f.requests(),
+		`SetOptions {"target":"listeners/web","options":{"backlog":5},"scope":"all","revertAfter":"60s"}`)
+	got := f.run(t, "tune", "web", "backlog=5", "--try", "60s", "-o", "json")
+	if got.exit != 0 || got.stderr != "" || !strings.HasSuffix(got.stdout, `
+  ],
+  "changeId": "1a2b3c4d",
+  "revertTime": "`+at+`"
+}
+`) {
+		t.Errorf("%+v", got)
+	}
+	f.requests()
+	want(t, f.run(t, "tune", "--confirm", "1a2b3c4d"), 0, "1a2b3c4d kept\n", "")
+	want(t, f.run(t, "tune", "--revert", "1a2b3c4d"), 0, "1a2b3c4d set back\n", "")
+	same(t, "requests", f.requests(), `ConfirmOptions {"changeId":"1a2b3c4d"}`+"\n"+`ConfirmOptions {"changeId":"1a2b3c4d","revert":true}`)
+	for _, args := range [][]string{
+		{"--confirm", "1a2b3c4d", "web", "a=1"},
+		{"--confirm", ""},
+		{"--confirm", "a", "--revert", "b"},
+		{"web", "a=1", "--try", "2h"},
+		{"web", "a=1", "--try", "0s"},
+		{"web"},
+		{"--revert", "a", "--scope", "all"},
+	} {
+		if got := f.run(t, append([]string{"tune"}, args...)...); got.exit != 2 {
+			t.Errorf("%q: %+v", args, got)
+		}
+	}
+	if got := f.run(t, "tune", "--revert", "nix"); got.exit != 4 {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestTuneTargets(t *testing.T) {

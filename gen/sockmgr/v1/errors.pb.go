@@ -74,6 +74,9 @@ const (
 	ErrorReason_ERROR_REASON_STORE_FAILED ErrorReason = 24
 	// INTERNAL: a fault of the daemon's own; its log has the stack.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 25
+	// NOT_FOUND: no such change waits to be confirmed: it was confirmed, undone,
+	// or its time ran out.
+	ErrorReason_ERROR_REASON_CHANGE_NOT_FOUND ErrorReason = 26
 )
 
 // Enum value maps for ErrorReason.
@@ -101,6 +104,7 @@ var (
 		23: "ERROR_REASON_PAGE_TOKEN_INVALID",
 		24: "ERROR_REASON_STORE_FAILED",
 		25: "ERROR_REASON_INTERNAL",
+		26: "ERROR_REASON_CHANGE_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":             0,
@@ -125,6 +129,7 @@ var (
 		"ERROR_REASON_PAGE_TOKEN_INVALID":      23,
 		"ERROR_REASON_STORE_FAILED":            24,
 		"ERROR_REASON_INTERNAL":                25,
+		"ERROR_REASON_CHANGE_NOT_FOUND":        26,
 	}
 )
 
@@ -160,7 +165,7 @@ var File_sockmgr_v1_errors_proto protoreflect.FileDescriptor
 const file_sockmgr_v1_errors_proto_rawDesc = "" +
 	"\n" +
 	"\x17sockmgr/v1/errors.proto\x12\n" +
-	"sockmgr.v1*\x83\x06\n" +
+	"sockmgr.v1*\xa6\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_LISTENER_NOT_FOUND\x10\x01\x12(\n" +
@@ -184,7 +189,8 @@ const file_sockmgr_v1_errors_proto_rawDesc = "" +
 	"\x1bERROR_REASON_FILTER_INVALID\x10\x16\x12#\n" +
 	"\x1fERROR_REASON_PAGE_TOKEN_INVALID\x10\x17\x12\x1d\n" +
 	"\x19ERROR_REASON_STORE_FAILED\x10\x18\x12\x19\n" +
-	"\x15ERROR_REASON_INTERNAL\x10\x19B\x9b\x01\n" +
+	"\x15ERROR_REASON_INTERNAL\x10\x19\x12!\n" +
+	"\x1dERROR_REASON_CHANGE_NOT_FOUND\x10\x1aB\x9b\x01\n" +
 	"\x0ecom.sockmgr.v1B\vErrorsProtoP\x01Z3github.com/sockmgr/sockmgr/gen/sockmgr/v1;sockmgrv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sockmgr.V1\xca\x02\n" +
 	"Sockmgr\\V1\xe2\x02\x16Sockmgr\\V1\\GPBMetadata\xea\x02\vSockmgr::V1b\x06proto3"

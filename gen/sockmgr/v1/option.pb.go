@@ -11,7 +11,9 @@ package sockmgrv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	structpb "google.golang.org/protobuf/types/known/structpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -148,7 +150,7 @@ func (x OptionSpec_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OptionSpec_Type.Descriptor instead.
 func (OptionSpec_Type) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_option_proto_rawDescGZIP(), []int{6, 0}
+	return file_sockmgr_v1_option_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // When a change takes effect.
@@ -205,7 +207,7 @@ func (x OptionSpec_Effect) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OptionSpec_Effect.Descriptor instead.
 func (OptionSpec_Effect) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_option_proto_rawDescGZIP(), []int{6, 1}
+	return file_sockmgr_v1_option_proto_rawDescGZIP(), []int{8, 1}
 }
 
 // The outcome.
@@ -274,7 +276,7 @@ func (x OptionResult_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OptionResult_Outcome.Descriptor instead.
 func (OptionResult_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_option_proto_rawDescGZIP(), []int{7, 0}
+	return file_sockmgr_v1_option_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // ListOptionsRequest selects options.
@@ -497,6 +499,10 @@ type SetOptionsRequest struct {
 	Options map[string]*structpb.Value `protobuf:"bytes,2,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Which sockets of a listener.
 	Scope TuningScope `protobuf:"varint,3,opt,name=scope,proto3,enum=sockmgr.v1.TuningScope" json:"scope,omitempty"`
+	// Undo by itself after this time, from 1 s to 1 h, unless confirmed: for
+	// changes that may lock the caller out. Until then nothing is saved, and a
+	// restart of the daemon undoes it too.
+	RevertAfter *durationpb.Duration `protobuf:"bytes,4,opt,name=revert_after,json=revertAfter,proto3" json:"revert_after,omitempty"`
 	// Check only; nothing changes.
 	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// Fails unless the listener's etag is current, when set.
@@ -558,6 +564,13 @@ func (x *SetOptionsRequest) GetScope() TuningScope {
 	return TuningScope_TUNING_SCOPE_UNSPECIFIED
 }
 
+func (x *SetOptionsRequest) GetRevertAfter() *durationpb.Duration {
+	if x != nil {
+		return x.RevertAfter
+	}
+	return nil
+}
+
 func (x *SetOptionsRequest) GetValidateOnly() bool {
 	if x != nil {
 		return x.ValidateOnly
@@ -583,7 +596,11 @@ func (x *SetOptionsRequest) GetRequestId() string {
 type SetOptionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One per option and target; connections that all ended alike are one.
-	Results       []*OptionResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	Results []*OptionResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	// For ConfirmOptions, with revert_after. Empty when nothing was changed.
+	ChangeId string `protobuf:"bytes,2,opt,name=change_id,json=changeId,proto3" json:"change_id,omitempty"`
+	// When it reverts.
+	RevertTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=revert_time,json=revertTime,proto3" json:"revert_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -623,6 +640,112 @@ func (x *SetOptionsResponse) GetResults() []*OptionResult {
 		return x.Results
 	}
 	return nil
+}
+
+func (x *SetOptionsResponse) GetChangeId() string {
+	if x != nil {
+		return x.ChangeId
+	}
+	return ""
+}
+
+func (x *SetOptionsResponse) GetRevertTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevertTime
+	}
+	return nil
+}
+
+// ConfirmOptionsRequest keeps a change.
+type ConfirmOptionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From SetOptionsResponse.
+	ChangeId string `protobuf:"bytes,1,opt,name=change_id,json=changeId,proto3" json:"change_id,omitempty"`
+	// Undo it now instead.
+	Revert        bool `protobuf:"varint,2,opt,name=revert,proto3" json:"revert,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmOptionsRequest) Reset() {
+	*x = ConfirmOptionsRequest{}
+	mi := &file_sockmgr_v1_option_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmOptionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmOptionsRequest) ProtoMessage() {}
+
+func (x *ConfirmOptionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_option_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmOptionsRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmOptionsRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_option_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ConfirmOptionsRequest) GetChangeId() string {
+	if x != nil {
+		return x.ChangeId
+	}
+	return ""
+}
+
+func (x *ConfirmOptionsRequest) GetRevert() bool {
+	if x != nil {
+		return x.Revert
+	}
+	return false
+}
+
+// ConfirmOptionsResponse is empty.
+type ConfirmOptionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmOptionsResponse) Reset() {
+	*x = ConfirmOptionsResponse{}
+	mi := &file_sockmgr_v1_option_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmOptionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmOptionsResponse) ProtoMessage() {}
+
+func (x *ConfirmOptionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_option_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmOptionsResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmOptionsResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_option_proto_rawDescGZIP(), []int{7}
 }
 
 // OptionSpec describes one option: what help, completion and the web form of
@@ -669,7 +792,7 @@ type OptionSpec struct {
 
 func (x *OptionSpec) Reset() {
 	*x = OptionSpec{}
-	mi := &file_sockmgr_v1_option_proto_msgTypes[6]
+	mi := &file_sockmgr_v1_option_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +804,7 @@ func (x *OptionSpec) String() string {
 func (*OptionSpec) ProtoMessage() {}
 
 func (x *OptionSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_option_proto_msgTypes[6]
+	mi := &file_sockmgr_v1_option_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +817,7 @@ func (x *OptionSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OptionSpec.ProtoReflect.Descriptor instead.
 func (*OptionSpec) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_option_proto_rawDescGZIP(), []int{6}
+	return file_sockmgr_v1_option_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *OptionSpec) GetName() string {
@@ -843,7 +966,7 @@ type OptionResult struct {
 
 func (x *OptionResult) Reset() {
 	*x = OptionResult{}
-	mi := &file_sockmgr_v1_option_proto_msgTypes[7]
+	mi := &file_sockmgr_v1_option_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +978,7 @@ func (x *OptionResult) String() string {
 func (*OptionResult) ProtoMessage() {}
 
 func (x *OptionResult) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_option_proto_msgTypes[7]
+	mi := &file_sockmgr_v1_option_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +991,7 @@ func (x *OptionResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OptionResult.ProtoReflect.Descriptor instead.
 func (*OptionResult) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_option_proto_rawDescGZIP(), []int{7}
+	return file_sockmgr_v1_option_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *OptionResult) GetTarget() string {
@@ -939,7 +1062,7 @@ var File_sockmgr_v1_option_proto protoreflect.FileDescriptor
 const file_sockmgr_v1_option_proto_rawDesc = "" +
 	"\n" +
 	"\x17sockmgr/v1/option.proto\x12\n" +
-	"sockmgr.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1csockmgr/v1/annotations.proto\x1a\x16sockmgr/v1/types.proto\"Y\n" +
+	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1csockmgr/v1/annotations.proto\x1a\x16sockmgr/v1/types.proto\"Y\n" +
 	"\x12ListOptionsRequest\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\x12-\n" +
 	"\anetwork\x18\x02 \x01(\x0e2\x13.sockmgr.v1.NetworkR\anetwork\"n\n" +
@@ -953,20 +1076,28 @@ const file_sockmgr_v1_option_proto_rawDesc = "" +
 	"\aoptions\x18\x01 \x03(\v2+.sockmgr.v1.GetOptionsResponse.OptionsEntryR\aoptions\x1aR\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
-	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"\xcc\x02\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"\x8a\x03\n" +
 	"\x11SetOptionsRequest\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12D\n" +
 	"\aoptions\x18\x02 \x03(\v2*.sockmgr.v1.SetOptionsRequest.OptionsEntryR\aoptions\x12-\n" +
-	"\x05scope\x18\x03 \x01(\x0e2\x17.sockmgr.v1.TuningScopeR\x05scope\x12#\n" +
+	"\x05scope\x18\x03 \x01(\x0e2\x17.sockmgr.v1.TuningScopeR\x05scope\x12<\n" +
+	"\frevert_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vrevertAfter\x12#\n" +
 	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12\x12\n" +
 	"\x04etag\x18\x06 \x01(\tR\x04etag\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\a \x01(\tR\trequestId\x1aR\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
-	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"H\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"\xa2\x01\n" +
 	"\x12SetOptionsResponse\x122\n" +
-	"\aresults\x18\x01 \x03(\v2\x18.sockmgr.v1.OptionResultR\aresults\"\xbb\x06\n" +
+	"\aresults\x18\x01 \x03(\v2\x18.sockmgr.v1.OptionResultR\aresults\x12\x1b\n" +
+	"\tchange_id\x18\x02 \x01(\tR\bchangeId\x12;\n" +
+	"\vrevert_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"revertTime\"L\n" +
+	"\x15ConfirmOptionsRequest\x12\x1b\n" +
+	"\tchange_id\x18\x01 \x01(\tR\bchangeId\x12\x16\n" +
+	"\x06revert\x18\x02 \x01(\bR\x06revert\"\x18\n" +
+	"\x16ConfirmOptionsResponse\"\xbb\x06\n" +
 	"\n" +
 	"OptionSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
@@ -1030,13 +1161,14 @@ const file_sockmgr_v1_option_proto_rawDesc = "" +
 	"\x18TUNING_SCOPE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10TUNING_SCOPE_ALL\x10\x01\x12\x19\n" +
 	"\x15TUNING_SCOPE_LISTENER\x10\x02\x12!\n" +
-	"\x1dTUNING_SCOPE_OPEN_CONNECTIONS\x10\x032\x91\x02\n" +
+	"\x1dTUNING_SCOPE_OPEN_CONNECTIONS\x10\x032\xf0\x02\n" +
 	"\rTuningService\x12W\n" +
 	"\vListOptions\x12\x1e.sockmgr.v1.ListOptionsRequest\x1a\x1f.sockmgr.v1.ListOptionsResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12T\n" +
 	"\n" +
 	"GetOptions\x12\x1d.sockmgr.v1.GetOptionsRequest\x1a\x1e.sockmgr.v1.GetOptionsResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12Q\n" +
 	"\n" +
-	"SetOptions\x12\x1d.sockmgr.v1.SetOptionsRequest\x1a\x1e.sockmgr.v1.SetOptionsResponse\"\x04\x88\x80\x19\x03B\x9b\x01\n" +
+	"SetOptions\x12\x1d.sockmgr.v1.SetOptionsRequest\x1a\x1e.sockmgr.v1.SetOptionsResponse\"\x04\x88\x80\x19\x03\x12]\n" +
+	"\x0eConfirmOptions\x12!.sockmgr.v1.ConfirmOptionsRequest\x1a\".sockmgr.v1.ConfirmOptionsResponse\"\x04\x88\x80\x19\x03B\x9b\x01\n" +
 	"\x0ecom.sockmgr.v1B\vOptionProtoP\x01Z3github.com/sockmgr/sockmgr/gen/sockmgr/v1;sockmgrv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sockmgr.V1\xca\x02\n" +
 	"Sockmgr\\V1\xe2\x02\x16Sockmgr\\V1\\GPBMetadata\xea\x02\vSockmgr::V1b\x06proto3"
@@ -1054,53 +1186,61 @@ func file_sockmgr_v1_option_proto_rawDescGZIP() []byte {
 }
 
 var file_sockmgr_v1_option_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_sockmgr_v1_option_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_sockmgr_v1_option_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_sockmgr_v1_option_proto_goTypes = []any{
-	(TuningScope)(0),            // 0: sockmgr.v1.TuningScope
-	(OptionSpec_Type)(0),        // 1: sockmgr.v1.OptionSpec.Type
-	(OptionSpec_Effect)(0),      // 2: sockmgr.v1.OptionSpec.Effect
-	(OptionResult_Outcome)(0),   // 3: sockmgr.v1.OptionResult.Outcome
-	(*ListOptionsRequest)(nil),  // 4: sockmgr.v1.ListOptionsRequest
-	(*ListOptionsResponse)(nil), // 5: sockmgr.v1.ListOptionsResponse
-	(*GetOptionsRequest)(nil),   // 6: sockmgr.v1.GetOptionsRequest
-	(*GetOptionsResponse)(nil),  // 7: sockmgr.v1.GetOptionsResponse
-	(*SetOptionsRequest)(nil),   // 8: sockmgr.v1.SetOptionsRequest
-	(*SetOptionsResponse)(nil),  // 9: sockmgr.v1.SetOptionsResponse
-	(*OptionSpec)(nil),          // 10: sockmgr.v1.OptionSpec
-	(*OptionResult)(nil),        // 11: sockmgr.v1.OptionResult
-	nil,                         // 12: sockmgr.v1.GetOptionsResponse.OptionsEntry
-	nil,                         // 13: sockmgr.v1.SetOptionsRequest.OptionsEntry
-	(Network)(0),                // 14: sockmgr.v1.Network
-	(*structpb.Value)(nil),      // 15: google.protobuf.Value
+	(TuningScope)(0),               // 0: sockmgr.v1.TuningScope
+	(OptionSpec_Type)(0),           // 1: sockmgr.v1.OptionSpec.Type
+	(OptionSpec_Effect)(0),         // 2: sockmgr.v1.OptionSpec.Effect
+	(OptionResult_Outcome)(0),      // 3: sockmgr.v1.OptionResult.Outcome
+	(*ListOptionsRequest)(nil),     // 4: sockmgr.v1.ListOptionsRequest
+	(*ListOptionsResponse)(nil),    // 5: sockmgr.v1.ListOptionsResponse
+	(*GetOptionsRequest)(nil),      // 6: sockmgr.v1.GetOptionsRequest
+	(*GetOptionsResponse)(nil),     // 7: sockmgr.v1.GetOptionsResponse
+	(*SetOptionsRequest)(nil),      // 8: sockmgr.v1.SetOptionsRequest
+	(*SetOptionsResponse)(nil),     // 9: sockmgr.v1.SetOptionsResponse
+	(*ConfirmOptionsRequest)(nil),  // 10: sockmgr.v1.ConfirmOptionsRequest
+	(*ConfirmOptionsResponse)(nil), // 11: sockmgr.v1.ConfirmOptionsResponse
+	(*OptionSpec)(nil),             // 12: sockmgr.v1.OptionSpec
+	(*OptionResult)(nil),           // 13: sockmgr.v1.OptionResult
+	nil,                            // 14: sockmgr.v1.GetOptionsResponse.OptionsEntry
+	nil,                            // 15: sockmgr.v1.SetOptionsRequest.OptionsEntry
+	(Network)(0),                   // 16: sockmgr.v1.Network
+	(*durationpb.Duration)(nil),    // 17: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 18: google.protobuf.Timestamp
+	(*structpb.Value)(nil),         // 19: google.protobuf.Value
 }
 var file_sockmgr_v1_option_proto_depIdxs = []int32{
-	14, // 0: sockmgr.v1.ListOptionsRequest.network:type_name -> sockmgr.v1.Network
-	10, // 1: sockmgr.v1.ListOptionsResponse.options:type_name -> sockmgr.v1.OptionSpec
-	12, // 2: sockmgr.v1.GetOptionsResponse.options:type_name -> sockmgr.v1.GetOptionsResponse.OptionsEntry
-	13, // 3: sockmgr.v1.SetOptionsRequest.options:type_name -> sockmgr.v1.SetOptionsRequest.OptionsEntry
+	16, // 0: sockmgr.v1.ListOptionsRequest.network:type_name -> sockmgr.v1.Network
+	12, // 1: sockmgr.v1.ListOptionsResponse.options:type_name -> sockmgr.v1.OptionSpec
+	14, // 2: sockmgr.v1.GetOptionsResponse.options:type_name -> sockmgr.v1.GetOptionsResponse.OptionsEntry
+	15, // 3: sockmgr.v1.SetOptionsRequest.options:type_name -> sockmgr.v1.SetOptionsRequest.OptionsEntry
 	0,  // 4: sockmgr.v1.SetOptionsRequest.scope:type_name -> sockmgr.v1.TuningScope
-	11, // 5: sockmgr.v1.SetOptionsResponse.results:type_name -> sockmgr.v1.OptionResult
-	1,  // 6: sockmgr.v1.OptionSpec.type:type_name -> sockmgr.v1.OptionSpec.Type
-	14, // 7: sockmgr.v1.OptionSpec.networks:type_name -> sockmgr.v1.Network
-	2,  // 8: sockmgr.v1.OptionSpec.effect:type_name -> sockmgr.v1.OptionSpec.Effect
-	15, // 9: sockmgr.v1.OptionSpec.default_value:type_name -> google.protobuf.Value
-	15, // 10: sockmgr.v1.OptionResult.requested:type_name -> google.protobuf.Value
-	15, // 11: sockmgr.v1.OptionResult.previous:type_name -> google.protobuf.Value
-	15, // 12: sockmgr.v1.OptionResult.effective:type_name -> google.protobuf.Value
-	3,  // 13: sockmgr.v1.OptionResult.outcome:type_name -> sockmgr.v1.OptionResult.Outcome
-	15, // 14: sockmgr.v1.GetOptionsResponse.OptionsEntry.value:type_name -> google.protobuf.Value
-	15, // 15: sockmgr.v1.SetOptionsRequest.OptionsEntry.value:type_name -> google.protobuf.Value
-	4,  // 16: sockmgr.v1.TuningService.ListOptions:input_type -> sockmgr.v1.ListOptionsRequest
-	6,  // 17: sockmgr.v1.TuningService.GetOptions:input_type -> sockmgr.v1.GetOptionsRequest
-	8,  // 18: sockmgr.v1.TuningService.SetOptions:input_type -> sockmgr.v1.SetOptionsRequest
-	5,  // 19: sockmgr.v1.TuningService.ListOptions:output_type -> sockmgr.v1.ListOptionsResponse
-	7,  // 20: sockmgr.v1.TuningService.GetOptions:output_type -> sockmgr.v1.GetOptionsResponse
-	9,  // 21: sockmgr.v1.TuningService.SetOptions:output_type -> sockmgr.v1.SetOptionsResponse
-	19, // [19:22] is the sub-list for method output_type
-	16, // [16:19] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	17, // 5: sockmgr.v1.SetOptionsRequest.revert_after:type_name -> google.protobuf.Duration
+	13, // 6: sockmgr.v1.SetOptionsResponse.results:type_name -> sockmgr.v1.OptionResult
+	18, // 7: sockmgr.v1.SetOptionsResponse.revert_time:type_name -> google.protobuf.Timestamp
+	1,  // 8: sockmgr.v1.OptionSpec.type:type_name -> sockmgr.v1.OptionSpec.Type
+	16, // 9: sockmgr.v1.OptionSpec.networks:type_name -> sockmgr.v1.Network
+	2,  // 10: sockmgr.v1.OptionSpec.effect:type_name -> sockmgr.v1.OptionSpec.Effect
+	19, // 11: sockmgr.v1.OptionSpec.default_value:type_name -> google.protobuf.Value
+	19, // 12: sockmgr.v1.OptionResult.requested:type_name -> google.protobuf.Value
+	19, // 13: sockmgr.v1.OptionResult.previous:type_name -> google.protobuf.Value
+	19, // 14: sockmgr.v1.OptionResult.effective:type_name -> google.protobuf.Value
+	3,  // 15: sockmgr.v1.OptionResult.outcome:type_name -> sockmgr.v1.OptionResult.Outcome
+	19, // 16: sockmgr.v1.GetOptionsResponse.OptionsEntry.value:type_name -> google.protobuf.Value
+	19, // 17: sockmgr.v1.SetOptionsRequest.OptionsEntry.value:type_name -> google.protobuf.Value
+	4,  // 18: sockmgr.v1.TuningService.ListOptions:input_type -> sockmgr.v1.ListOptionsRequest
+	6,  // 19: sockmgr.v1.TuningService.GetOptions:input_type -> sockmgr.v1.GetOptionsRequest
+	8,  // 20: sockmgr.v1.TuningService.SetOptions:input_type -> sockmgr.v1.SetOptionsRequest
+	10, // 21: sockmgr.v1.TuningService.ConfirmOptions:input_type -> sockmgr.v1.ConfirmOptionsRequest
+	5,  // 22: sockmgr.v1.TuningService.ListOptions:output_type -> sockmgr.v1.ListOptionsResponse
+	7,  // 23: sockmgr.v1.TuningService.GetOptions:output_type -> sockmgr.v1.GetOptionsResponse
+	9,  // 24: sockmgr.v1.TuningService.SetOptions:output_type -> sockmgr.v1.SetOptionsResponse
+	11, // 25: sockmgr.v1.TuningService.ConfirmOptions:output_type -> sockmgr.v1.ConfirmOptionsResponse
+	22, // [22:26] is the sub-list for method output_type
+	18, // [18:22] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_option_proto_init() }
@@ -1110,14 +1250,14 @@ func file_sockmgr_v1_option_proto_init() {
 	}
 	file_sockmgr_v1_annotations_proto_init()
 	file_sockmgr_v1_types_proto_init()
-	file_sockmgr_v1_option_proto_msgTypes[6].OneofWrappers = []any{}
+	file_sockmgr_v1_option_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_option_proto_rawDesc), len(file_sockmgr_v1_option_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

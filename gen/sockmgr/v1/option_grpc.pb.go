@@ -21,9 +21,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TuningService_ListOptions_FullMethodName = "/sockmgr.v1.TuningService/ListOptions"
-	TuningService_GetOptions_FullMethodName  = "/sockmgr.v1.TuningService/GetOptions"
-	TuningService_SetOptions_FullMethodName  = "/sockmgr.v1.TuningService/SetOptions"
+	TuningService_ListOptions_FullMethodName    = "/sockmgr.v1.TuningService/ListOptions"
+	TuningService_GetOptions_FullMethodName     = "/sockmgr.v1.TuningService/GetOptions"
+	TuningService_SetOptions_FullMethodName     = "/sockmgr.v1.TuningService/SetOptions"
+	TuningService_ConfirmOptions_FullMethodName = "/sockmgr.v1.TuningService/ConfirmOptions"
 )
 
 // TuningServiceClient is the client API for TuningService service.
@@ -38,6 +39,8 @@ type TuningServiceClient interface {
 	GetOptions(ctx context.Context, in *GetOptionsRequest, opts ...grpc.CallOption) (*GetOptionsResponse, error)
 	// Changes options and says what the kernel made of each.
 	SetOptions(ctx context.Context, in *SetOptionsRequest, opts ...grpc.CallOption) (*SetOptionsResponse, error)
+	// Keeps or undoes a change made with revert_after.
+	ConfirmOptions(ctx context.Context, in *ConfirmOptionsRequest, opts ...grpc.CallOption) (*ConfirmOptionsResponse, error)
 }
 
 type tuningServiceClient struct {
@@ -78,6 +81,16 @@ func (c *tuningServiceClient) SetOptions(ctx context.Context, in *SetOptionsRequ
 	return out, nil
 }
 
+func (c *tuningServiceClient) ConfirmOptions(ctx context.Context, in *ConfirmOptionsRequest, opts ...grpc.CallOption) (*ConfirmOptionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConfirmOptionsResponse)
+	err := c.cc.Invoke(ctx, TuningService_ConfirmOptions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TuningServiceServer is the server API for TuningService service.
 // All implementations must embed UnimplementedTuningServiceServer
 // for forward compatibility.
@@ -90,6 +103,8 @@ type TuningServiceServer interface {
 	GetOptions(context.Context, *GetOptionsRequest) (*GetOptionsResponse, error)
 	// Changes options and says what the kernel made of each.
 	SetOptions(context.Context, *SetOptionsRequest) (*SetOptionsResponse, error)
+	// Keeps or undoes a change made with revert_after.
+	ConfirmOptions(context.Context, *ConfirmOptionsRequest) (*ConfirmOptionsResponse, error)
 	mustEmbedUnimplementedTuningServiceServer()
 }
 
@@ -108,6 +123,9 @@ func (UnimplementedTuningServiceServer) GetOptions(context.Context, *GetOptionsR
 }
 func (UnimplementedTuningServiceServer) SetOptions(context.Context, *SetOptionsRequest) (*SetOptionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetOptions not implemented")
+}
+func (UnimplementedTuningServiceServer) ConfirmOptions(context.Context, *ConfirmOptionsRequest) (*ConfirmOptionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ConfirmOptions not implemented")
 }
 func (UnimplementedTuningServiceServer) mustEmbedUnimplementedTuningServiceServer() {}
 func (UnimplementedTuningServiceServer) testEmbeddedByValue()                       {}
@@ -184,6 +202,24 @@ func _TuningService_SetOptions_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TuningService_ConfirmOptions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConfirmOptionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TuningServiceServer).ConfirmOptions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TuningService_ConfirmOptions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TuningServiceServer).ConfirmOptions(ctx, req.(*ConfirmOptionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // TuningService_ServiceDesc is the grpc.ServiceDesc for TuningService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -202,6 +238,10 @@ var TuningService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetOptions",
 			Handler:    _TuningService_SetOptions_Handler,
+		},
+		{
+			MethodName: "ConfirmOptions",
+			Handler:    _TuningService_ConfirmOptions_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
