@@ -1,20 +1,16 @@
 package service
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
-	"time"
 
 	"go.einride.tech/aip/filtering"
 	expr "google.golang.org/genproto/googleapis/api/expr/v1alpha1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sockmgr/sockmgr/listeners"
 )
@@ -42,6 +38,28 @@ func filterFault(format string) error {
 
 // parseFilter compiles text for messages of one kind.
 func parseFilter(text string, kind protoreflect.MessageDescriptor) (filter, error) {
+	f, _, err := parseQuery(text, kind)
+	return f, err
+}
+
+// parseQuery is parseFilter. It also returns the fields that the filter looks
+// at, so that not more has to be read than those.
+func parseQuery(text string, kind protoreflect.MessageDescriptor) (filter, fieldSet, error) {
+	c := compiler{kind, fieldSet{}}
+	f, err := c.parse(text)
+	return f, c.used, err
+}
+
+// fieldSet has the names of fields of a message.
+type fieldSet map[protoreflect.Name]bool
+
+// A compiler makes filters of text.
+type compiler struct {
+	kind protoreflect.MessageDescriptor
+	used fieldSet
+}
+
+func (c *compiler) parse(text string) (filter, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, nil
 	}
@@ -54,7 +72,7 @@ func parseFilter(text string, kind protoreflect.MessageDescriptor) (filter, erro
 	if err != nil {
 		return nil, filterFault(parseWords(err))
 	}
-	return compile(parsed.GetExpr(), kind)
+	return c.compile(parsed.GetExpr())
 }
 
 // parseWords is the innermost of the parser's errors. Each of them has the whole
@@ -73,12 +91,14 @@ func parseWords(err error) string {
 		return "it ends in the middle"
 	case !ok:
 		return words.Error()
+	case strings.Contains(at.Message(), "trailing"):
+		return fmt.Sprintf("column %d: it goes on after a whole expression; put a value such as \"10ms\" into quotes", at.Position().Column)
 	}
 	return fmt.Sprintf("column %d: %s", at.Position().Column, at.Message())
 }
 
 // compile turns a node of the tree into a filter.
-func compile(e *expr.Expr, kind protoreflect.MessageDescriptor) (filter, error) {
+func (c *compiler) compile(e *expr.Expr) (filter, error) {
 	call := e.GetCallExpr()
 	if call == nil {
 		return nil, filterFault("every part must compare a field, such as status.state = running")
@@ -86,27 +106,36 @@ func compile(e *expr.Expr, kind protoreflect.MessageDescriptor) (filter, error) 
 	args := call.GetArgs()
 	switch call.GetFunction() {
 	case filtering.FunctionAnd, filtering.FunctionFuzzyAnd, filtering.FunctionOr:
-		a, err := compile(args[0], kind)
+		a, err := c.compile(args[0])
 		if err != nil {
 			return nil, err
 		}
-		b, err := compile(args[1], kind)
+		b, err := c.compile(args[1])
 		if call.GetFunction() == filtering.FunctionOr {
 			return func(m protoreflect.Message) bool { return a(m) || b(m) }, err
 		}
 		return func(m protoreflect.Message) bool { return a(m) && b(m) }, err
 	case filtering.FunctionNot:
-		a, err := compile(args[0], kind)
+		a, err := c.compile(args[0])
 		return func(m protoreflect.Message) bool { return !a(m) }, err
 	}
 	if len(args) != 2 {
 		return nil, filterFault("there is no function " + call.GetFunction())
 	}
-	return compileComparison(call.GetFunction(), args[0], args[1], kind)
+	return c.compare(call.GetFunction(), args[0], args[1])
 }
 
-func compileComparison(op string, left, right *expr.Expr, kind protoreflect.MessageDescriptor) (filter, error) {
-	path, ok := textOf(left)
+// tests are what the operators make of a comparison.
+var tests = map[string]func(int) bool{
+	"=": func(n int) bool { return n == 0 }, ":": func(n int) bool { return n == 0 }, "!=": func(n int) bool { return n != 0 },
+	"<": func(n int) bool { return n < 0 }, "<=": func(n int) bool { return n <= 0 },
+	">": func(n int) bool { return n > 0 }, ">=": func(n int) bool { return n >= 0 },
+}
+
+// compare compiles a comparison. Of a list, and of a field of messages in a
+// list, it is enough that one compares.
+func (c *compiler) compare(op string, left, right *expr.Expr) (filter, error) {
+	text, ok := textOf(left)
 	if !ok {
 		return nil, filterFault("the left side of " + op + " must be a field")
 	}
@@ -114,38 +143,30 @@ func compileComparison(op string, left, right *expr.Expr, kind protoreflect.Mess
 	if !ok {
 		return nil, filterFault("the right side of " + op + " must be a value")
 	}
-	fields, key, err := resolve(path, kind)
-	if err != nil {
-		return nil, err
-	}
-	last := fields[len(fields)-1]
-	compare, err := comparer(last, key, want)
-	if err != nil {
-		return nil, filterFault(path + ": " + err.Error())
-	}
-	test := map[string]func(int) bool{
-		"=": func(n int) bool { return n == 0 }, ":": func(n int) bool { return n == 0 }, "!=": func(n int) bool { return n != 0 },
-		"<": func(n int) bool { return n < 0 }, "<=": func(n int) bool { return n <= 0 },
-		">": func(n int) bool { return n > 0 }, ">=": func(n int) bool { return n >= 0 },
-	}[op]
+	test := tests[op]
 	if test == nil {
 		return nil, filterFault("there is no function " + op)
 	}
+	path, err := parsePath(text, c.kind)
+	if err != nil {
+		return nil, filterFault(err.Error())
+	}
+	c.used[path.steps[0].Name()] = true
+	if op == ":" && (want == "*" || path.last().IsMap() && !path.keyed) {
+		return path.has(want), nil
+	}
+	if path.last().IsMap() && !path.keyed {
+		return nil, filterFault(text + " is a map: name a key, as in " + text + ".KEY, or ask whether it has one with " + text + ":KEY")
+	}
+	compare, err := comparer(path.leaf(), want)
+	if err != nil {
+		return nil, filterFault(text + ": " + err.Error())
+	}
 	return func(m protoreflect.Message) bool {
-		for _, f := range fields[:len(fields)-1] {
-			m = m.Get(f).Message()
-		}
-		if last.IsList() {
-			list := m.Get(last).List()
-			for i := range list.Len() {
-				if n, ok := compare(list.Get(i)); ok && test(n) {
-					return true
-				}
-			}
-			return false
-		}
-		n, ok := compare(m.Get(last))
-		return ok && test(n)
+		return path.any(m, func(v protoreflect.Value) bool {
+			n, ok := compare(v)
+			return ok && test(n)
+		})
 	}, nil
 }
 
@@ -170,133 +191,4 @@ func textOf(e *expr.Expr) (string, bool) {
 		}
 	}
 	return "", false
-}
-
-// resolve walks a path of field names; key is what follows the name of a map.
-func resolve(path string, kind protoreflect.MessageDescriptor) (fields []protoreflect.FieldDescriptor, key string, err error) {
-	names := strings.Split(path, ".")
-	for i, name := range names {
-		f := kind.Fields().ByName(protoreflect.Name(name))
-		if f == nil {
-			f = kind.Fields().ByJSONName(name)
-		}
-		if f == nil {
-			return nil, "", filterFault(path + ": " + string(kind.Name()) + " has no field " + name)
-		}
-		fields = append(fields, f)
-		rest := names[i+1:]
-		switch {
-		case f.IsMap() && len(rest) > 0:
-			return fields, strings.Join(rest, "."), nil
-		case len(rest) == 0 && !f.IsMap():
-			return fields, "", nil
-		case len(rest) == 0 || f.IsList() || f.Kind() != protoreflect.MessageKind:
-			return nil, "", filterFault(path + " cannot be compared")
-		}
-		kind = f.Message()
-	}
-	return nil, "", filterFault(path + " cannot be compared")
-}
-
-// comparer returns how the value of a field compares with want.
-func comparer(f protoreflect.FieldDescriptor, key, want string) (func(protoreflect.Value) (int, bool), error) {
-	if f.IsMap() {
-		compare, err := comparer(f.MapValue(), "", want)
-		return func(v protoreflect.Value) (int, bool) {
-			value := v.Map().Get(protoreflect.ValueOfString(key).MapKey())
-			if !value.IsValid() {
-				return 0, false
-			}
-			return compare(value)
-		}, err
-	}
-	switch f.Kind() {
-	case protoreflect.StringKind:
-		return func(v protoreflect.Value) (int, bool) { return compareText(v.String(), want), true }, nil
-	case protoreflect.EnumKind:
-		return compareEnum(f, want)
-	case protoreflect.BoolKind:
-		b, err := strconv.ParseBool(want)
-		return func(v protoreflect.Value) (int, bool) {
-			if v.Bool() == b {
-				return 0, true
-			}
-			return 1, true
-		}, err
-	case protoreflect.MessageKind:
-		return compareTime(f, want)
-	default:
-		n, err := strconv.ParseFloat(want, 64)
-		return func(v protoreflect.Value) (int, bool) {
-			switch x := v.Interface().(type) {
-			case int32:
-				return cmp.Compare(float64(x), n), true
-			case int64:
-				return cmp.Compare(float64(x), n), true
-			case uint32:
-				return cmp.Compare(float64(x), n), true
-			case uint64:
-				return cmp.Compare(float64(x), n), true
-			}
-			return 0, false
-		}, err
-	}
-}
-
-// compareText knows * at either end (AIP-160).
-func compareText(s, want string) int {
-	head, headStar := strings.CutPrefix(want, "*")
-	tail, tailStar := strings.CutSuffix(head, "*")
-	switch {
-	case headStar && tailStar && strings.Contains(s, tail),
-		headStar && !tailStar && strings.HasSuffix(s, head),
-		!headStar && tailStar && strings.HasPrefix(s, tail):
-		return 0
-	}
-	return strings.Compare(s, want)
-}
-
-type badValue string
-
-func (b badValue) Error() string { return string(b) }
-
-// compareEnum takes a value's name in any case, with or without its prefix.
-func compareEnum(f protoreflect.FieldDescriptor, want string) (func(protoreflect.Value) (int, bool), error) {
-	values := f.Enum().Values()
-	var names []string
-	for i := range values.Len() {
-		name := string(values.Get(i).Name())
-		short := strings.TrimPrefix(name, enumPrefix(f.Enum()))
-		if strings.EqualFold(want, name) || strings.EqualFold(want, short) {
-			n := values.Get(i).Number()
-			return func(v protoreflect.Value) (int, bool) { return cmp.Compare(v.Enum(), n), true }, nil
-		}
-		if i > 0 {
-			names = append(names, strings.ToLower(short))
-		}
-	}
-	return nil, badValue(want + " is not one of " + strings.Join(names, ", "))
-}
-
-// enumPrefix is what buf's style puts before every value: STATE_ for State.
-func enumPrefix(e protoreflect.EnumDescriptor) string {
-	return strings.TrimSuffix(string(e.Values().Get(0).Name()), "UNSPECIFIED")
-}
-
-func compareTime(f protoreflect.FieldDescriptor, want string) (func(protoreflect.Value) (int, bool), error) {
-	switch f.Message().FullName() {
-	case "google.protobuf.Timestamp":
-		t, err := time.Parse(time.RFC3339, want)
-		return func(v protoreflect.Value) (int, bool) {
-			ts, ok := v.Message().Interface().(*timestamppb.Timestamp)
-			return ts.AsTime().Compare(t), ok && ts.IsValid()
-		}, err
-	case "google.protobuf.Duration":
-		d, err := time.ParseDuration(want)
-		return func(v protoreflect.Value) (int, bool) {
-			dp, ok := v.Message().Interface().(*durationpb.Duration)
-			return cmp.Compare(dp.AsDuration(), d), ok
-		}, err
-	}
-	return nil, badValue("name one of its fields")
 }

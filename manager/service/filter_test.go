@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 )
@@ -20,6 +21,11 @@ func TestFilters(t *testing.T) {
 		{Name: "old", Annotations: map[string]string{"why": "a \"quoted\" word"}},
 	} {
 		l.Spec = echoSpec()
+		if l.GetName() == "web" {
+			l.Spec.Options = map[string]*structpb.Value{
+				"idle_timeout": structpb.NewStringValue("30s"), "backlog": structpb.NewNumberValue(64), "tcp.no_delay": structpb.NewBoolValue(true),
+			}
+		}
 		if _, err := d.listeners.CreateListener(d.ctx, &pb.CreateListenerRequest{ListenerId: l.GetName(), Listener: l}); err != nil {
 			t.Fatal(err)
 		}
@@ -70,6 +76,30 @@ func TestFilters(t *testing.T) {
 		"status.retry_time > \"2020-01-01T00:00:00Z\"": "", // unset
 		`annotations.why = "a \"quoted\" word"`:        "old",
 		"labels.tier = \"\"":                           "",
+		// Lists of messages, maps, and what is there at all.
+		"status.bound.port > 0":                "api web",
+		"status.bound.ip = \"127.0.0.1\"":      "api web",
+		"status.bound.ip : \"127.*\"":          "api web",
+		"status.bound.ip = \"127.0.0.2\"":      "",
+		"status.bound:*":                       "api web",
+		"NOT status.bound:*":                   "old",
+		"labels:tier":                          "api web",
+		"labels:colour":                        "",
+		"labels:*":                             "api web",
+		"labels.tier:*":                        "api web",
+		"labels.colour:*":                      "",
+		"status.active_connections:*":          "web",
+		"spec.options:idle_timeout":            "web",
+		"spec.options.idle_timeout = \"30s\"":  "web",
+		"spec.options.idle_timeout < \"1m\"":   "web",
+		"spec.options.idle_timeout > \"1m\"":   "",
+		"spec.options.backlog >= 64":           "web",
+		"spec.options.backlog > 64":            "",
+		"spec.options.tcp.no_delay = true":     "web",
+		"spec.options.\"tcp.no_delay\" = true": "web",
+		"spec.handler.echo:*":                  "api old web",
+		"spec.handler.http:*":                  "",
+		"status.retry_time:*":                  "",
 	} {
 		pages, total := d.pages(0, filter)
 		got := strings.ReplaceAll(strings.Join(slices.Concat(pages...), " "), "listeners/", "")
@@ -79,11 +109,35 @@ func TestFilters(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"colour = red", "status.sate = running", "status.state = walking", "status.state", "running", "= 5", "status = running",
-		"labels = x", "status.bound.port = 5", "generation = many", "create_time > yesterday", "name = ", "name = (", "(name = x",
+		"labels = x", "status.bound.port = five", "status.bound = 5", "status.bound.port.x = 5", "spec.options = 5", "create_time.seconds = 5", "generation = many", "create_time > yesterday", "name = ", "name = (", "(name = x",
 		"name = x AND", "name = x OR OR name = y", "foo(name)", "name.x = 5", "status.state.x = 5", "name ~ x", `name = "`,
 		"\x00", strings.Repeat("(", 1000), strings.Repeat("name = x AND ", 2000) + "name = x",
 	} {
 		_, err := d.listeners.ListListeners(d.ctx, &pb.ListListenersRequest{Filter: bad})
 		t.Run(fmt.Sprintf("%.20q", bad), func(t *testing.T) { wantError(t, err, codes.InvalidArgument, "FILTER_INVALID") })
+	}
+}
+
+// A field that is not there is answered with the one that was probably meant.
+func TestFilterNearest(t *testing.T) {
+	d := serve(t)
+	for filter, want := range map[string]string{
+		"status.sate = running":      "did you mean status.state?",
+		"sate.x = running":           "Listener has no field sate",
+		"lables.tier = edge":         "did you mean labels?",
+		"state = running":            "did you mean status.state?",
+		"bound.port = 80":            "did you mean status.bound?",
+		"status.bound.prot = 80":     "did you mean status.bound.port?",
+		"generation > 5 xyzzy < 10s": "put a value such as",
+	} {
+		_, err := d.listeners.ListListeners(d.ctx, &pb.ListListenersRequest{Filter: filter})
+		wantError(t, err, codes.InvalidArgument, "FILTER_INVALID")
+		if !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("%s: %v", filter, err)
+		}
+	}
+	_, err := d.connections.ListConnections(d.ctx, &pb.ListConnectionsRequest{Filter: `rtt > "1ms"`})
+	if !strings.Contains(fmt.Sprint(err), "did you mean tcp_info.rtt?") {
+		t.Error(err)
 	}
 }
