@@ -130,7 +130,7 @@ func TestMappedClient(t *testing.T) {
 	c := dial(t, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: h.addr(l, 0).(*net.TCPAddr).Port})
 	ask(t, c, []byte("x"))
 	h.do(func() {
-		conns, _ := h.set.Conns("test", 0, 2, true)
+		conns, _ := h.set.Conns(listeners.ConnQuery{Listener: "test", Detail: listeners.DetailFull}, 0, 2)
 		if len(conns) != 1 || conns[0].Remote.IP.String() != c.LocalAddr().String() || conns[0].Local.IP.String() != c.RemoteAddr().String() {
 			t.Errorf("%+v", conns)
 		}

@@ -236,7 +236,7 @@ func TestSettleThenStop(t *testing.T) {
 		}
 		eventually(t, func() bool { return h.status(l).State == listeners.Closed }, func() string { return "not closed" })
 		h.do(func() {
-			if conns, _ := h.set.Conns("", 0, 1000, false); len(conns) > 0 {
+			if conns, _ := h.set.Conns(listeners.ConnQuery{}, 0, 1000); len(conns) > 0 {
 				t.Errorf("%d connections", len(conns))
 			}
 		})

@@ -96,7 +96,7 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 	}
 	l.admitted(c)
 	if w := l.set.watcher; w != nil {
-		w.ConnOpened(c.status(false))
+		w.ConnOpened(c.status(0))
 	}
 	if o, ok := l.handler.(Opener); ok {
 		h, err := o.Open(c)

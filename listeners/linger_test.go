@@ -68,7 +68,7 @@ func TestLingerZero(t *testing.T) {
 
 // closeAll closes every connection of the host. Loop only.
 func closeAll(h *host, reset bool) {
-	conns, _ := h.set.Conns("", 0, 1000, false)
+	conns, _ := h.set.Conns(listeners.ConnQuery{}, 0, 1000)
 	for _, c := range conns {
 		h.set.CloseConn(c.FD, c.Cookie, reset)
 	}

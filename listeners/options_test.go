@@ -224,7 +224,7 @@ func (h *host) conns() (all []listeners.ConnStatus) {
 	h.do(func() {
 		for next := 0; next >= 0; {
 			var some []listeners.ConnStatus
-			some, next = h.set.Conns("test", next, 1000, true)
+			some, next = h.set.Conns(listeners.ConnQuery{Listener: "test", Detail: listeners.DetailFull}, next, 1000)
 			all = append(all, some...)
 		}
 	})

@@ -116,20 +116,28 @@ func (s *Set) sweepFrom(fd int, l *Listener, f func(*conn), done func()) {
 	done()
 }
 
+// ConnQuery selects connections.
+type ConnQuery struct {
+	Listener string    // of the named one only, unless it is empty
+	Since    time.Time // that moved a byte since then, or are about to end
+	Detail   Detail
+}
+
 // Conns copies the status of up to most connections at descriptors from `from`
-// on, of the named listener only unless that is empty, and returns the descriptor to go on from; -1
-// at the end. It looks at a bounded number of descriptors.
-func (s *Set) Conns(listener string, from, most int, full bool) (conns []ConnStatus, next int) {
+// on, and returns the descriptor to go on from; -1 at the end. It looks at a
+// bounded number of descriptors.
+func (s *Set) Conns(q ConnQuery, from, most int) (conns []ConnStatus, next int) {
 	end := min(from+sweepBudget, s.loop.Span())
+	since := q.Since.Sub(s.loop.Time(0)) // on the loop's clock
 	for fd := from; fd < end; fd++ {
 		c, ok := s.loop.HandlerOf(fd).(*conn)
-		if !ok || listener != "" && c.l.Name != listener {
+		if !ok || q.Listener != "" && c.l.Name != q.Listener || c.active < since && !c.is(eof|done) {
 			continue
 		}
 		if len(conns) == most {
 			return conns, fd
 		}
-		conns = append(conns, c.status(full))
+		conns = append(conns, c.status(q.Detail))
 	}
 	if end == s.loop.Span() {
 		end = -1

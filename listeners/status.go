@@ -178,6 +178,16 @@ const (
 	ConnClosed               // gone: what a ConnWatcher is told last
 )
 
+// Detail is what of a connection to ask the kernel for.
+type Detail uint8
+
+// The details. A million connections are listed with what is needed only.
+const (
+	DetailTCP  Detail = 1 << iota // TCP_INFO: two system calls
+	DetailSize                    // inode, queues and memory: five
+	DetailFull = DetailTCP | DetailSize
+)
+
 // ConnStatus is what is true of a connection now.
 type ConnStatus struct {
 	Listener       string
@@ -190,23 +200,23 @@ type ConnStatus struct {
 	Received, Sent uint64 // bytes
 	Reads, Writes  uint32
 	Waits          mux.Events
-	Full           bool // Inode, Queue and Memory are there
+	Peer           *unix.Ucred // of Unix sockets
+	Reason         CloseReason // once it closes
+	Detail         Detail      // what of the following is there
 	Inode          uint64
 	Queue          Queue
 	Memory         Memory
-	TCP            *TCPInfo    // of TCP, in full and of ConnClosed
-	Congestion     string      // goes with it
-	Peer           *unix.Ucred // of Unix sockets
-	Reason         CloseReason // once it closes
-	Err            error       // of ConnClosed: what it was closed with
-	Ended          time.Time   // of ConnClosed
+	TCP            *TCPInfo  // of TCP
+	Congestion     string    // of TCP
+	Err            error     // of ConnClosed: what it was closed with
+	Ended          time.Time // of ConnClosed
 }
 
-func (c *conn) status(full bool) ConnStatus {
+func (c *conn) status(detail Detail) ConnStatus {
 	loop, n, s := c.l.set.loop, c.network(), c.socket()
 	st := ConnStatus{
 		Listener: c.l.Name, FD: int(c.fd), Cookie: c.cookie, Network: n, Local: s.local(), Remote: Address{Network: n, IP: c.peerName()},
-		Opened: loop.Time(c.opened), Active: loop.Time(c.active), Waits: c.want, Full: full,
+		Opened: loop.Time(c.opened), Active: loop.Time(c.active), Waits: c.want,
 		Received: c.received, Sent: c.sent, Reads: c.reads, Writes: c.writes, Reason: c.ending,
 	}
 	switch {
@@ -219,13 +229,26 @@ func (c *conn) status(full bool) ConnStatus {
 		st.Remote = s.peer()
 		st.Peer, _ = unix.GetsockoptUcred(s.fd, unix.SOL_SOCKET, unix.SO_PEERCRED) // nil: unknown
 	}
-	if full {
-		c.statusFull(s, &st)
-	}
+	c.ask(&st, detail)
 	return st
 }
 
-func (c *conn) statusFull(s *socket, st *ConnStatus) {
+// ask asks the kernel for what st does not have.
+func (c *conn) ask(st *ConnStatus, detail Detail) {
+	s := c.socket()
+	if missing := detail &^ st.Detail; missing&DetailSize != 0 {
+		c.askSize(s, st)
+	}
+	if missing := detail &^ st.Detail; missing&DetailTCP != 0 && st.Network == TCP {
+		if info, err := s.tcpInfo(); err == nil {
+			st.TCP = &info
+		}
+		st.Congestion, _ = unix.GetsockoptString(s.fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	}
+	st.Detail |= detail
+}
+
+func (c *conn) askSize(s *socket, st *ConnStatus) {
 	var fi unix.Stat_t
 	if unix.Fstat(s.fd, &fi) == nil {
 		st.Inode = fi.Ino
@@ -237,17 +260,6 @@ func (c *conn) statusFull(s *socket, st *ConnStatus) {
 		unsent, _ := unix.IoctlGetInt(s.fd, unix.SIOCOUTQNSD)
 		st.Queue.Unsent = uint64(unsent)
 	}
-	c.statusTCP(s, st)
-}
-
-func (c *conn) statusTCP(s *socket, st *ConnStatus) {
-	if st.Network != TCP {
-		return
-	}
-	if info, err := s.tcpInfo(); err == nil {
-		st.TCP = &info
-	}
-	st.Congestion, _ = unix.GetsockoptString(s.fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
 }
 
 // peer asks getpeername; most Unix clients have no name.

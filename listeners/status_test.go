@@ -48,7 +48,7 @@ func TestConnStatus(t *testing.T) {
 			t.Errorf("%+v, %+v", st, st.TCP)
 		}
 		h.do(func() {
-			if short, _ := h.set.Conns("test", 0, 10, false); len(short) != 1 || short[0].Full || short[0].TCP != nil || short[0].Cookie != st.Cookie {
+			if short, _ := h.set.Conns(listeners.ConnQuery{Listener: "test"}, 0, 10); len(short) != 1 || short[0].Detail != 0 || short[0].TCP != nil || short[0].Cookie != st.Cookie {
 				t.Errorf("%+v", short)
 			}
 			io.WriteString(c, "12345678") // not read before this returns
@@ -102,7 +102,7 @@ func TestFindConn(t *testing.T) {
 	h.do(func() {
 		for next := 0; next >= 0; {
 			var some []listeners.ConnStatus
-			some, next = h.set.Conns("test", next, 7, false)
+			some, next = h.set.Conns(listeners.ConnQuery{Listener: "test"}, next, 7)
 			for _, st := range some {
 				if _, ok := seen[st.Cookie]; ok {
 					t.Errorf("%x is there twice", st.Cookie)
@@ -110,7 +110,7 @@ func TestFindConn(t *testing.T) {
 				seen[st.Cookie] = st
 			}
 		}
-		if none, next := h.set.Conns("other", 0, 7, false); len(none) > 0 || next != -1 {
+		if none, next := h.set.Conns(listeners.ConnQuery{Listener: "other"}, 0, 7); len(none) > 0 || next != -1 {
 			t.Errorf("%+v, %d", none, next)
 		}
 	})
@@ -165,7 +165,7 @@ func TestFindConn(t *testing.T) {
 	}
 	o := listeners.LookupOption("tcp.no_delay")
 	h.do(func() {
-		if conns, _ := h.set.Conns("test", gone.FD, 1, false); len(conns) != 1 || conns[0].FD != gone.FD || conns[0].Cookie == gone.Cookie {
+		if conns, _ := h.set.Conns(listeners.ConnQuery{Listener: "test"}, gone.FD, 1); len(conns) != 1 || conns[0].FD != gone.FD || conns[0].Cookie == gone.Cookie {
 			t.Errorf("%+v", conns)
 		}
 		if h.set.CloseConn(gone.FD, gone.Cookie, false) {

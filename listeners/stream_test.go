@@ -97,7 +97,7 @@ func TestBackPressure(t *testing.T) {
 		t.Fatalf("the server took %d bytes that nobody reads", n)
 	}
 	h.do(func() {
-		conns, _ := h.set.Conns("test", 0, 10, true)
+		conns, _ := h.set.Conns(listeners.ConnQuery{Listener: "test", Detail: listeners.DetailFull}, 0, 10)
 		if len(conns) != 1 {
 			t.Fatalf("%d connections", len(conns))
 		}

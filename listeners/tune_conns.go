@@ -152,5 +152,15 @@ func (s *Set) ConnStatus(fd int, cookie uint64) (st ConnStatus, found bool) {
 	if !ok || c.cookie != cookie {
 		return ConnStatus{}, false
 	}
-	return c.status(true), true
+	return c.status(DetailFull), true
+}
+
+// AskConns asks the kernel for what of conns is not known yet. Those that have
+// closed since stay as they are.
+func (s *Set) AskConns(conns []ConnStatus, detail Detail) {
+	for i := range conns {
+		if c, ok := s.loop.HandlerOf(conns[i].FD).(*conn); ok && c.cookie == conns[i].Cookie {
+			c.ask(&conns[i], detail)
+		}
+	}
 }

@@ -19,11 +19,10 @@ type ConnWatcher interface {
 func (s *Set) WatchConns(w ConnWatcher) { s.watcher = w }
 
 // lastStatus is the status while the descriptor is still open, as it will be
-// once it is not. It is not the full one: that takes ten system calls.
+// once it is not. It is not the full one: that takes five system calls more.
 func (c *conn) lastStatus(why error) ConnStatus {
-	st := c.status(false)
-	c.statusTCP(c.socket(), &st)
-	st.State, st.Err, st.Waits, st.Ended = ConnClosed, why, 0, c.l.set.loop.Now()
+	st := c.status(DetailTCP)
+	st.State, st.Err, st.Waits, st.Ended = ConnClosed, why, 0, c.l.set.loop.Time(c.l.set.loop.Clock())
 	return st
 }
 

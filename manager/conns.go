@@ -9,16 +9,17 @@ import (
 	"github.com/sockmgr/sockmgr/listeners"
 )
 
-// Conns returns up to most open connections at descriptors from `from` on, of
-// the named listener only unless that is empty, and the descriptor to go on
-// from; -1 at the end. The loop is held up for a bounded time only, however
-// many there are.
-func (m *Manager) Conns(ctx context.Context, listener string, from, most int, full bool) (conns []listeners.ConnStatus, next int, err error) {
-	const perTurn = 256
+// connsPerTurn is how many connections one turn of the loop copies at most.
+const connsPerTurn = 256
+
+// Conns returns up to most open connections at descriptors from `from` on, and
+// the descriptor to go on from; -1 at the end. The loop is held up for a bounded
+// time only, however many there are.
+func (m *Manager) Conns(ctx context.Context, q listeners.ConnQuery, from, most int) (conns []listeners.ConnStatus, next int, err error) {
 	for next = from; next >= 0 && len(conns) < most; {
 		err := m.on(ctx, func() error {
 			var some []listeners.ConnStatus
-			some, next = m.set.Conns(listener, next, min(perTurn, most-len(conns)), full)
+			some, next = m.set.Conns(q, next, min(connsPerTurn, most-len(conns)))
 			conns = append(conns, some...)
 			return nil
 		})
@@ -27,6 +28,20 @@ func (m *Manager) Conns(ctx context.Context, listener string, from, most int, fu
 		}
 	}
 	return conns, next, nil
+}
+
+// AskConns asks the kernel for what of conns is not known yet.
+func (m *Manager) AskConns(ctx context.Context, conns []listeners.ConnStatus, detail listeners.Detail) error {
+	for chunk := range slices.Chunk(conns, connsPerTurn) {
+		err := m.on(ctx, func() error {
+			m.set.AskConns(chunk, detail)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // connRef finds a connection again for as long as it is open.

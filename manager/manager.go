@@ -32,6 +32,7 @@ type Manager struct {
 
 	changes *ring[Change]
 	events  *ring[Event]
+	feed    *connFeed // loop only; nil while nobody watches connections
 
 	loopEnded chan struct{}  // closed when the loop has
 	loopErr   error          // why; set before
@@ -158,6 +159,9 @@ func (m *Manager) Shutdown(ctx context.Context, drain time.Duration) error {
 	<-m.loopEnded
 	m.changes.close()
 	m.events.close()
+	if m.feed != nil { // the loop has ended
+		m.feed.ring.close()
+	}
 	m.poke()
 	m.keeper.Wait()
 	return errors.Join(m.loopErr, m.loop.Close(), m.store.close())

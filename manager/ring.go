@@ -23,12 +23,12 @@ type ring[T any] struct {
 	bytes  int           // of all items
 	first  uint64        // sequence number before that of items[0]
 	last   uint64        // sequence number of the newest
-	more   chan struct{} // closed and replaced at every item
+	more   chan struct{} // closed at the next item; nil when nobody waits
 	closed bool
 }
 
 func newRing[T any](first uint64, weigh func(T) int) *ring[T] {
-	return &ring[T]{weigh: weigh, first: first, last: first, more: make(chan struct{})}
+	return &ring[T]{weigh: weigh, first: first, last: first}
 }
 
 // publish adds what item returns for its sequence number.
@@ -56,33 +56,45 @@ func (r *ring[T]) publish(item func(seq uint64) T) {
 func (r *ring[T]) at(seq uint64) *T { return &r.items[seq-r.first-1] }
 
 func (r *ring[T]) wakeLocked() {
-	close(r.more)
-	r.more = make(chan struct{})
+	if r.more != nil {
+		close(r.more)
+		r.more = nil
+	}
+}
+
+func (r *ring[T]) waitLocked() <-chan struct{} {
+	if r.more == nil {
+		r.more = make(chan struct{})
+	}
+	return r.more
 }
 
 // nudge wakes who waits although nothing was published.
 func (r *ring[T]) nudge() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.closed {
-		r.wakeLocked()
-	}
+	r.wakeLocked()
 }
 
 func (r *ring[T]) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.closed {
-		r.closed = true
-		close(r.more)
-	}
+	r.closed = true
+	r.wakeLocked()
 }
 
 // wait returns a channel that is closed at the next item.
 func (r *ring[T]) wait() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.more
+	return r.waitLocked()
+}
+
+// missed is how many of those that followed seq are not kept any more.
+func (r *ring[T]) missed(seq uint64) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return max(seq, r.first) - seq
 }
 
 // seq is the sequence number of the newest.
@@ -106,7 +118,7 @@ func (r *ring[T]) after(seq uint64) (x T, more <-chan struct{}, err error) {
 	case r.closed:
 		return x, nil, &listeners.Fault{Reason: listeners.DaemonDraining, Message: "the daemon is shutting down"}
 	}
-	return x, r.more, nil
+	return x, r.waitLocked(), nil
 }
 
 // next waits for what follows seq.

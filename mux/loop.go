@@ -41,6 +41,7 @@ type Loop struct {
 	ready  []Ready
 	timers timerHeap
 	epoch  time.Time     // when the loop was made
+	wall   time.Time     // the same in the time of day
 	now    time.Time     // when the turn began
 	clock  time.Duration // now, counted from epoch
 	wake   int           // eventfd: readable when something was posted
@@ -64,7 +65,7 @@ func NewLoop(p Poller) (*Loop, error) {
 		return nil, os.NewSyscallError("eventfd", err)
 	}
 	now := time.Now()
-	l := &Loop{poller: p, wake: fd, epoch: now, now: now, done: make(chan struct{})}
+	l := &Loop{poller: p, wake: fd, epoch: now, wall: now.Round(0), now: now, done: make(chan struct{})}
 	if err := l.Add(fd, Readable, wakeHandler(fd)); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
@@ -91,8 +92,18 @@ func (l *Loop) Now() time.Time { return l.now }
 // It never goes back, whatever happens to the time of day.
 func (l *Loop) Clock() time.Duration { return l.clock }
 
-// Time turns a reading of Clock into a time of day.
-func (l *Loop) Time(clock time.Duration) time.Time { return l.now.Add(clock - l.clock) }
+// clockStep is how far the time of day must be set for Time to follow. Less is
+// in how exactly two clocks are read.
+const clockStep = 10 * time.Millisecond
+
+// Time turns a reading of Clock into a time of day. The same reading is the same
+// time whenever it is asked for, unless the time of day is set in between.
+func (l *Loop) Time(clock time.Duration) time.Time {
+	if step := l.now.Round(0).Sub(l.wall) - l.clock; step > clockStep || step < -clockStep {
+		l.wall = l.wall.Add(step)
+	}
+	return l.wall.Add(clock)
+}
 
 // Add begins to call h when fd is ready.
 func (l *Loop) Add(fd int, want Events, h Handler) error {

@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"strconv"
 
 	"google.golang.org/grpc"
 
@@ -25,37 +24,48 @@ func (s *connectionService) GetConnection(ctx context.Context, r *pb.GetConnecti
 	return &pb.GetConnectionResponse{Connection: connToPB(st)}, nil
 }
 
-// ListConnections is ConnectionService. The order is that of descriptors, which
-// connections keep for life: a page token is the descriptor to go on from.
+// ListConnections is ConnectionService. Without order_by the order is that of
+// descriptors, which connections keep for life: a page token is the descriptor
+// to go on from.
 func (s *connectionService) ListConnections(ctx context.Context, r *pb.ListConnectionsRequest) (*pb.ListConnectionsResponse, error) {
 	size, err := pageSize(r.GetPageSize())
 	if err != nil {
 		return nil, err
 	}
-	want, err := parseFilter(r.GetFilter(), (&pb.Connection{}).ProtoReflect().Descriptor())
+	w, err := s.newWalk(r.GetFilter())
 	if err != nil {
 		return nil, err
 	}
-	token, err := parseToken(r.GetPageToken(), connectionPrefix, r.GetFilter())
+	by, err := parseOrder(r.GetOrderBy(), connectionKind, w.used)
 	if err != nil {
 		return nil, err
 	}
-	next, _ := strconv.Atoi(token) // ours; empty is the beginning
-	resp := &pb.ListConnectionsResponse{}
-	full := r.GetView() == pb.ConnectionView_CONNECTION_VIEW_FULL
-	for next >= 0 && len(resp.GetConnections()) < size {
-		var conns []listeners.ConnStatus
-		if conns, next, err = s.m.Conns(ctx, "", next, size-len(resp.GetConnections()), full); err != nil {
+	query := r.GetFilter() + "\x00" + r.GetOrderBy()
+	from, err := parseToken(r.GetPageToken(), connectionPrefix, query)
+	if err != nil {
+		return nil, err
+	}
+	var conns []listeners.ConnStatus
+	var next string
+	if by == nil {
+		conns, next, err = w.page(ctx, from, size)
+	} else {
+		conns, next, err = w.sorted(ctx, by, from, size)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r.GetView() == pb.ConnectionView_CONNECTION_VIEW_FULL {
+		if err := s.m.AskConns(ctx, conns, listeners.DetailFull); err != nil {
 			return nil, err
 		}
-		for _, st := range conns {
-			if c := connToPB(st); want.match(c) {
-				resp.Connections = append(resp.Connections, c)
-			}
-		}
 	}
-	if next >= 0 {
-		resp.NextPageToken = makeToken(strconv.Itoa(next), connectionPrefix, r.GetFilter())
+	resp := &pb.ListConnectionsResponse{}
+	for _, st := range conns {
+		resp.Connections = append(resp.Connections, connToPB(st))
+	}
+	if next != "" {
+		resp.NextPageToken = makeToken(next, connectionPrefix, query)
 	}
 	return resp, nil
 }
@@ -66,24 +76,19 @@ func (s *connectionService) CloseConnections(r *pb.CloseConnectionsRequest, stre
 	if r.GetFilter() == "" && !r.GetAll() {
 		return &listeners.Violation{Field: "filter", Message: "is empty: set all to close every connection of the daemon"}
 	}
-	want, err := parseFilter(r.GetFilter(), (&pb.Connection{}).ProtoReflect().Descriptor())
+	w, err := s.newWalk(r.GetFilter())
 	if err != nil {
 		return err
 	}
 	var matched []listeners.ConnStatus
-	for next := 0; next >= 0; {
-		var conns []listeners.ConnStatus
-		if conns, next, err = s.m.Conns(stream.Context(), "", next, maxPage, false); err != nil {
-			return err
+	err = w.all(stream.Context(), func(st listeners.ConnStatus, _ *pb.Connection) error {
+		if st.State != listeners.ConnClosing || r.GetReset_() { // or else it is being closed
+			matched = append(matched, st)
 		}
-		for _, st := range conns {
-			if st.State == listeners.ConnClosing && !r.GetReset_() {
-				continue // it is being closed
-			}
-			if want.match(connToPB(st)) {
-				matched = append(matched, st)
-			}
-		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	resp := &pb.CloseConnectionsResponse{Matched: uint64(len(matched))}
 	for len(matched) > 0 && !r.GetValidateOnly() {

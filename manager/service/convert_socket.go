@@ -38,24 +38,32 @@ func memoryToPB(m listeners.Memory) *pb.SocketMemory {
 
 var connStateToPB = map[listeners.ConnState]pb.Connection_State{
 	listeners.ConnOpen: pb.Connection_STATE_OPEN, listeners.ConnHalfClosed: pb.Connection_STATE_HALF_CLOSED,
-	listeners.ConnClosing: pb.Connection_STATE_CLOSING,
+	listeners.ConnClosing: pb.Connection_STATE_CLOSING, listeners.ConnClosed: pb.Connection_STATE_CLOSED,
 }
 
 func connToPB(c listeners.ConnStatus) *pb.Connection {
+	out := connFacts(c)
+	if c.Peer != nil {
+		out.Peer.Command = listeners.CommandOf(int(c.Peer.Pid))
+	}
+	return out
+}
+
+// connFacts is connToPB without the name of the peer's process.
+func connFacts(c listeners.ConnStatus) *pb.Connection {
 	out := &pb.Connection{
 		Name: hexName(connectionPrefix, c.Cookie), Listener: listenerPrefix + c.Listener, Network: networkToPB[c.Network],
 		State: connStateToPB[c.State], Local: addressToPB(c.Local), Remote: addressToPB(c.Remote),
 		CreateTime: timeToPB(c.Opened), LastActiveTime: timeToPB(c.Active),
 		ReceivedBytes: c.Received, SentBytes: c.Sent, ReceivedMessages: uint64(c.Reads), SentMessages: uint64(c.Writes),
-		Fd: int32(c.FD), WaitsFor: c.Waits.Names(),
+		CloseReason: c.CloseWord(), Fd: int32(c.FD), WaitsFor: c.Waits.Names(),
 	}
 	if c.Peer != nil {
-		out.Peer = &pb.PeerCredentials{Pid: c.Peer.Pid, Uid: c.Peer.Uid, Gid: c.Peer.Gid, Command: listeners.CommandOf(int(c.Peer.Pid))}
+		out.Peer = &pb.PeerCredentials{Pid: c.Peer.Pid, Uid: c.Peer.Uid, Gid: c.Peer.Gid}
 	}
-	if !c.Full {
-		return out
+	if c.Detail&listeners.DetailSize != 0 {
+		out.Inode, out.Queue, out.Memory = c.Inode, queueToPB(c.Queue), memoryToPB(c.Memory)
 	}
-	out.Inode, out.Queue, out.Memory = c.Inode, queueToPB(c.Queue), memoryToPB(c.Memory)
 	if c.TCP != nil {
 		out.TcpInfo = tcpInfoToPB(c.TCP, c.Congestion)
 	}
@@ -87,7 +95,11 @@ func tcpInfoToPB(t *listeners.TCPInfo, congestion string) *pb.TcpInfo {
 		Reorderings: t.Reord_seen, DsackDuplicates: t.Dsack_dups, SendWindowBytes: t.Snd_wnd, ReceiveWindowBytes: t.Rcv_wnd,
 		ReceiveSpaceBytes: t.Rcv_space, ReceiveOutOfOrder: t.Rcv_ooopack,
 		LastDataSent: ms(t.Last_data_sent), LastDataReceived: ms(t.Last_data_recv), LastAckReceived: ms(t.Last_ack_recv),
-		KernelStructBytes: uint32(t.Size),
+		KernelStructBytes: uint32(t.Size), ReceiveSlowStartThresholdBytes: t.Rcv_ssthresh, ReorderingDistance: t.Reordering,
+		MaxPacingBytesPerSecond: t.Max_pacing_rate, Rehashes: t.Rehash, TotalRtos: uint32(t.Total_rto),
+		RtoRecoveries: uint32(t.Total_rto_recoveries), RtoTime: ms(t.Total_rto_time), ReceivedCe: t.Received_ce,
+		DeliveredEct1Bytes: t.Delivered_e1_bytes, DeliveredEct0Bytes: t.Delivered_e0_bytes, DeliveredCeBytes: t.Delivered_ce_bytes,
+		ReceivedEct1Bytes: t.Received_e1_bytes, ReceivedEct0Bytes: t.Received_e0_bytes, ReceivedCeBytes: t.Received_ce_bytes,
 	}
 	if t.Min_rtt != math.MaxUint32 { // it is, until something was measured
 		out.MinRtt = us(uint64(t.Min_rtt))

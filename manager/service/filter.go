@@ -50,8 +50,18 @@ func parseQuery(text string, kind protoreflect.MessageDescriptor) (filter, field
 	return f, c.used, err
 }
 
-// fieldSet has the names of fields of a message.
-type fieldSet map[protoreflect.Name]bool
+// fieldSet has paths of fields of a message: queue, queue.drops.
+type fieldSet map[string]bool
+
+// add adds a path and what it leads through.
+func (s fieldSet) add(p fieldPath) {
+	path := ""
+	for _, f := range p.steps {
+		path += string(f.Name())
+		s[path] = true
+		path += "."
+	}
+}
 
 // A compiler makes filters of text.
 type compiler struct {
@@ -151,7 +161,7 @@ func (c *compiler) compare(op string, left, right *expr.Expr) (filter, error) {
 	if err != nil {
 		return nil, filterFault(err.Error())
 	}
-	c.used[path.steps[0].Name()] = true
+	c.used.add(path)
 	if op == ":" && (want == "*" || path.last().IsMap() && !path.keyed) {
 		return path.has(want), nil
 	}

@@ -9,6 +9,8 @@ import (
 	"github.com/sockmgr/sockmgr/manager"
 )
 
+var listenerKind = (&pb.Listener{}).ProtoReflect().Descriptor()
+
 type listenerService struct {
 	pb.UnsafeListenerServiceServer
 	m        *manager.Manager
@@ -47,38 +49,60 @@ func (s *listenerService) ListListeners(ctx context.Context, r *pb.ListListeners
 	if err != nil {
 		return nil, err
 	}
-	want, err := parseFilter(r.GetFilter(), (&pb.Listener{}).ProtoReflect().Descriptor())
+	want, used, err := parseQuery(r.GetFilter(), listenerKind)
 	if err != nil {
 		return nil, err
 	}
-	from, err := parseToken(r.GetPageToken(), listenerPrefix, r.GetFilter())
+	by, err := parseOrder(r.GetOrderBy(), listenerKind, used)
+	if err != nil {
+		return nil, err
+	}
+	query := r.GetFilter() + "\x00" + r.GetOrderBy()
+	from, err := parseToken(r.GetPageToken(), listenerPrefix, query)
 	if err != nil {
 		return nil, err
 	}
 	resp := &pb.ListListenersResponse{ResumeToken: makeResume(s.instance, s.m.Seq())}
-	full := r.GetView() == pb.ListenerView_LISTENER_VIEW_FULL
-	if want == nil {
-		infos, err := s.m.List(ctx, from, size+1, full)
-		if err != nil {
-			return nil, err
-		}
-		for _, info := range infos {
-			resp.Listeners = append(resp.Listeners, infoToPB(info))
-		}
-		resp.TotalSize = int32(s.m.Len())
-	} else if err := s.listMatching(ctx, resp, want, from, size, full); err != nil {
+	full := r.GetView() == pb.ListenerView_LISTENER_VIEW_FULL || used["status.sockets"]
+	var next string
+	switch {
+	case by != nil:
+		next, err = s.listSorted(ctx, resp, want, by, from, size, full)
+	case want != nil:
+		next, err = s.listMatching(ctx, resp, want, from, size, full)
+	default:
+		next, err = s.listAll(ctx, resp, from, size, full)
+	}
+	if err != nil {
 		return nil, err
 	}
-	if len(resp.Listeners) > size {
-		resp.Listeners = resp.Listeners[:size]
-		last := bare(resp.Listeners[size-1].GetName(), listenerPrefix)
-		resp.NextPageToken = makeToken(last, listenerPrefix, r.GetFilter())
+	if next != "" {
+		resp.NextPageToken = makeToken(next, listenerPrefix, query)
 	}
 	return resp, nil
 }
 
-// listMatching goes through all, to count them.
-func (s *listenerService) listMatching(ctx context.Context, resp *pb.ListListenersResponse, want filter, from string, size int, full bool) error {
+// listAll is the listing that goes through one page only.
+func (s *listenerService) listAll(ctx context.Context, resp *pb.ListListenersResponse, from string, size int, full bool) (next string, err error) {
+	infos, err := s.m.List(ctx, from, size+1, full)
+	for _, info := range infos {
+		resp.Listeners = append(resp.Listeners, infoToPB(info))
+	}
+	resp.TotalSize = int32(s.m.Len())
+	return cutPage(resp, size), err
+}
+
+// cutPage takes off what is more than a page, and returns the last name on it.
+func cutPage(resp *pb.ListListenersResponse, size int) (next string) {
+	if len(resp.GetListeners()) <= size {
+		return ""
+	}
+	resp.Listeners = resp.Listeners[:size]
+	return bare(resp.GetListeners()[size-1].GetName(), listenerPrefix)
+}
+
+// everyListener passes on all that match.
+func (s *listenerService) everyListener(ctx context.Context, want filter, full bool, f func(id string, l *pb.Listener)) error {
 	for after := ""; ; {
 		infos, err := s.m.List(ctx, after, maxPage, full)
 		if err != nil || len(infos) == 0 {
@@ -86,16 +110,34 @@ func (s *listenerService) listMatching(ctx context.Context, resp *pb.ListListene
 		}
 		for _, info := range infos {
 			after = info.Name
-			l := infoToPB(info)
-			if !want.match(l) {
-				continue
-			}
-			resp.TotalSize++
-			if info.Name > from && len(resp.GetListeners()) <= size {
-				resp.Listeners = append(resp.Listeners, l)
+			if l := infoToPB(info); want.match(l) {
+				f(info.Name, l)
 			}
 		}
 	}
+}
+
+// listMatching goes through all, to count them.
+func (s *listenerService) listMatching(ctx context.Context, resp *pb.ListListenersResponse, want filter, from string, size int, full bool) (next string, err error) {
+	err = s.everyListener(ctx, want, full, func(id string, l *pb.Listener) {
+		resp.TotalSize++
+		if id > from && len(resp.GetListeners()) <= size {
+			resp.Listeners = append(resp.Listeners, l)
+		}
+	})
+	return cutPage(resp, size), err
+}
+
+// listSorted goes through all, and keeps a page.
+func (s *listenerService) listSorted(ctx context.Context, resp *pb.ListListenersResponse, want filter, by order, from string, size int, full bool) (next string, err error) {
+	t := &top[*pb.Listener]{order: by, most: size + 1}
+	if t.after, err = by.parseKey(from); err != nil {
+		return "", err
+	}
+	err = s.everyListener(ctx, want, full, func(_ string, l *pb.Listener) { t.offer(l.GetName(), l.ProtoReflect(), l) })
+	resp.TotalSize = int32(t.total)
+	resp.Listeners, next = t.page(size)
+	return next, err
 }
 
 // UpdateListener is ListenerService.

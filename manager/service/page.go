@@ -46,9 +46,13 @@ func parseToken(token, kind, query string) (at string, err error) {
 	raw, err := base64.RawURLEncoding.DecodeString(token)
 	_, at, ok := strings.Cut(string(raw), ":")
 	if err != nil || !ok || string(raw) != tokenMark(at, kind, query)+at {
-		return "", &listeners.Fault{
-			Reason: listeners.PageTokenInvalid, Message: "the page token is unknown or from another query", Fix: "begin again without it",
-		}
+		return "", badToken()
 	}
 	return at, nil
+}
+
+func badToken() error {
+	return &listeners.Fault{
+		Reason: listeners.PageTokenInvalid, Message: "the page token is unknown or from another query", Fix: "begin again without it",
+	}
 }

@@ -157,12 +157,20 @@ func (c *client) allListeners(ctx context.Context, filter string, view pb.Listen
 	})
 }
 
-// allConnections returns all pages.
-func (c *client) allConnections(ctx context.Context, filter string, view pb.ConnectionView) ([]*pb.Connection, error) {
+// someConnections returns the first of what req asks for, all for 0. It changes
+// req.
+func (c *client) someConnections(ctx context.Context, req *pb.ListConnectionsRequest, most int) ([]*pb.Connection, error) {
+	left := most
 	return pages(func(token string) ([]*pb.Connection, string, error) {
-		page, err := c.connections.ListConnections(ctx, &pb.ListConnectionsRequest{
-			PageSize: pageSize, PageToken: token, Filter: filter, View: view,
-		})
+		req.PageSize, req.PageToken = pageSize, token
+		if most > 0 {
+			req.PageSize = int32(min(left, pageSize))
+		}
+		page, err := c.connections.ListConnections(ctx, req)
+		left -= len(page.GetConnections())
+		if most > 0 && left <= 0 {
+			return page.GetConnections(), "", err
+		}
 		return page.GetConnections(), page.GetNextPageToken(), err
 	})
 }

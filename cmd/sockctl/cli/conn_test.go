@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 )
 
@@ -27,6 +29,63 @@ ListConnections {"pageSize":1000,"filter":"(fd = 9 OR fd = 10) AND (listener = \
 	want(t, f.run(t, "conn", "ls", "nix"), 4, "", "Error: no listener is called nix\n  reason LISTENER_NOT_FOUND\n")
 	f.conns = nil
 	want(t, f.run(t, "conn", "ls", "-o", "json"), 0, "{\n  \"connections\": []\n}\n", "")
+}
+
+// What a list is sorted by is shown.
+func TestConnLsSort(t *testing.T) {
+	f := inhabited(t)
+	want(t, f.run(t, "conn", "ls", "--sort", "rtt", "--limit", "3", "web"), 0, `
+ID  LISTENER  REMOTE                LOCAL                 STATE  AGE  IDLE  IN      OUT  RTT     RETRANSMITS
+2a  web       tcp://10.0.0.7:51344  tcp://127.0.0.1:8080  open   3s   1s    2.0KiB  1B   1.23ms  0
+`, "")
+	same(t, "requests", f.requests(), `
+GetListener {"name":"listeners/web","view":"basic"}
+ListConnections {"pageSize":3,"filter":"listener = \"listeners/web\"","orderBy":"tcp_info.rtt desc","view":"basic"}`)
+	want(t, f.run(t, "conn", "ls", "--sort", "queue"), 0, `
+ID  LISTENER  REMOTE                LOCAL                 STATE  AGE  IDLE  IN      OUT  TO SEND
+2a  web       tcp://10.0.0.7:51344  tcp://127.0.0.1:8080  open   3s   1s    2.0KiB  1B   1.0KiB
+`, "")
+	f.requests()
+	for by, order := range map[string]string{
+		"retransmits": "tcp_info.total_retransmits desc", "sent": "sent_bytes desc", "received": "received_bytes desc",
+		"idle": "last_active_time", "age": "create_time", "peer.pid desc, name": "peer.pid desc, name",
+	} {
+		want(t, f.run(t, "conn", "ls", "-o", "name", "--sort", by), 0, "2a\n", "")
+		same(t, "requests", f.requests(), `ListConnections {"pageSize":1000,"orderBy":"`+order+`","view":"basic"}`)
+	}
+	f.conns = append(f.conns, f.conns[0], f.conns[0])
+	want(t, f.run(t, "conn", "ls", "-o", "name", "--limit", "3"), 0, "2a\n2a\n2a\n", "")
+	same(t, "requests", f.requests(), `ListConnections {"pageSize":3,"view":"basic"}`)
+}
+
+func TestConnWatch(t *testing.T) {
+	f := inhabited(t)
+	gone := proto.CloneOf(f.conns[0])
+	gone.State, gone.CloseReason, gone.SentBytes = pb.Connection_STATE_CLOSED, "reset", 5<<20
+	f.connEvents = []*pb.WatchConnectionsResponse{
+		{Type: pb.WatchConnectionsResponse_TYPE_OPENED, Connection: f.conns[0]},
+		{Type: pb.WatchConnectionsResponse_TYPE_SYNCED},
+		{Type: pb.WatchConnectionsResponse_TYPE_CLOSED, Connection: gone, Dropped: 7},
+	}
+	ended := "note: 7 events left out: more than can be shown this fast\nError: the daemon at unix://" + f.path + " ended the watch\n"
+	want(t, f.run(t, "conn", "ls", "-w", "web"), 8, `
+ID      LISTENER      REMOTE                     LOCAL                      STATE        AGE   IDLE  IN         OUT        REASON
+2a      web           tcp://10.0.0.7:51344       tcp://127.0.0.1:8080       open         3s    1s    2.0KiB     1B         -
+2a      web           tcp://10.0.0.7:51344       tcp://127.0.0.1:8080       closed       3s    1s    2.0KiB     5.0MiB     reset
+`, ended)
+	same(t, "requests", f.requests(), `
+GetListener {"name":"listeners/web","view":"basic"}
+WatchConnections {"filter":"listener = \"listeners/web\"","sendInitial":true}`)
+	got := f.run(t, "conn", "ls", "-w", "--interval", "1s", "-o", "json")
+	same(t, "requests", f.requests(), `WatchConnections {"sendInitial":true,"updateInterval":"1s"}`)
+	if lines := strings.Split(strings.TrimSpace(got.stdout), "\n"); len(lines) != 2 || !strings.HasPrefix(lines[1], `{"type":"closed","connection":{"name":"connections/2a"`) || !strings.Contains(lines[1], `"closeReason":"reset"`) {
+		t.Error(got.stdout)
+	}
+	for _, args := range [][]string{{"--interval", "1s"}, {"-w", "--sort", "rtt"}, {"-w", "--limit", "1"}} {
+		if got := f.run(t, append([]string{"conn", "ls"}, args...)...); got.exit != 2 {
+			t.Errorf("%v: %d %s", args, got.exit, got.stderr)
+		}
+	}
 }
 
 func TestConnClose(t *testing.T) {

@@ -2,20 +2,15 @@ package cli
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 )
 
 // describeListener is a listener for people.
-func (a *app) describeListener(l *pb.Listener, options map[string]*structpb.Value) []*section {
+func (a *app) describeListener(l *pb.Listener, options *inForce, wide bool) []*section {
 	spec, status := l.GetSpec(), l.GetStatus()
 	what := &section{title: "listener " + listenerID(l.GetName())}
 	what.add("state", word(status.GetState()))
@@ -46,7 +41,7 @@ func (a *app) describeListener(l *pb.Listener, options map[string]*structpb.Valu
 	for _, s := range status.GetSockets() {
 		all = append(all, a.describeSocket(s)...)
 	}
-	return append(all, optionSection("options wanted", spec.GetOptions()), optionSection("options in force", options))
+	return append(all, optionSection("options wanted", spec.GetOptions()), options.section(wide))
 }
 
 // describeSocket is a listening socket for people.
@@ -73,7 +68,7 @@ func (a *app) describeSocket(s *pb.Socket) []*section {
 }
 
 // describeConnection is a connection for people.
-func (a *app) describeConnection(c *pb.Connection, options map[string]*structpb.Value) []*section {
+func (a *app) describeConnection(c *pb.Connection, options *inForce, wide bool) []*section {
 	what := &section{title: "connection " + connectionID(c.GetName())}
 	what.add("listener", listenerID(c.GetListener()))
 	what.add("state", word(c.GetState()))
@@ -87,6 +82,7 @@ func (a *app) describeConnection(c *pb.Connection, options map[string]*structpb.
 		what.add("inode", fmt.Sprint(c.GetInode()))
 	}
 	what.add("waits for", strings.Join(c.GetWaitsFor(), ", "))
+	what.add("closes because of", c.GetCloseReason())
 	what.add("age", a.age(c.GetCreateTime()))
 	what.add("idle", a.age(c.GetLastActiveTime()))
 	what.add("received", size(c.GetReceivedBytes())+" in "+plural(c.GetReceivedMessages(), "message"))
@@ -101,7 +97,7 @@ func (a *app) describeConnection(c *pb.Connection, options map[string]*structpb.
 	return []*section{
 		what,
 		tcpSection(c.GetTcpInfo()),
-		optionSection("options in force", options),
+		options.section(wide),
 	}
 }
 
@@ -138,65 +134,4 @@ func memoryText(m *pb.SocketMemory) string {
 	return fmt.Sprintf("%s of %s to receive, %s of %s to send",
 		size(uint64(m.GetReceiveAllocBytes())), size(uint64(m.GetReceiveLimitBytes())),
 		size(uint64(m.GetSendQueuedBytes())), size(uint64(m.GetSendLimitBytes())))
-}
-
-// tcpSection lists what is not zero, each in the unit that its name says. It
-// goes by the descriptor, so that a fact added to the API needs no line here.
-func tcpSection(info *pb.TcpInfo) *section {
-	s := &section{title: "TCP_INFO"}
-	r := info.ProtoReflect()
-	fields := r.Descriptor().Fields()
-	for i := range fields.Len() {
-		f := fields.Get(i)
-		if !r.Has(f) {
-			continue
-		}
-		name := string(f.Name())
-		value := factText(f, r.Get(f), name)
-		name = strings.TrimSuffix(strings.TrimSuffix(name, "_bytes"), "_bytes_per_second")
-		s.add(strings.ReplaceAll(name, "_", " "), value)
-	}
-	return s
-}
-
-func factText(f protoreflect.FieldDescriptor, v protoreflect.Value, name string) string {
-	if f.Enum() != nil {
-		return enumWord(f.Enum(), v.Enum())
-	}
-	switch v := v.Interface().(type) {
-	case protoreflect.List:
-		var words []string
-		for i := range v.Len() {
-			words = append(words, v.Get(i).String())
-		}
-		return strings.Join(words, ", ")
-	case protoreflect.Message:
-		if d, ok := v.Interface().(*durationpb.Duration); ok {
-			return d.AsDuration().Round(time.Microsecond).String()
-		}
-		return ""
-	case uint32:
-		return countText(uint64(v), name)
-	case uint64:
-		return countText(v, name)
-	}
-	return v.String()
-}
-
-func countText(n uint64, name string) string {
-	switch {
-	case strings.HasSuffix(name, "bytes_per_second"):
-		return size(n) + "/s"
-	case strings.HasSuffix(name, "_bytes"), strings.HasPrefix(name, "bytes_"):
-		return size(n)
-	}
-	return fmt.Sprint(n)
-}
-
-func optionSection(title string, options map[string]*structpb.Value) *section {
-	s := &section{title: title}
-	for _, name := range slices.Sorted(maps.Keys(options)) {
-		s.add(name, "= "+valueText(options[name]))
-	}
-	return s
 }

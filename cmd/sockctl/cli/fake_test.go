@@ -44,23 +44,24 @@ type fake struct {
 	server *grpc.Server
 	ended  chan struct{} // closed when the server is down
 
-	mu        sync.Mutex
-	listeners []*pb.Listener
-	conns     []*pb.Connection
-	catalogue []*pb.OptionSpec
-	inForce   map[string]map[string]*structpb.Value // by target
-	results   []*pb.OptionResult
-	issues    []*pb.Issue
-	levels    map[string]pb.LogLevel
-	info      *pb.DaemonInfo
-	errs      map[string]error // by method
-	asked     []string         // method and request
-	changed   chan struct{}    // closed at every change
-	synced    func(f *fake)    // runs once a watch has sent what is there
-	progress  *pb.CloseConnectionsResponse
-	pageSize  int
-	shutdown  func() // in place of ending
-	snapshots []*pb.Snapshot
+	mu         sync.Mutex
+	listeners  []*pb.Listener
+	conns      []*pb.Connection
+	catalogue  []*pb.OptionSpec
+	inForce    map[string]map[string]*structpb.Value // by target
+	results    []*pb.OptionResult
+	issues     []*pb.Issue
+	levels     map[string]pb.LogLevel
+	info       *pb.DaemonInfo
+	errs       map[string]error // by method
+	asked      []string         // method and request
+	changed    chan struct{}    // closed at every change
+	synced     func(f *fake)    // runs once a watch has sent what is there
+	progress   *pb.CloseConnectionsResponse
+	pageSize   int
+	shutdown   func() // in place of ending
+	snapshots  []*pb.Snapshot
+	connEvents []*pb.WatchConnectionsResponse
 }
 
 func newFake(t *testing.T) *fake {
@@ -354,8 +355,34 @@ func (f *fake) GetConnection(_ context.Context, req *pb.GetConnectionRequest) (*
 	return nil, refused(codes.NotFound, "CONNECTION_NOT_FOUND", "no connection "+connectionID(req.GetName()), nil)
 }
 
-func (f *fake) ListConnections(context.Context, *pb.ListConnectionsRequest) (*pb.ListConnectionsResponse, error) {
-	return &pb.ListConnectionsResponse{Connections: f.conns}, nil
+// ListConnections returns TCP facts and queues to who asks for them only.
+func (f *fake) ListConnections(_ context.Context, req *pb.ListConnectionsRequest) (*pb.ListConnectionsResponse, error) {
+	resp := &pb.ListConnectionsResponse{}
+	for _, c := range f.conns {
+		if c = proto.CloneOf(c); req.GetView() == pb.ConnectionView_CONNECTION_VIEW_BASIC {
+			c.Memory = nil
+			if !strings.Contains(req.GetOrderBy(), "tcp_info") {
+				c.TcpInfo = nil
+			}
+			if !strings.Contains(req.GetOrderBy(), "queue") {
+				c.Queue = nil
+			}
+		}
+		resp.Connections = append(resp.Connections, c)
+	}
+	return resp, nil
+}
+
+func (f *fake) WatchConnections(req *pb.WatchConnectionsRequest, s grpc.ServerStreamingServer[pb.WatchConnectionsResponse]) error {
+	if err := f.ask("WatchConnections", req); err != nil {
+		return err
+	}
+	for _, e := range f.connEvents {
+		if err := s.Send(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (f *fake) CloseConnections(req *pb.CloseConnectionsRequest, s grpc.ServerStreamingServer[pb.CloseConnectionsResponse]) error {

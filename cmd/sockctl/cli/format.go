@@ -57,6 +57,28 @@ func size(n uint64) string {
 	return fmt.Sprintf("%.1f%ciB", f, "KMGTPE"[unit-1])
 }
 
+// timeText returns a short time with three digits that count.
+func timeText(d time.Duration) string {
+	unit := time.Nanosecond
+	for unit*1000 <= d.Abs() {
+		unit *= 10
+	}
+	return d.Round(unit).String()
+}
+
+// rate returns bytes per second as networks count, in bits.
+func rate(bytes uint64) string {
+	f, unit := float64(bytes)*8, 0
+	for f >= 999.95 && unit < 5 {
+		f /= 1000
+		unit++
+	}
+	if unit == 0 {
+		return fmt.Sprintf("%.0fbit/s", f)
+	}
+	return fmt.Sprintf("%.1f%cbit/s", f, "kMGTP"[unit-1])
+}
+
 // valueText returns the value of an option for people.
 func valueText(v *structpb.Value) string {
 	if v == nil {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 )
@@ -17,8 +16,9 @@ func (a *app) inspectCommand() *cobra.Command {
 		Use:   "inspect NAME|CONN-ID|SOCKET-ID...",
 		Short: "Show all there is to know of a listener, a connection or a socket",
 		Long: "inspect shows what is wanted, what is, the descriptor, getsockname and getpeername, queues, memory,\n" +
-			"the options in force and TCP_INFO. An id is taken for a listener, then a connection, then a socket;\n" +
-			"listeners/ID, connections/ID and sockets/ID say which. A connection is known by its peer's IP:PORT too.",
+			"TCP_INFO, and the options in force: with -o wide all of them, else those that are not the default.\n" +
+			"An id is taken for a listener, then a connection, then a socket; listeners/ID, connections/ID and\n" +
+			"sockets/ID say which. A connection is known by its peer's IP:PORT too.",
 		Example: "  sockctl inspect web\n" +
 			"  sockctl inspect 10.0.0.7:51344\n" +
 			"  sockctl inspect web -o json | jq .optionsInForce",
@@ -86,7 +86,7 @@ func (a *app) inspectListener(ctx context.Context, api *client, id string) (view
 	return view{
 		tree:  func() any { return withOptions(tree(l), options) },
 		names: []string{listenerID(l.GetName())},
-		text:  func(w *bytes.Buffer, _ bool) { sections(w, a.describeListener(l, options)...) },
+		text:  func(w *bytes.Buffer, wide bool) { sections(w, a.describeListener(l, options, wide)...) },
 	}, nil
 }
 
@@ -99,7 +99,7 @@ func (a *app) inspectConnection(ctx context.Context, api *client, id string) (vi
 	return view{
 		tree:  func() any { return withOptions(tree(conn), options) },
 		names: []string{connectionID(conn.GetName())},
-		text:  func(w *bytes.Buffer, _ bool) { sections(w, a.describeConnection(conn, options)...) },
+		text:  func(w *bytes.Buffer, wide bool) { sections(w, a.describeConnection(conn, options, wide)...) },
 	}, nil
 }
 
@@ -133,20 +133,4 @@ func (c *client) connection(ctx context.Context, id string) (*pb.Connection, err
 	}
 	resp, err := c.connections.GetConnection(ctx, &pb.GetConnectionRequest{Name: name})
 	return resp.GetConnection(), err
-}
-
-// inForce returns the options of a target. They are one part of many: without
-// them the rest is still worth printing.
-func (a *app) inForce(ctx context.Context, api *client, target string) map[string]*structpb.Value {
-	resp, err := api.tuning.GetOptions(ctx, &pb.GetOptionsRequest{Target: target})
-	if err != nil {
-		a.note("options in force of %s: %s", target, a.explain(err).message)
-		return nil
-	}
-	return resp.GetOptions()
-}
-
-// withOptions puts the options in force behind a message.
-func withOptions(o object, options map[string]*structpb.Value) object {
-	return append(o, member{"optionsInForce", mapTree(options, optionTree)})
 }

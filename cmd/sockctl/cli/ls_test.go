@@ -149,9 +149,9 @@ traffic
 options wanted
   backlog  = 9000
 
-options in force
-  backlog       = 4096
+options in force, other than the default
   idle_timeout  = 30s
+  (1 more)      at their default; -o wide shows them
 `
 	want(t, f.run(t, "inspect", "web"), 0, web, "")
 	connection := `
@@ -173,12 +173,12 @@ connection 2a
 
 TCP_INFO
   state       established
-  rtt         1.235ms
-  send mss    1.4KiB
-  pacing      120.6KiB/s
+  rtt         1.23ms
+  send mss    1460B
+  pacing      987.6kbit/s
   negotiated  sack, wscale
 
-options in force
+options in force, other than the default
   tcp.no_delay  = true
 `
 	for _, id := range []string{"2a", "connections/2a", "10.0.0.7:51344"} {
@@ -204,6 +204,9 @@ traffic
   bytes        0B in, 0B out
   drops        0
 `, "note: options in force of listeners/dns: no listener is called dns\n")
+	if got := f.run(t, "inspect", "web", "-o", "wide"); !strings.HasSuffix(got.stdout, "options in force\n  backlog       = 4096\n  idle_timeout  = 30s\n") {
+		t.Error(got.stdout)
+	}
 	want(t, f.run(t, "inspect", "nix", "1f", "2a"), 10, strings.TrimPrefix(socket, "\n")+connection,
 		"Error: no listener is called nix\n  reason LISTENER_NOT_FOUND\n")
 	want(t, f.run(t, "inspect", "ff"), 4, "", "Error: no listener, connection or socket is called ff\n  try  sockctl ls; sockctl conn ls\n")

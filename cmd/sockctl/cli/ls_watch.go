@@ -55,26 +55,28 @@ var watchWidths = [...]int{0: 20, 1: 9, 2: 28, 3: 8, 4: 6, 5: 9, 6: 9, 7: 9}
 func (a *app) printChange(r *pb.WatchListenersResponse, id string, head bool) error {
 	v := view{tree: func() any { return tree(r) }, names: []string{id}}
 	v.text = func(w *bytes.Buffer, wide bool) {
-		line := func(cells []string) {
-			for i, cell := range cells {
-				if cell = clean(cell); cell == "" {
-					cell = none
-				}
-				if i < len(watchWidths) && i < len(cells)-1 {
-					cell = fmt.Sprintf("%-*s", watchWidths[i], cell)
-				}
-				cells[i] = cell
-			}
-			w.WriteString(strings.Join(cells, "  ") + "\n")
-		}
 		if head {
-			line(listenerHead(wide))
+			writeLine(w, watchWidths[:], listenerHead(wide))
 		}
 		cells := a.listenerRow(r.GetListener(), wide)
 		if r.GetType() == pb.WatchListenersResponse_TYPE_DELETED {
 			cells[1] = "deleted"
 		}
-		line(cells)
+		writeLine(w, watchWidths[:], cells)
 	}
 	return a.printLine(v)
+}
+
+// writeLine writes cells of a line by itself, as wide as their columns.
+func writeLine(w *bytes.Buffer, widths []int, cells []string) {
+	for i, cell := range cells {
+		if cell = clean(cell); cell == "" {
+			cell = none
+		}
+		if i < len(widths) && i < len(cells)-1 {
+			cell = fmt.Sprintf("%-*s", widths[i], cell)
+		}
+		cells[i] = cell
+	}
+	w.WriteString(strings.Join(cells, "  ") + "\n")
 }

@@ -11,6 +11,7 @@ package sockmgrv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -77,6 +78,67 @@ func (ConnectionView) EnumDescriptor() ([]byte, []int) {
 	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{0}
 }
 
+// What kind of change.
+type WatchConnectionsResponse_Type int32
+
+const (
+	// Never sent.
+	WatchConnectionsResponse_TYPE_UNSPECIFIED WatchConnectionsResponse_Type = 0
+	// Opened, or sent at first.
+	WatchConnectionsResponse_TYPE_OPENED WatchConnectionsResponse_Type = 1
+	// Counters or state changed.
+	WatchConnectionsResponse_TYPE_UPDATED WatchConnectionsResponse_Type = 2
+	// Closed: with the last of what was counted, TCP facts, and close_reason.
+	WatchConnectionsResponse_TYPE_CLOSED WatchConnectionsResponse_Type = 3
+	// All that was open has been sent.
+	WatchConnectionsResponse_TYPE_SYNCED WatchConnectionsResponse_Type = 4
+)
+
+// Enum value maps for WatchConnectionsResponse_Type.
+var (
+	WatchConnectionsResponse_Type_name = map[int32]string{
+		0: "TYPE_UNSPECIFIED",
+		1: "TYPE_OPENED",
+		2: "TYPE_UPDATED",
+		3: "TYPE_CLOSED",
+		4: "TYPE_SYNCED",
+	}
+	WatchConnectionsResponse_Type_value = map[string]int32{
+		"TYPE_UNSPECIFIED": 0,
+		"TYPE_OPENED":      1,
+		"TYPE_UPDATED":     2,
+		"TYPE_CLOSED":      3,
+		"TYPE_SYNCED":      4,
+	}
+)
+
+func (x WatchConnectionsResponse_Type) Enum() *WatchConnectionsResponse_Type {
+	p := new(WatchConnectionsResponse_Type)
+	*p = x
+	return p
+}
+
+func (x WatchConnectionsResponse_Type) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WatchConnectionsResponse_Type) Descriptor() protoreflect.EnumDescriptor {
+	return file_sockmgr_v1_connection_proto_enumTypes[1].Descriptor()
+}
+
+func (WatchConnectionsResponse_Type) Type() protoreflect.EnumType {
+	return &file_sockmgr_v1_connection_proto_enumTypes[1]
+}
+
+func (x WatchConnectionsResponse_Type) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WatchConnectionsResponse_Type.Descriptor instead.
+func (WatchConnectionsResponse_Type) EnumDescriptor() ([]byte, []int) {
+	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{5, 0}
+}
+
 // The state.
 type Connection_State int32
 
@@ -89,6 +151,8 @@ const (
 	Connection_STATE_HALF_CLOSED Connection_State = 5
 	// Being closed.
 	Connection_STATE_CLOSING Connection_State = 6
+	// Gone; only in events.
+	Connection_STATE_CLOSED Connection_State = 7
 )
 
 // Enum value maps for Connection_State.
@@ -98,12 +162,14 @@ var (
 		4: "STATE_OPEN",
 		5: "STATE_HALF_CLOSED",
 		6: "STATE_CLOSING",
+		7: "STATE_CLOSED",
 	}
 	Connection_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
 		"STATE_OPEN":        4,
 		"STATE_HALF_CLOSED": 5,
 		"STATE_CLOSING":     6,
+		"STATE_CLOSED":      7,
 	}
 )
 
@@ -118,11 +184,11 @@ func (x Connection_State) String() string {
 }
 
 func (Connection_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_sockmgr_v1_connection_proto_enumTypes[1].Descriptor()
+	return file_sockmgr_v1_connection_proto_enumTypes[2].Descriptor()
 }
 
 func (Connection_State) Type() protoreflect.EnumType {
-	return &file_sockmgr_v1_connection_proto_enumTypes[1]
+	return &file_sockmgr_v1_connection_proto_enumTypes[2]
 }
 
 func (x Connection_State) Number() protoreflect.EnumNumber {
@@ -131,7 +197,7 @@ func (x Connection_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Connection_State.Descriptor instead.
 func (Connection_State) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{6, 0}
+	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // GetConnectionRequest names a connection.
@@ -235,7 +301,12 @@ type ListConnectionsRequest struct {
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// AIP-160: `listener = "listeners/web" AND remote.ip = "10.0.0.7"`.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
-	// How much of each.
+	// AIP-132: `tcp_info.rtt desc, sent_bytes`. Connections without the field come
+	// last. Each page looks at all connections and keeps the first page_size that
+	// follow the page before: what changes between two pages may be on both, or
+	// on none.
+	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// How much of each. What filter and order_by look at is returned too.
 	View          ConnectionView `protobuf:"varint,5,opt,name=view,proto3,enum=sockmgr.v1.ConnectionView" json:"view,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -288,6 +359,13 @@ func (x *ListConnectionsRequest) GetPageToken() string {
 func (x *ListConnectionsRequest) GetFilter() string {
 	if x != nil {
 		return x.Filter
+	}
+	return ""
+}
+
+func (x *ListConnectionsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
 	}
 	return ""
 }
@@ -354,6 +432,156 @@ func (x *ListConnectionsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// WatchConnectionsRequest selects what to watch.
+type WatchConnectionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// AIP-160 filter. Each event is matched as the connection is at that time:
+	// `close_reason = reset` has those that were reset, once they are.
+	Filter string `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Send what is open first, then a TYPE_SYNCED.
+	SendInitial bool `protobuf:"varint,2,opt,name=send_initial,json=sendInitial,proto3" json:"send_initial,omitempty"`
+	// Send changes of open connections, not more often than this each, from 100ms
+	// to an hour; unset sends none.
+	UpdateInterval *durationpb.Duration `protobuf:"bytes,3,opt,name=update_interval,json=updateInterval,proto3" json:"update_interval,omitempty"`
+	// Most events per second; the rest are counted in dropped. 0 is no limit.
+	// What send_initial sends does not count.
+	MaxRate       uint32 `protobuf:"varint,4,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchConnectionsRequest) Reset() {
+	*x = WatchConnectionsRequest{}
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchConnectionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchConnectionsRequest) ProtoMessage() {}
+
+func (x *WatchConnectionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchConnectionsRequest.ProtoReflect.Descriptor instead.
+func (*WatchConnectionsRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WatchConnectionsRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *WatchConnectionsRequest) GetSendInitial() bool {
+	if x != nil {
+		return x.SendInitial
+	}
+	return false
+}
+
+func (x *WatchConnectionsRequest) GetUpdateInterval() *durationpb.Duration {
+	if x != nil {
+		return x.UpdateInterval
+	}
+	return nil
+}
+
+func (x *WatchConnectionsRequest) GetMaxRate() uint32 {
+	if x != nil {
+		return x.MaxRate
+	}
+	return 0
+}
+
+// WatchConnectionsResponse is one change.
+type WatchConnectionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What kind of change.
+	Type WatchConnectionsResponse_Type `protobuf:"varint,1,opt,name=type,proto3,enum=sockmgr.v1.WatchConnectionsResponse_Type" json:"type,omitempty"`
+	// The connection; unset in TYPE_SYNCED.
+	Connection *Connection `protobuf:"bytes,2,opt,name=connection,proto3" json:"connection,omitempty"`
+	// Events left out before this one: over max_rate, or because the client reads
+	// too slowly. The latter are counted before the filter.
+	Dropped uint64 `protobuf:"varint,3,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// When.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchConnectionsResponse) Reset() {
+	*x = WatchConnectionsResponse{}
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchConnectionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchConnectionsResponse) ProtoMessage() {}
+
+func (x *WatchConnectionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchConnectionsResponse.ProtoReflect.Descriptor instead.
+func (*WatchConnectionsResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WatchConnectionsResponse) GetType() WatchConnectionsResponse_Type {
+	if x != nil {
+		return x.Type
+	}
+	return WatchConnectionsResponse_TYPE_UNSPECIFIED
+}
+
+func (x *WatchConnectionsResponse) GetConnection() *Connection {
+	if x != nil {
+		return x.Connection
+	}
+	return nil
+}
+
+func (x *WatchConnectionsResponse) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+func (x *WatchConnectionsResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // CloseConnectionsRequest selects connections.
 type CloseConnectionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -371,7 +599,7 @@ type CloseConnectionsRequest struct {
 
 func (x *CloseConnectionsRequest) Reset() {
 	*x = CloseConnectionsRequest{}
-	mi := &file_sockmgr_v1_connection_proto_msgTypes[4]
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +611,7 @@ func (x *CloseConnectionsRequest) String() string {
 func (*CloseConnectionsRequest) ProtoMessage() {}
 
 func (x *CloseConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_connection_proto_msgTypes[4]
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +624,7 @@ func (x *CloseConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*CloseConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{4}
+	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CloseConnectionsRequest) GetFilter() string {
@@ -444,7 +672,7 @@ type CloseConnectionsResponse struct {
 
 func (x *CloseConnectionsResponse) Reset() {
 	*x = CloseConnectionsResponse{}
-	mi := &file_sockmgr_v1_connection_proto_msgTypes[5]
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -456,7 +684,7 @@ func (x *CloseConnectionsResponse) String() string {
 func (*CloseConnectionsResponse) ProtoMessage() {}
 
 func (x *CloseConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_connection_proto_msgTypes[5]
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -469,7 +697,7 @@ func (x *CloseConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*CloseConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{5}
+	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CloseConnectionsResponse) GetMatched() uint64 {
@@ -529,10 +757,15 @@ type Connection struct {
 	SentMessages uint64 `protobuf:"varint,14,opt,name=sent_messages,json=sentMessages,proto3" json:"sent_messages,omitempty"`
 	// Peer of a Unix socket.
 	Peer *PeerCredentials `protobuf:"bytes,16,opt,name=peer,proto3" json:"peer,omitempty"`
-	// TCP facts; only in the full view.
+	// TCP facts; only in the full view, and when it has closed.
 	TcpInfo *TcpInfo `protobuf:"bytes,17,opt,name=tcp_info,json=tcpInfo,proto3" json:"tcp_info,omitempty"`
 	// Queues; only in the full view.
 	Queue *QueueInfo `protobuf:"bytes,18,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Why it closes or has closed, once that is certain: eof (the peer was done),
+	// handler (the handler was), handler_timeout, reset, timed_out (the kernel
+	// gave up), idle_timeout, too_long (more than read_buffer_bytes), drain,
+	// closed_by (someone asked), error:ERRNO.
+	CloseReason string `protobuf:"bytes,20,opt,name=close_reason,json=closeReason,proto3" json:"close_reason,omitempty"`
 	// Descriptor number in the daemon: fileno.
 	Fd int32 `protobuf:"varint,21,opt,name=fd,proto3" json:"fd,omitempty"`
 	// Socket inode, as in /proc/PID/fd; only in the full view.
@@ -547,7 +780,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_sockmgr_v1_connection_proto_msgTypes[6]
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -559,7 +792,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_connection_proto_msgTypes[6]
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -572,7 +805,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{6}
+	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Connection) GetName() string {
@@ -680,6 +913,13 @@ func (x *Connection) GetQueue() *QueueInfo {
 	return nil
 }
 
+func (x *Connection) GetCloseReason() string {
+	if x != nil {
+		return x.CloseReason
+	}
+	return ""
+}
+
 func (x *Connection) GetFd() int32 {
 	if x != nil {
 		return x.Fd
@@ -725,7 +965,7 @@ type PeerCredentials struct {
 
 func (x *PeerCredentials) Reset() {
 	*x = PeerCredentials{}
-	mi := &file_sockmgr_v1_connection_proto_msgTypes[7]
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +977,7 @@ func (x *PeerCredentials) String() string {
 func (*PeerCredentials) ProtoMessage() {}
 
 func (x *PeerCredentials) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_connection_proto_msgTypes[7]
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +990,7 @@ func (x *PeerCredentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerCredentials.ProtoReflect.Descriptor instead.
 func (*PeerCredentials) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{7}
+	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PeerCredentials) GetPid() int32 {
@@ -786,22 +1026,41 @@ var File_sockmgr_v1_connection_proto protoreflect.FileDescriptor
 const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\n" +
 	"\x1bsockmgr/v1/connection.proto\x12\n" +
-	"sockmgr.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1csockmgr/v1/annotations.proto\x1a\x17sockmgr/v1/socket.proto\x1a\x16sockmgr/v1/types.proto\"*\n" +
+	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1csockmgr/v1/annotations.proto\x1a\x17sockmgr/v1/socket.proto\x1a\x16sockmgr/v1/types.proto\"*\n" +
 	"\x14GetConnectionRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"O\n" +
 	"\x15GetConnectionResponse\x126\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\v2\x16.sockmgr.v1.ConnectionR\n" +
-	"connection\"\x9c\x01\n" +
+	"connection\"\xb7\x01\n" +
 	"\x16ListConnectionsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n" +
-	"\x06filter\x18\x03 \x01(\tR\x06filter\x12.\n" +
+	"\x06filter\x18\x03 \x01(\tR\x06filter\x12\x19\n" +
+	"\border_by\x18\x04 \x01(\tR\aorderBy\x12.\n" +
 	"\x04view\x18\x05 \x01(\x0e2\x1a.sockmgr.v1.ConnectionViewR\x04view\"{\n" +
 	"\x17ListConnectionsResponse\x128\n" +
 	"\vconnections\x18\x01 \x03(\v2\x16.sockmgr.v1.ConnectionR\vconnections\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"~\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb3\x01\n" +
+	"\x17WatchConnectionsRequest\x12\x16\n" +
+	"\x06filter\x18\x01 \x01(\tR\x06filter\x12!\n" +
+	"\fsend_initial\x18\x02 \x01(\bR\vsendInitial\x12B\n" +
+	"\x0fupdate_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0eupdateInterval\x12\x19\n" +
+	"\bmax_rate\x18\x04 \x01(\rR\amaxRate\"\xbe\x02\n" +
+	"\x18WatchConnectionsResponse\x12=\n" +
+	"\x04type\x18\x01 \x01(\x0e2).sockmgr.v1.WatchConnectionsResponse.TypeR\x04type\x126\n" +
+	"\n" +
+	"connection\x18\x02 \x01(\v2\x16.sockmgr.v1.ConnectionR\n" +
+	"connection\x12\x18\n" +
+	"\adropped\x18\x03 \x01(\x04R\adropped\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"a\n" +
+	"\x04Type\x12\x14\n" +
+	"\x10TYPE_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vTYPE_OPENED\x10\x01\x12\x10\n" +
+	"\fTYPE_UPDATED\x10\x02\x12\x0f\n" +
+	"\vTYPE_CLOSED\x10\x03\x12\x0f\n" +
+	"\vTYPE_SYNCED\x10\x04\"~\n" +
 	"\x17CloseConnectionsRequest\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x10\n" +
 	"\x03all\x18\x02 \x01(\bR\x03all\x12\x14\n" +
@@ -811,7 +1070,7 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\amatched\x18\x01 \x01(\x04R\amatched\x12\x16\n" +
 	"\x06closed\x18\x02 \x01(\x04R\x06closed\x12\x16\n" +
 	"\x06failed\x18\x03 \x01(\x04R\x06failed\x12\x12\n" +
-	"\x04done\x18\x04 \x01(\bR\x04done\"\xfb\x06\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\"\xb0\a\n" +
 	"\n" +
 	"Connection\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
@@ -831,17 +1090,19 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\rsent_messages\x18\x0e \x01(\x04R\fsentMessages\x12/\n" +
 	"\x04peer\x18\x10 \x01(\v2\x1b.sockmgr.v1.PeerCredentialsR\x04peer\x12.\n" +
 	"\btcp_info\x18\x11 \x01(\v2\x13.sockmgr.v1.TcpInfoR\atcpInfo\x12+\n" +
-	"\x05queue\x18\x12 \x01(\v2\x15.sockmgr.v1.QueueInfoR\x05queue\x12\x0e\n" +
+	"\x05queue\x18\x12 \x01(\v2\x15.sockmgr.v1.QueueInfoR\x05queue\x12!\n" +
+	"\fclose_reason\x18\x14 \x01(\tR\vcloseReason\x12\x0e\n" +
 	"\x02fd\x18\x15 \x01(\x05R\x02fd\x12\x14\n" +
 	"\x05inode\x18\x16 \x01(\x04R\x05inode\x120\n" +
 	"\x06memory\x18\x17 \x01(\v2\x18.sockmgr.v1.SocketMemoryR\x06memory\x12\x1b\n" +
-	"\twaits_for\x18\x18 \x03(\tR\bwaitsFor\"X\n" +
+	"\twaits_for\x18\x18 \x03(\tR\bwaitsFor\"j\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"STATE_OPEN\x10\x04\x12\x15\n" +
 	"\x11STATE_HALF_CLOSED\x10\x05\x12\x11\n" +
-	"\rSTATE_CLOSING\x10\x06\"a\n" +
+	"\rSTATE_CLOSING\x10\x06\x12\x10\n" +
+	"\fSTATE_CLOSED\x10\a\"a\n" +
 	"\x0fPeerCredentials\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\rR\x03uid\x12\x10\n" +
@@ -850,10 +1111,11 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\x0eConnectionView\x12\x1f\n" +
 	"\x1bCONNECTION_VIEW_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15CONNECTION_VIEW_BASIC\x10\x01\x12\x18\n" +
-	"\x14CONNECTION_VIEW_FULL\x10\x022\xbe\x02\n" +
+	"\x14CONNECTION_VIEW_FULL\x10\x022\xa8\x03\n" +
 	"\x11ConnectionService\x12]\n" +
 	"\rGetConnection\x12 .sockmgr.v1.GetConnectionRequest\x1a!.sockmgr.v1.GetConnectionResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12c\n" +
-	"\x0fListConnections\x12\".sockmgr.v1.ListConnectionsRequest\x1a#.sockmgr.v1.ListConnectionsResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12e\n" +
+	"\x0fListConnections\x12\".sockmgr.v1.ListConnectionsRequest\x1a#.sockmgr.v1.ListConnectionsResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12h\n" +
+	"\x10WatchConnections\x12#.sockmgr.v1.WatchConnectionsRequest\x1a$.sockmgr.v1.WatchConnectionsResponse\"\a\x88\x80\x19\x01\x90\x02\x010\x01\x12e\n" +
 	"\x10CloseConnections\x12#.sockmgr.v1.CloseConnectionsRequest\x1a$.sockmgr.v1.CloseConnectionsResponse\"\x04\x88\x80\x19\x030\x01B\x9f\x01\n" +
 	"\x0ecom.sockmgr.v1B\x0fConnectionProtoP\x01Z3github.com/sockmgr/sockmgr/gen/sockmgr/v1;sockmgrv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sockmgr.V1\xca\x02\n" +
@@ -871,51 +1133,61 @@ func file_sockmgr_v1_connection_proto_rawDescGZIP() []byte {
 	return file_sockmgr_v1_connection_proto_rawDescData
 }
 
-var file_sockmgr_v1_connection_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sockmgr_v1_connection_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_sockmgr_v1_connection_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_sockmgr_v1_connection_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_sockmgr_v1_connection_proto_goTypes = []any{
-	(ConnectionView)(0),              // 0: sockmgr.v1.ConnectionView
-	(Connection_State)(0),            // 1: sockmgr.v1.Connection.State
-	(*GetConnectionRequest)(nil),     // 2: sockmgr.v1.GetConnectionRequest
-	(*GetConnectionResponse)(nil),    // 3: sockmgr.v1.GetConnectionResponse
-	(*ListConnectionsRequest)(nil),   // 4: sockmgr.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil),  // 5: sockmgr.v1.ListConnectionsResponse
-	(*CloseConnectionsRequest)(nil),  // 6: sockmgr.v1.CloseConnectionsRequest
-	(*CloseConnectionsResponse)(nil), // 7: sockmgr.v1.CloseConnectionsResponse
-	(*Connection)(nil),               // 8: sockmgr.v1.Connection
-	(*PeerCredentials)(nil),          // 9: sockmgr.v1.PeerCredentials
-	(Network)(0),                     // 10: sockmgr.v1.Network
-	(*SocketAddress)(nil),            // 11: sockmgr.v1.SocketAddress
-	(*timestamppb.Timestamp)(nil),    // 12: google.protobuf.Timestamp
-	(*TcpInfo)(nil),                  // 13: sockmgr.v1.TcpInfo
-	(*QueueInfo)(nil),                // 14: sockmgr.v1.QueueInfo
-	(*SocketMemory)(nil),             // 15: sockmgr.v1.SocketMemory
+	(ConnectionView)(0),                // 0: sockmgr.v1.ConnectionView
+	(WatchConnectionsResponse_Type)(0), // 1: sockmgr.v1.WatchConnectionsResponse.Type
+	(Connection_State)(0),              // 2: sockmgr.v1.Connection.State
+	(*GetConnectionRequest)(nil),       // 3: sockmgr.v1.GetConnectionRequest
+	(*GetConnectionResponse)(nil),      // 4: sockmgr.v1.GetConnectionResponse
+	(*ListConnectionsRequest)(nil),     // 5: sockmgr.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil),    // 6: sockmgr.v1.ListConnectionsResponse
+	(*WatchConnectionsRequest)(nil),    // 7: sockmgr.v1.WatchConnectionsRequest
+	(*WatchConnectionsResponse)(nil),   // 8: sockmgr.v1.WatchConnectionsResponse
+	(*CloseConnectionsRequest)(nil),    // 9: sockmgr.v1.CloseConnectionsRequest
+	(*CloseConnectionsResponse)(nil),   // 10: sockmgr.v1.CloseConnectionsResponse
+	(*Connection)(nil),                 // 11: sockmgr.v1.Connection
+	(*PeerCredentials)(nil),            // 12: sockmgr.v1.PeerCredentials
+	(*durationpb.Duration)(nil),        // 13: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 14: google.protobuf.Timestamp
+	(Network)(0),                       // 15: sockmgr.v1.Network
+	(*SocketAddress)(nil),              // 16: sockmgr.v1.SocketAddress
+	(*TcpInfo)(nil),                    // 17: sockmgr.v1.TcpInfo
+	(*QueueInfo)(nil),                  // 18: sockmgr.v1.QueueInfo
+	(*SocketMemory)(nil),               // 19: sockmgr.v1.SocketMemory
 }
 var file_sockmgr_v1_connection_proto_depIdxs = []int32{
-	8,  // 0: sockmgr.v1.GetConnectionResponse.connection:type_name -> sockmgr.v1.Connection
+	11, // 0: sockmgr.v1.GetConnectionResponse.connection:type_name -> sockmgr.v1.Connection
 	0,  // 1: sockmgr.v1.ListConnectionsRequest.view:type_name -> sockmgr.v1.ConnectionView
-	8,  // 2: sockmgr.v1.ListConnectionsResponse.connections:type_name -> sockmgr.v1.Connection
-	10, // 3: sockmgr.v1.Connection.network:type_name -> sockmgr.v1.Network
-	1,  // 4: sockmgr.v1.Connection.state:type_name -> sockmgr.v1.Connection.State
-	11, // 5: sockmgr.v1.Connection.local:type_name -> sockmgr.v1.SocketAddress
-	11, // 6: sockmgr.v1.Connection.remote:type_name -> sockmgr.v1.SocketAddress
-	12, // 7: sockmgr.v1.Connection.create_time:type_name -> google.protobuf.Timestamp
-	12, // 8: sockmgr.v1.Connection.last_active_time:type_name -> google.protobuf.Timestamp
-	9,  // 9: sockmgr.v1.Connection.peer:type_name -> sockmgr.v1.PeerCredentials
-	13, // 10: sockmgr.v1.Connection.tcp_info:type_name -> sockmgr.v1.TcpInfo
-	14, // 11: sockmgr.v1.Connection.queue:type_name -> sockmgr.v1.QueueInfo
-	15, // 12: sockmgr.v1.Connection.memory:type_name -> sockmgr.v1.SocketMemory
-	2,  // 13: sockmgr.v1.ConnectionService.GetConnection:input_type -> sockmgr.v1.GetConnectionRequest
-	4,  // 14: sockmgr.v1.ConnectionService.ListConnections:input_type -> sockmgr.v1.ListConnectionsRequest
-	6,  // 15: sockmgr.v1.ConnectionService.CloseConnections:input_type -> sockmgr.v1.CloseConnectionsRequest
-	3,  // 16: sockmgr.v1.ConnectionService.GetConnection:output_type -> sockmgr.v1.GetConnectionResponse
-	5,  // 17: sockmgr.v1.ConnectionService.ListConnections:output_type -> sockmgr.v1.ListConnectionsResponse
-	7,  // 18: sockmgr.v1.ConnectionService.CloseConnections:output_type -> sockmgr.v1.CloseConnectionsResponse
-	16, // [16:19] is the sub-list for method output_type
-	13, // [13:16] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	11, // 2: sockmgr.v1.ListConnectionsResponse.connections:type_name -> sockmgr.v1.Connection
+	13, // 3: sockmgr.v1.WatchConnectionsRequest.update_interval:type_name -> google.protobuf.Duration
+	1,  // 4: sockmgr.v1.WatchConnectionsResponse.type:type_name -> sockmgr.v1.WatchConnectionsResponse.Type
+	11, // 5: sockmgr.v1.WatchConnectionsResponse.connection:type_name -> sockmgr.v1.Connection
+	14, // 6: sockmgr.v1.WatchConnectionsResponse.time:type_name -> google.protobuf.Timestamp
+	15, // 7: sockmgr.v1.Connection.network:type_name -> sockmgr.v1.Network
+	2,  // 8: sockmgr.v1.Connection.state:type_name -> sockmgr.v1.Connection.State
+	16, // 9: sockmgr.v1.Connection.local:type_name -> sockmgr.v1.SocketAddress
+	16, // 10: sockmgr.v1.Connection.remote:type_name -> sockmgr.v1.SocketAddress
+	14, // 11: sockmgr.v1.Connection.create_time:type_name -> google.protobuf.Timestamp
+	14, // 12: sockmgr.v1.Connection.last_active_time:type_name -> google.protobuf.Timestamp
+	12, // 13: sockmgr.v1.Connection.peer:type_name -> sockmgr.v1.PeerCredentials
+	17, // 14: sockmgr.v1.Connection.tcp_info:type_name -> sockmgr.v1.TcpInfo
+	18, // 15: sockmgr.v1.Connection.queue:type_name -> sockmgr.v1.QueueInfo
+	19, // 16: sockmgr.v1.Connection.memory:type_name -> sockmgr.v1.SocketMemory
+	3,  // 17: sockmgr.v1.ConnectionService.GetConnection:input_type -> sockmgr.v1.GetConnectionRequest
+	5,  // 18: sockmgr.v1.ConnectionService.ListConnections:input_type -> sockmgr.v1.ListConnectionsRequest
+	7,  // 19: sockmgr.v1.ConnectionService.WatchConnections:input_type -> sockmgr.v1.WatchConnectionsRequest
+	9,  // 20: sockmgr.v1.ConnectionService.CloseConnections:input_type -> sockmgr.v1.CloseConnectionsRequest
+	4,  // 21: sockmgr.v1.ConnectionService.GetConnection:output_type -> sockmgr.v1.GetConnectionResponse
+	6,  // 22: sockmgr.v1.ConnectionService.ListConnections:output_type -> sockmgr.v1.ListConnectionsResponse
+	8,  // 23: sockmgr.v1.ConnectionService.WatchConnections:output_type -> sockmgr.v1.WatchConnectionsResponse
+	10, // 24: sockmgr.v1.ConnectionService.CloseConnections:output_type -> sockmgr.v1.CloseConnectionsResponse
+	21, // [21:25] is the sub-list for method output_type
+	17, // [17:21] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_connection_proto_init() }
@@ -931,8 +1203,8 @@ func file_sockmgr_v1_connection_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_connection_proto_rawDesc), len(file_sockmgr_v1_connection_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   8,
+			NumEnums:      3,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

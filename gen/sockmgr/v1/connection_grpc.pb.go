@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ConnectionService_GetConnection_FullMethodName    = "/sockmgr.v1.ConnectionService/GetConnection"
 	ConnectionService_ListConnections_FullMethodName  = "/sockmgr.v1.ConnectionService/ListConnections"
+	ConnectionService_WatchConnections_FullMethodName = "/sockmgr.v1.ConnectionService/WatchConnections"
 	ConnectionService_CloseConnections_FullMethodName = "/sockmgr.v1.ConnectionService/CloseConnections"
 )
 
@@ -36,6 +37,8 @@ type ConnectionServiceClient interface {
 	GetConnection(ctx context.Context, in *GetConnectionRequest, opts ...grpc.CallOption) (*GetConnectionResponse, error)
 	// Returns connections, page by page.
 	ListConnections(ctx context.Context, in *ListConnectionsRequest, opts ...grpc.CallOption) (*ListConnectionsResponse, error)
+	// Streams connections as they open, change and close.
+	WatchConnections(ctx context.Context, in *WatchConnectionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchConnectionsResponse], error)
 	// Closes all that match and streams progress.
 	CloseConnections(ctx context.Context, in *CloseConnectionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CloseConnectionsResponse], error)
 }
@@ -68,9 +71,28 @@ func (c *connectionServiceClient) ListConnections(ctx context.Context, in *ListC
 	return out, nil
 }
 
+func (c *connectionServiceClient) WatchConnections(ctx context.Context, in *WatchConnectionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchConnectionsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ConnectionService_ServiceDesc.Streams[0], ConnectionService_WatchConnections_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchConnectionsRequest, WatchConnectionsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ConnectionService_WatchConnectionsClient = grpc.ServerStreamingClient[WatchConnectionsResponse]
+
 func (c *connectionServiceClient) CloseConnections(ctx context.Context, in *CloseConnectionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CloseConnectionsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &ConnectionService_ServiceDesc.Streams[0], ConnectionService_CloseConnections_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &ConnectionService_ServiceDesc.Streams[1], ConnectionService_CloseConnections_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -97,6 +119,8 @@ type ConnectionServiceServer interface {
 	GetConnection(context.Context, *GetConnectionRequest) (*GetConnectionResponse, error)
 	// Returns connections, page by page.
 	ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error)
+	// Streams connections as they open, change and close.
+	WatchConnections(*WatchConnectionsRequest, grpc.ServerStreamingServer[WatchConnectionsResponse]) error
 	// Closes all that match and streams progress.
 	CloseConnections(*CloseConnectionsRequest, grpc.ServerStreamingServer[CloseConnectionsResponse]) error
 	mustEmbedUnimplementedConnectionServiceServer()
@@ -114,6 +138,9 @@ func (UnimplementedConnectionServiceServer) GetConnection(context.Context, *GetC
 }
 func (UnimplementedConnectionServiceServer) ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListConnections not implemented")
+}
+func (UnimplementedConnectionServiceServer) WatchConnections(*WatchConnectionsRequest, grpc.ServerStreamingServer[WatchConnectionsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchConnections not implemented")
 }
 func (UnimplementedConnectionServiceServer) CloseConnections(*CloseConnectionsRequest, grpc.ServerStreamingServer[CloseConnectionsResponse]) error {
 	return status.Error(codes.Unimplemented, "method CloseConnections not implemented")
@@ -175,6 +202,17 @@ func _ConnectionService_ListConnections_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ConnectionService_WatchConnections_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchConnectionsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ConnectionServiceServer).WatchConnections(m, &grpc.GenericServerStream[WatchConnectionsRequest, WatchConnectionsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ConnectionService_WatchConnectionsServer = grpc.ServerStreamingServer[WatchConnectionsResponse]
+
 func _ConnectionService_CloseConnections_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(CloseConnectionsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -203,6 +241,11 @@ var ConnectionService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchConnections",
+			Handler:       _ConnectionService_WatchConnections_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "CloseConnections",
 			Handler:       _ConnectionService_CloseConnections_Handler,

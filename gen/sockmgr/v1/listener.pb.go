@@ -572,6 +572,8 @@ type ListListenersRequest struct {
 	// `status.state = failed AND labels.tier = edge`: AIP-160 over the fields of
 	// Listener; enum values are in any case, without their prefix.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// AIP-132: `name`, `status.activeConnections desc`; empty is by name.
+	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// How much of each.
 	View          ListenerView `protobuf:"varint,5,opt,name=view,proto3,enum=sockmgr.v1.ListenerView" json:"view,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -625,6 +627,13 @@ func (x *ListListenersRequest) GetPageToken() string {
 func (x *ListListenersRequest) GetFilter() string {
 	if x != nil {
 		return x.Filter
+	}
+	return ""
+}
+
+func (x *ListListenersRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
 	}
 	return ""
 }
@@ -2112,12 +2121,13 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
 	"\x04view\x18\x02 \x01(\x0e2\x18.sockmgr.v1.ListenerViewR\x04view\"G\n" +
 	"\x13GetListenerResponse\x120\n" +
-	"\blistener\x18\x01 \x01(\v2\x14.sockmgr.v1.ListenerR\blistener\"\x98\x01\n" +
+	"\blistener\x18\x01 \x01(\v2\x14.sockmgr.v1.ListenerR\blistener\"\xb3\x01\n" +
 	"\x14ListListenersRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n" +
-	"\x06filter\x18\x03 \x01(\tR\x06filter\x12,\n" +
+	"\x06filter\x18\x03 \x01(\tR\x06filter\x12\x19\n" +
+	"\border_by\x18\x04 \x01(\tR\aorderBy\x12,\n" +
 	"\x04view\x18\x05 \x01(\x0e2\x18.sockmgr.v1.ListenerViewR\x04view\"\xb5\x01\n" +
 	"\x15ListListenersResponse\x122\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x14.sockmgr.v1.ListenerR\tlisteners\x12&\n" +

@@ -645,8 +645,36 @@ type TcpInfo struct {
 	DeliveryAppLimited bool `protobuf:"varint,52,opt,name=delivery_app_limited,json=deliveryAppLimited,proto3" json:"delivery_app_limited,omitempty"`
 	// Bytes of struct tcp_info this kernel filled in.
 	KernelStructBytes uint32 `protobuf:"varint,53,opt,name=kernel_struct_bytes,json=kernelStructBytes,proto3" json:"kernel_struct_bytes,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Receive window up to which the kernel lets it grow at first.
+	ReceiveSlowStartThresholdBytes uint32 `protobuf:"varint,54,opt,name=receive_slow_start_threshold_bytes,json=receiveSlowStartThresholdBytes,proto3" json:"receive_slow_start_threshold_bytes,omitempty"`
+	// Segments that may come out of order before one is thought lost.
+	ReorderingDistance uint32 `protobuf:"varint,55,opt,name=reordering_distance,json=reorderingDistance,proto3" json:"reordering_distance,omitempty"`
+	// Most that pacing is allowed, in bytes per second; 2^64-1 is no limit.
+	MaxPacingBytesPerSecond uint64 `protobuf:"varint,56,opt,name=max_pacing_bytes_per_second,json=maxPacingBytesPerSecond,proto3" json:"max_pacing_bytes_per_second,omitempty"`
+	// Times that another path was tried after timeouts (Linux 6.2 and later).
+	Rehashes uint32 `protobuf:"varint,57,opt,name=rehashes,proto3" json:"rehashes,omitempty"`
+	// Retransmission timeouts in all (Linux 6.7 and later).
+	TotalRtos uint32 `protobuf:"varint,58,opt,name=total_rtos,json=totalRtos,proto3" json:"total_rtos,omitempty"`
+	// Times that a run of such timeouts was recovered from.
+	RtoRecoveries uint32 `protobuf:"varint,59,opt,name=rto_recoveries,json=rtoRecoveries,proto3" json:"rto_recoveries,omitempty"`
+	// Time spent in such runs.
+	RtoTime *durationpb.Duration `protobuf:"bytes,60,opt,name=rto_time,json=rtoTime,proto3" json:"rto_time,omitempty"`
+	// Segments received with congestion marks (Linux 6.18 and later, as the rest).
+	ReceivedCe uint32 `protobuf:"varint,61,opt,name=received_ce,json=receivedCe,proto3" json:"received_ce,omitempty"`
+	// Bytes delivered that were marked ECT(1).
+	DeliveredEct1Bytes uint32 `protobuf:"varint,62,opt,name=delivered_ect1_bytes,json=deliveredEct1Bytes,proto3" json:"delivered_ect1_bytes,omitempty"`
+	// Bytes delivered that were marked ECT(0).
+	DeliveredEct0Bytes uint32 `protobuf:"varint,63,opt,name=delivered_ect0_bytes,json=deliveredEct0Bytes,proto3" json:"delivered_ect0_bytes,omitempty"`
+	// Bytes delivered with congestion marks.
+	DeliveredCeBytes uint32 `protobuf:"varint,64,opt,name=delivered_ce_bytes,json=deliveredCeBytes,proto3" json:"delivered_ce_bytes,omitempty"`
+	// Bytes received that were marked ECT(1).
+	ReceivedEct1Bytes uint32 `protobuf:"varint,65,opt,name=received_ect1_bytes,json=receivedEct1Bytes,proto3" json:"received_ect1_bytes,omitempty"`
+	// Bytes received that were marked ECT(0).
+	ReceivedEct0Bytes uint32 `protobuf:"varint,66,opt,name=received_ect0_bytes,json=receivedEct0Bytes,proto3" json:"received_ect0_bytes,omitempty"`
+	// Bytes received with congestion marks.
+	ReceivedCeBytes uint32 `protobuf:"varint,67,opt,name=received_ce_bytes,json=receivedCeBytes,proto3" json:"received_ce_bytes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *TcpInfo) Reset() {
@@ -1050,6 +1078,104 @@ func (x *TcpInfo) GetKernelStructBytes() uint32 {
 	return 0
 }
 
+func (x *TcpInfo) GetReceiveSlowStartThresholdBytes() uint32 {
+	if x != nil {
+		return x.ReceiveSlowStartThresholdBytes
+	}
+	return 0
+}
+
+func (x *TcpInfo) GetReorderingDistance() uint32 {
+	if x != nil {
+		return x.ReorderingDistance
+	}
+	return 0
+}
+
+func (x *TcpInfo) GetMaxPacingBytesPerSecond() uint64 {
+	if x != nil {
+		return x.MaxPacingBytesPerSecond
+	}
+	return 0
+}
+
+func (x *TcpInfo) GetRehashes() uint32 {
+	if x != nil {
+		return x.Rehashes
+	}
+	return 0
+}
+
+func (x *TcpInfo) GetTotalRtos() uint32 {
+	if x != nil {
+		return x.TotalRtos
+	}
+	return 0
+}
+
+func (x *TcpInfo) GetRtoRecoveries() uint32 {
+	if x != nil {
+		return x.RtoRecoveries
+	}
+	return 0
+}
+
+func (x *TcpInfo) GetRtoTime() *durationpb.Duration {
+	if x != nil {
+		return x.RtoTime
+	}
+	return nil
+}
+
+func (x *TcpInfo) GetReceivedCe() uint32 {
+	if x != nil {
+		return x.ReceivedCe
+	}
+	return 0
+}
+
+func (x *TcpInfo) GetDeliveredEct1Bytes() uint32 {
+	if x != nil {
+		return x.DeliveredEct1Bytes
+	}
+	return 0
+}
+
+func (x *TcpInfo) GetDeliveredEct0Bytes() uint32 {
+	if x != nil {
+		return x.DeliveredEct0Bytes
+	}
+	return 0
+}
+
+func (x *TcpInfo) GetDeliveredCeBytes() uint32 {
+	if x != nil {
+		return x.DeliveredCeBytes
+	}
+	return 0
+}
+
+func (x *TcpInfo) GetReceivedEct1Bytes() uint32 {
+	if x != nil {
+		return x.ReceivedEct1Bytes
+	}
+	return 0
+}
+
+func (x *TcpInfo) GetReceivedEct0Bytes() uint32 {
+	if x != nil {
+		return x.ReceivedEct0Bytes
+	}
+	return 0
+}
+
+func (x *TcpInfo) GetReceivedCeBytes() uint32 {
+	if x != nil {
+		return x.ReceivedCeBytes
+	}
+	return 0
+}
+
 var File_sockmgr_v1_socket_proto protoreflect.FileDescriptor
 
 const file_sockmgr_v1_socket_proto_rawDesc = "" +
@@ -1093,7 +1219,7 @@ const file_sockmgr_v1_socket_proto_rawDesc = "" +
 	"\x11send_queued_bytes\x18\x06 \x01(\rR\x0fsendQueuedBytes\x12!\n" +
 	"\foption_bytes\x18\a \x01(\rR\voptionBytes\x12#\n" +
 	"\rbacklog_bytes\x18\b \x01(\rR\fbacklogBytes\x12\x14\n" +
-	"\x05drops\x18\t \x01(\rR\x05drops\"\xdb\x12\n" +
+	"\x05drops\x18\t \x01(\rR\x05drops\"\xed\x17\n" +
 	"\aTcpInfo\x12*\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x14.sockmgr.v1.TcpStateR\x05state\x12)\n" +
 	"\x10congestion_state\x18\x02 \x01(\tR\x0fcongestionState\x12\x1e\n" +
@@ -1156,7 +1282,23 @@ const file_sockmgr_v1_socket_proto_rawDesc = "" +
 	"\x11send_window_scale\x182 \x01(\rR\x0fsendWindowScale\x120\n" +
 	"\x14receive_window_scale\x183 \x01(\rR\x12receiveWindowScale\x120\n" +
 	"\x14delivery_app_limited\x184 \x01(\bR\x12deliveryAppLimited\x12.\n" +
-	"\x13kernel_struct_bytes\x185 \x01(\rR\x11kernelStructBytes*\xaf\x02\n" +
+	"\x13kernel_struct_bytes\x185 \x01(\rR\x11kernelStructBytes\x12J\n" +
+	"\"receive_slow_start_threshold_bytes\x186 \x01(\rR\x1ereceiveSlowStartThresholdBytes\x12/\n" +
+	"\x13reordering_distance\x187 \x01(\rR\x12reorderingDistance\x12<\n" +
+	"\x1bmax_pacing_bytes_per_second\x188 \x01(\x04R\x17maxPacingBytesPerSecond\x12\x1a\n" +
+	"\brehashes\x189 \x01(\rR\brehashes\x12\x1d\n" +
+	"\n" +
+	"total_rtos\x18: \x01(\rR\ttotalRtos\x12%\n" +
+	"\x0erto_recoveries\x18; \x01(\rR\rrtoRecoveries\x124\n" +
+	"\brto_time\x18< \x01(\v2\x19.google.protobuf.DurationR\artoTime\x12\x1f\n" +
+	"\vreceived_ce\x18= \x01(\rR\n" +
+	"receivedCe\x120\n" +
+	"\x14delivered_ect1_bytes\x18> \x01(\rR\x12deliveredEct1Bytes\x120\n" +
+	"\x14delivered_ect0_bytes\x18? \x01(\rR\x12deliveredEct0Bytes\x12,\n" +
+	"\x12delivered_ce_bytes\x18@ \x01(\rR\x10deliveredCeBytes\x12.\n" +
+	"\x13received_ect1_bytes\x18A \x01(\rR\x11receivedEct1Bytes\x12.\n" +
+	"\x13received_ect0_bytes\x18B \x01(\rR\x11receivedEct0Bytes\x12*\n" +
+	"\x11received_ce_bytes\x18C \x01(\rR\x0freceivedCeBytes*\xaf\x02\n" +
 	"\bTcpState\x12\x19\n" +
 	"\x15TCP_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15TCP_STATE_ESTABLISHED\x10\x01\x12\x16\n" +
@@ -1220,11 +1362,12 @@ var file_sockmgr_v1_socket_proto_depIdxs = []int32{
 	8,  // 16: sockmgr.v1.TcpInfo.last_data_sent:type_name -> google.protobuf.Duration
 	8,  // 17: sockmgr.v1.TcpInfo.last_data_received:type_name -> google.protobuf.Duration
 	8,  // 18: sockmgr.v1.TcpInfo.last_ack_received:type_name -> google.protobuf.Duration
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	8,  // 19: sockmgr.v1.TcpInfo.rto_time:type_name -> google.protobuf.Duration
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_socket_proto_init() }
