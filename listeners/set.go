@@ -97,6 +97,10 @@ func (s *Set) released() {
 // sweepBudget is how many slots of the descriptor table one turn looks at.
 const sweepBudget = 4096
 
+// sweepCalls is how many connections one turn of a sweep does something to: to
+// close one takes up to 12 us.
+const sweepCalls = 64
+
 // sweep calls f for every open connection of l, a bounded number a turn, then
 // done. Connections that open meanwhile may be left out.
 func (s *Set) sweep(l *Listener, f func(*conn), done func()) {
@@ -105,9 +109,10 @@ func (s *Set) sweep(l *Listener, f func(*conn), done func()) {
 
 func (s *Set) sweepFrom(fd int, l *Listener, f func(*conn), done func()) {
 	end := min(fd+sweepBudget, s.loop.Span())
-	for ; fd < end; fd++ {
+	for calls := 0; fd < end && calls < sweepCalls; fd++ {
 		if c, ok := s.loop.HandlerOf(fd).(*conn); ok && c.l == l {
 			f(c)
+			calls++
 		}
 	}
 	if fd < s.loop.Span() && s.loop.Post(func() { s.sweepFrom(fd, l, f, done) }) == nil {
