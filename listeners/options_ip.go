@@ -1,6 +1,10 @@
 package listeners
 
-import "golang.org/x/sys/unix"
+import (
+	"math"
+
+	"golang.org/x/sys/unix"
+)
 
 // discoverWords are IP_PMTUDISC_* of linux/in.h; those of IPv6 are the same.
 var discoverWords = []string{"dont", "want", "do", "probe", "interface", "omit"}
@@ -48,6 +52,10 @@ var ipOptions = []*Option{
 		Name: "ip6.dont_fragment", Summary: "Never fragment outgoing packets on this host.",
 		Type: Bool, Networks: OnUDP, Effect: Live, family: unix.AF_INET6,
 		Kernel: "IPV6_DONTFRAG", Level: unix.IPPROTO_IPV6, Number: unix.IPV6_DONTFRAG,
+	}, {
+		Name: "udp.segment_bytes", Summary: "Send what is longer as several datagrams of this size; 0 is off. Larger than the path MTU, nothing is sent.",
+		Type: Bytes, Max: math.MaxUint16, Networks: OnUDP, Effect: Live,
+		Kernel: "UDP_SEGMENT", Level: unix.IPPROTO_UDP, Number: unix.UDP_SEGMENT,
 	}, {
 		Name: "udp6.no_checksum_send", Summary: "Send UDP over IPv6 with a checksum of zero (RFC 6935).",
 		Type: Bool, Networks: OnUDP, Effect: Live, family: unix.AF_INET6,

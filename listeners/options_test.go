@@ -89,6 +89,7 @@ var probes = map[string]probe{
 	"ip.multicast_all":         probeMulticastAll(),
 	"ip6.auto_flow_label":      intProbe("false", "false", 0, unix.IPPROTO_IPV6, unix.IPV6_AUTOFLOWLABEL),
 	"ip6.dont_fragment":        intProbe("true", "true", 1, unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG),
+	"udp.segment_bytes":        intProbe("1000", "1000", 1000, unix.IPPROTO_UDP, unix.UDP_SEGMENT),
 	"udp6.no_checksum_send":    intProbe("true", "true", 1, unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_TX),
 	"udp6.no_checksum_receive": intProbe("true", "true", 1, unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX),
 

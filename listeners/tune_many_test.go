@@ -22,28 +22,41 @@ import (
 // each of which takes 2 to 4 us.
 const mostPerTurn = 128
 
+// clientsMark says to a process what it is to connect to, and how often.
+const clientsMark = "SOCKMGR_TEST_CLIENTS"
+
+// isClients reports whether this is the process of clients, and plays them: it
+// connects, says so and stays until its input ends.
+func isClients(t *testing.T) bool {
+	t.Helper()
+	text := os.Getenv(clientsMark)
+	if text == "" {
+		return false
+	}
+	address, count, _ := strings.Cut(text, " ")
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	fmt.Fprintln(os.Stdout, "connected")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return true
+}
+
 // clients connects n times to an address from a process of its own, so that
 // both may have as many descriptors as the limit allows. They are gone when the
 // test ends.
 func clients(t *testing.T, to net.Addr, n int) {
 	t.Helper()
-	const mark = "SOCKMGR_TEST_CLIENTS"
-	if text := os.Getenv(mark); text != "" {
-		address, count, _ := strings.Cut(text, " ")
-		n, err := strconv.Atoi(count)
-		for range n {
-			var c net.Conn
-			if c, err = net.Dial("tcp", address); err != nil {
-				break
-			}
-			defer c.Close()
-		}
-		fmt.Println("connected", err)
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		os.Exit(0) //nolint:forbidigo // the rest of the test is not for this process
-	}
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$") //nolint:noctx // it ends with its input
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%v %d", mark, to, n))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%v %d", clientsMark, to, n))
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +74,7 @@ func clients(t *testing.T, to net.Addr, n int) {
 			t.Error(err)
 		}
 	})
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "connected <nil>\n" {
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "connected\n" {
 		t.Fatalf("%q, %v", line, err)
 	}
 }
@@ -83,8 +96,8 @@ func manyConns(t *testing.T) int {
 // bounded number of options is set, and between which others are served. Times
 // are only told, since they are the machine's.
 func TestTuneMany(t *testing.T) {
-	if os.Getenv("SOCKMGR_TEST_CLIENTS") != "" {
-		clients(t, nil, 0)
+	if isClients(t) {
+		return
 	}
 	n := manyConns(t)
 	h := newHost(t, "epoll", 0)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
@@ -157,19 +158,32 @@ func clampText(o *pb.OptionSpec) string {
 	if o.GetClampedBy() == "" {
 		return ""
 	}
+	if o.GetClampValue() == 0 { // it cannot be read there, as in some containers
+		return o.GetClampedBy()
+	}
 	return fmt.Sprintf("%s=%d", o.GetClampedBy(), o.GetClampValue())
 }
 
+// rangeText is the bounds, or the words that there are.
 func rangeText(o *pb.OptionSpec) string {
+	if len(o.GetChoices()) > 0 {
+		return strings.Join(o.GetChoices(), ",")
+	}
 	if o.Min == nil && o.Max == nil {
 		return ""
 	}
+	bound := func(n int64) string {
+		if o.GetType() == pb.OptionSpec_TYPE_DURATION { // in nanoseconds
+			return time.Duration(n).String()
+		}
+		return fmt.Sprint(n)
+	}
 	text := ".."
 	if o.Min != nil {
-		text = fmt.Sprint(o.GetMin()) + text
+		text = bound(o.GetMin()) + text
 	}
 	if o.Max != nil {
-		text += fmt.Sprint(o.GetMax())
+		text += bound(o.GetMax())
 	}
 	return text
 }
