@@ -42,7 +42,7 @@ func TestManyClients(t *testing.T) {
 	for i := range n {
 		connect(i)
 	}
-	fmt.Println("connected")
+	fmt.Fprintln(os.Stdout, "connected")
 	in := bufio.NewReader(os.Stdin)
 	if _, err := in.ReadString('\n'); err != nil {
 		return

@@ -19,7 +19,7 @@ func tcpSection(info *pb.TcpInfo) *section {
 	fields := r.Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
-		if !r.Has(f) {
+		if d, ok := r.Get(f).Interface().(protoreflect.Message); !r.Has(f) || ok && isZeroTime(d) {
 			continue
 		}
 		name := string(f.Name())
@@ -28,6 +28,11 @@ func tcpSection(info *pb.TcpInfo) *section {
 		s.add(strings.ReplaceAll(name, "_", " "), value)
 	}
 	return s
+}
+
+func isZeroTime(m protoreflect.Message) bool {
+	d, ok := m.Interface().(*durationpb.Duration)
+	return ok && d.AsDuration() == 0
 }
 
 func factText(f protoreflect.FieldDescriptor, v protoreflect.Value, name string) string {
