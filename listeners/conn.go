@@ -109,7 +109,7 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 		return
 	}
 	c.arm()
-	if l.state == Draining {
+	if l.state == Draining && !l.drain.lame {
 		c.drain()
 	}
 }
@@ -353,11 +353,20 @@ func (c *conn) drain() {
 		return
 	}
 	c.flags |= told
-	if d.Drain(c) && !c.Pending() && len(c.in) == 0 && c.unread() == 0 && c.opened < c.l.drainFrom {
+	if d.Drain(c) && !c.Pending() && len(c.in) == 0 && c.unread() == 0 && c.opened < c.l.drain.from {
 		c.settle(nil, errDone)
 		return
 	}
 	c.arm() // it may have set a deadline
+}
+
+// drained ends what has not ended by itself.
+func (c *conn) drained() {
+	if c.l.spec.Drain.Reset {
+		c.reset(errDrained)
+		return
+	}
+	c.close(errDrained)
 }
 
 // unread is how much the kernel has for us.

@@ -157,7 +157,7 @@ func TestDrainDeadlines(t *testing.T) {
 			begin := time.Now()
 			h.do(func() {
 				l.Stop(drain)
-				if st := l.Status(false); st.State != listeners.Draining || st.Until.Before(begin) || st.Active != 2 {
+				if st := l.Status(false); st.State != listeners.Draining || st.Drain.Until.Before(begin) || st.Active != 2 {
 					t.Errorf("%+v", st)
 				}
 			})
@@ -182,13 +182,13 @@ func TestStopTwice(t *testing.T) {
 		ask(t, c, []byte("x"))
 		h.do(func() {
 			l.Stop(time.Hour)
-			first := l.Status(false).Until
+			first := l.Status(false).Drain.Until
 			l.Stop(2 * time.Hour)
-			if until := l.Status(false).Until; !until.Equal(first) {
+			if until := l.Status(false).Drain.Until; !until.Equal(first) {
 				t.Errorf("longer: %v, then %v", first, until)
 			}
 			l.Stop(time.Minute)
-			if until := l.Status(false).Until; !until.Before(first) {
+			if until := l.Status(false).Drain.Until; !until.Before(first) {
 				t.Errorf("shorter: %v, then %v", first, until)
 			}
 		})

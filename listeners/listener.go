@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,30 +21,45 @@ type Listener struct {
 	handler   Handler
 	endpoints []endpoint
 	leaving   []endpoint // at addresses that were let go; some accept what waited there
+	retired   []*retired // those of leaving that others took the place of
 	set       *Set
 	stats     *Counters
 	state     State
-	active    int64         // open connections
-	onConn    []setting     // what accepted connections do not have from the listener's socket
-	lingers   bool          // SO_LINGER is or was on: what is queued has it from that time
-	drainFrom time.Duration // on the loop's clock
-	deadline  mux.Timer     // of a drain
-	until     time.Time
+	active    int64     // open connections
+	onConn    []setting // what accepted connections do not have from the listener's socket
+	lingers   bool      // SO_LINGER is or was on: what is queued has it from that time
+	paused    PauseMode
+	drain     drain
+	deadline  mux.Timer // of its lame-duck time, then of the drain
 }
 
 // An endpoint is one socket of a listener, on the loop.
 type endpoint interface {
 	sock() *socket
-	rise() // begin, or go on, to wait for what arrives
-	stop() // wait no more and close, without losing what has arrived
+	pause(mode PauseMode) error // or resume, with NotPaused; when it fails nothing has changed
+	retire()                    // another has the address: go on until stop
+	stop()                      // wait no more and close, without losing what has arrived
 	status(q Queue, mem Memory) SocketStatus
 }
 
 // Open binds every address of spec and listens on it. It touches no loop and
 // may be called from any goroutine. When one address fails, none stays bound.
 // The caller owns the Listener: it attaches or closes it.
-func Open(name string, spec Spec) (*Listener, error) {
+// Sockets at the addresses of shares are bound beside those that have them.
+func Open(name string, spec Spec, shares ...Share) (*Listener, error) {
 	l, err := bindAll(name, spec)
+	for _, share := range shares {
+		if err != nil {
+			break
+		}
+		var s *socket
+		if s, err = bindShare(share, spec); err != nil {
+			l.closeSockets()
+			err = named(name, err)
+			break
+		}
+		l.endpoints = append(l.endpoints, l.endpoint(s))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +69,7 @@ func Open(name string, spec Spec) (*Listener, error) {
 			return nil, err
 		}
 	}
+	l.findPairs()
 	return l, nil
 }
 
@@ -228,12 +243,13 @@ func (l *Listener) Extend(opened *Listener) error {
 // Settle makes the listener serve spec: sockets at addresses that it does not
 // have are let go without losing what they have accepted, and connections to
 // come get its handler and settings. Addresses that it has were added with
-// Extend before, and options of sockets changed with Tune.
+// Extend before, and options of sockets changed with Tune. Sockets that Share
+// has named go, those beside them stay.
 func (l *Listener) Settle(spec Spec) {
 	gone := l.endpoints
 	l.endpoints = make([]endpoint, 0, len(spec.Listen))
 	for _, a := range spec.Listen { // port 0 may be there several times
-		if i := slices.IndexFunc(gone, func(e endpoint) bool { return e.sock().asked == a }); i >= 0 {
+		if i := slices.IndexFunc(gone, func(e endpoint) bool { return e.sock().asked == a && !e.sock().replaced }); i >= 0 {
 			l.endpoints = append(l.endpoints, gone[i])
 			gone = slices.Delete(gone, i, i+1)
 		}
@@ -241,64 +257,11 @@ func (l *Listener) Settle(spec Spec) {
 	l.Retarget(spec)
 	l.leaving = append(slices.DeleteFunc(l.leaving, isClosed), gone...)
 	for _, e := range gone {
-		e.stop()
+		l.part(e)
 	}
 }
 
 func isClosed(e endpoint) bool { return e.sock().fd < 0 }
-
-// Stop closes the sockets, after accepting what waits in the kernel, and gives
-// connections the time to finish; what is left then is closed.
-func (l *Listener) Stop(drain time.Duration) {
-	if l.state != Running && l.state != Limited {
-		if l.state == Draining && l.set.loop.Now().Add(drain).Before(l.until) {
-			l.drainUntil(drain) // sooner than was said before
-		}
-		return
-	}
-	l.drainFrom = l.set.loop.Clock()
-	l.to(Draining)
-	for _, e := range l.endpoints {
-		e.stop()
-	}
-	if l.state == Closed {
-		return
-	}
-	l.drainUntil(drain)
-	if drain > 0 {
-		l.set.sweep(l, (*conn).drain, func() {})
-	}
-}
-
-func (l *Listener) drainUntil(d time.Duration) {
-	l.until = l.set.loop.Now().Add(d)
-	if d <= 0 {
-		l.set.loop.Disarm(&l.deadline)
-		l.Expired()
-		return
-	}
-	l.set.loop.Arm(&l.deadline, l.set.loop.Clock()+d, l)
-}
-
-// Expired is the end of a drain.
-func (l *Listener) Expired() {
-	for _, e := range slices.Concat(l.endpoints, l.leaving) {
-		if s, ok := e.(*streamSocket); ok {
-			s.leave() // even if something waits there still
-		}
-	}
-	l.set.sweep(l, func(c *conn) { c.close(errDrained) }, func() {})
-}
-
-// ended closes the listener when nothing of it is left.
-func (l *Listener) ended() {
-	isOpen := func(e endpoint) bool { return !isClosed(e) }
-	if l.state != Draining || l.active > 0 || slices.ContainsFunc(l.endpoints, isOpen) || slices.ContainsFunc(l.leaving, isOpen) {
-		return
-	}
-	l.set.loop.Disarm(&l.deadline)
-	l.to(Closed)
-}
 
 // Close closes a listener that is on no loop.
 func (l *Listener) Close() {

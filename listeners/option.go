@@ -112,7 +112,7 @@ func (o *Option) OnConnection() bool {
 // file, so no mode.
 func (o *Option) isFor(s *socket) bool {
 	return s.fd >= 0 && o.Networks&s.addr.Network.Class() != 0 && (o.Name != unixMode || !s.addr.abstract()) &&
-		(o.family == 0 || o.family == s.family)
+		(o.family == 0 || o.family == s.family) && (o.Name != backlog || !s.shut) // listen(2) would end the refusing
 }
 
 // Get reads the option from the kernel.

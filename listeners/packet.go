@@ -15,6 +15,8 @@ import (
 type packetSocket struct {
 	*socket
 	l       *Listener
+	resting bool // off the loop: datagrams wait in the kernel
+	paused  PauseMode
 	unsent  []outgoing // what the kernel did not take; copies
 	pending int        // bytes in unsent
 }
@@ -30,8 +32,8 @@ type outgoing struct {
 
 func (s *packetSocket) sock() *socket { return s.socket }
 
-// rise has nothing to do: datagram sockets never rest.
-func (s *packetSocket) rise() {}
+// retire goes on as before.
+func (s *packetSocket) retire() {}
 
 // join makes what all datagram sockets of a loop share.
 func (s *packetSocket) join(set *Set) {
@@ -54,7 +56,8 @@ func (s *packetSocket) stop() {
 			delete(set.udpPorts, s.addr.IP.Port())
 		}
 	}
-	_ = set.loop.Remove(s.fd)
+	s.unsent = nil
+	s.rest()
 	s.close()
 	set.released()
 	s.l.ended()
@@ -65,6 +68,10 @@ func (s *packetSocket) Ready(ev mux.Events) {
 	if len(s.unsent) > 0 {
 		s.keep(s.l.set.batch.send(s, s.unsent))
 		if len(s.unsent) > 0 {
+			return
+		}
+		if s.paused != NotPaused {
+			s.rest()
 			return
 		}
 		_ = s.l.set.loop.Modify(s.fd, mux.Readable) // it is there

@@ -5,10 +5,12 @@ package listeners
 type Sample struct {
 	Waiting, Limit uint32 // of the socket that is fullest
 	Drops          uint64 // of all
+	Stalled        bool   // it drops what clients begin with, as it shall
 }
 
 // Sample reads the kernel, and remembers the most that waited.
 func (l *Listener) Sample() (s Sample) {
+	s.Stalled = l.paused == Stall
 	for _, e := range l.endpoints {
 		sock := e.sock()
 		if sock.fd < 0 {

@@ -17,6 +17,9 @@ type Spec struct {
 	Listen  []Address
 	Handler HandlerSpec
 	Options map[string]Value // of the type that their rows say; never Null
+
+	PauseMode PauseMode // what clients meet while it is paused; NotPaused is Hold
+	Drain     DrainPolicy
 }
 
 // ParseSpec makes a Spec. When something is wrong it returns every fault, each
@@ -168,6 +171,8 @@ type savedSpec struct {
 	Listen  []string         `json:"listen"`
 	Handler json.RawMessage  `json:"handler"`
 	Options map[string]Value `json:"options,omitempty"`
+	Pause   PauseMode        `json:"pause_mode,omitempty"`
+	Drain   DrainPolicy      `json:"drain,omitzero"`
 }
 
 // MarshalJSON returns the form that UnmarshalJSON takes.
@@ -176,7 +181,7 @@ func (s Spec) MarshalJSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	saved := savedSpec{Handler: handler, Options: s.Options}
+	saved := savedSpec{Handler: handler, Options: s.Options, Pause: s.PauseMode, Drain: s.Drain}
 	for _, a := range s.Listen {
 		saved.Listen = append(saved.Listen, a.String())
 	}
@@ -193,6 +198,15 @@ func (s *Spec) UnmarshalJSON(data []byte) error {
 	if err != nil {
 		return err
 	}
-	*s, err = ParseSpec(saved.Listen, handler, saved.Options)
+	if *s, err = ParseSpec(saved.Listen, handler, saved.Options); err != nil {
+		return err
+	}
+	*s, err = s.WithPolicy(saved.Pause, saved.Drain)
 	return err
+}
+
+// WithPolicy returns a copy of s that is paused and drained so.
+func (s Spec) WithPolicy(mode PauseMode, drain DrainPolicy) (Spec, error) {
+	s.PauseMode, s.Drain = mode, drain
+	return s, errors.Join(mode.check(s.Listen), drain.check())
 }

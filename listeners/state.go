@@ -7,16 +7,20 @@ import (
 
 // A State is where a Listener is in its life.
 //
-//	          Attach           max_connections
-//	Opened ------------> Running <---------> Limited
-//	   |                    |                   |
-//	   |                    | Stop              | Stop
-//	   |                    v                   |
-//	   |                 Draining <-------------+
-//	   |                    |
-//	   |                    | last connection ends, or the deadline
-//	   |   Close            v
-//	   +----------------> Closed
+//	         Attach           max_connections
+//	Opened -----------> Running <------------> Limited
+//	  |                 |  ^  |                |   |
+//	  |           Pause |  |  | Stop      Stop |   | Pause
+//	  |                 v  |  v                v   v
+//	  |            Paused -+--> Draining <------- Paused
+//	  |               ^  Drain, Stop | |
+//	  |               +--------------+ |  the last connection has ended, or
+//	  |   Close          the sockets   |  the deadline has passed
+//	  +----------------> Closed <------+
+//	                     stay (Drain), or are closed (Stop)
+//
+// Resume goes back to Running from Paused, and from the Draining that Drain
+// began.
 type State uint8
 
 // The states.
@@ -24,20 +28,22 @@ const (
 	Opened   State = iota // bound and listening, on no loop yet
 	Running               // accepting
 	Limited               // accepting no more until a connection ends
-	Draining              // sockets closed, connections may finish
+	Paused                // bound, and accepting nothing
+	Draining              // accepting nothing, connections may finish
 	Closed                // nothing left
 )
 
-var stateNames = [...]string{"opened", "running", "limited", "draining", "closed"}
+var stateNames = [...]string{"opened", "running", "limited", "paused", "draining", "closed"}
 
 // String returns the name in lower case.
 func (s State) String() string { return stateNames[s] }
 
 var nextStates = [...][]State{
 	Opened:   {Running, Closed},
-	Running:  {Limited, Draining},
-	Limited:  {Running, Draining},
-	Draining: {Closed},
+	Running:  {Limited, Paused, Draining},
+	Limited:  {Running, Paused, Draining},
+	Paused:   {Running, Draining},
+	Draining: {Running, Paused, Closed},
 	Closed:   {},
 }
 

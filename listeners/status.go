@@ -64,16 +64,15 @@ type Status struct {
 	Queue   Queue          // of all sockets together
 	Lost    uint64         // of Queue.Drops: datagrams
 	Sockets []SocketStatus // in full
-	Until   time.Time      // draining: when what is left is closed
-	Starved bool           // running, but no descriptor or memory is left to accept with
+	Paused  PauseMode
+	Drain   DrainStatus // going on, or over and not taken back
+	Starved bool        // running, but no descriptor or memory is left to accept with
 }
 
 // Status asks the kernel. With full it asks for more, of each socket.
 func (l *Listener) Status(full bool) Status {
-	st := Status{State: l.state, Active: l.active, Stats: l.stats.Stats}
-	if l.state == Draining {
-		st.Until = l.until
-	}
+	st := Status{State: l.state, Active: l.active, Stats: l.stats.Stats, Paused: l.paused}
+	st.Drain = DrainStatus{Began: l.drain.began, Until: l.drain.until, Initial: l.drain.initial}
 	for _, e := range l.endpoints {
 		s := e.sock()
 		if s.fd < 0 {
@@ -109,7 +108,9 @@ func (s *streamSocket) status(q Queue, mem Memory) SocketStatus {
 	}
 	st := s.socket.status(q, mem, waits)
 	if s.addr.Network.ip() {
-		st.State = unix.BPF_TCP_LISTEN
+		if info, err := s.tcpInfo(); err == nil {
+			st.State = info.State // closed while it refuses
+		}
 	}
 	return st
 }
@@ -118,7 +119,10 @@ func (s *packetSocket) status(q Queue, mem Memory) SocketStatus {
 	q.Receive, q.Send = s.bytes()
 	q.UserSend = uint64(s.pending)
 	waits := mux.Readable
-	if len(s.unsent) > 0 {
+	switch {
+	case s.resting:
+		waits = 0
+	case len(s.unsent) > 0:
 		waits = mux.Writable
 	}
 	return s.socket.status(q, mem, waits)

@@ -17,20 +17,34 @@ type streamSocket struct {
 	*socket
 	l        *Listener
 	resting  bool // off the loop: connections wait in the kernel
-	stopping bool // accepts what still waits, then closes
-	owed     int  // while stopping: how many that may be
+	ending   ending
+	owed     int // while it ends: how many connections it takes still
+	paused   PauseMode
+	filtered bool // connections that waited may have its filter
 }
+
+// ending is what a stream socket does once it has taken what waits. It takes
+// that over a limit too: the kernel has told those clients that they are
+// connected.
+type ending uint8
+
+const (
+	serving  ending = iota // it is not ending
+	retiring               // another has its address: it goes on until it is told to close
+	refusing
+	closing
+)
 
 func (s *streamSocket) sock() *socket { return s.socket }
 
 // Ready accepts.
 func (s *streamSocket) Ready(mux.Events) {
 	for range acceptsPerTurn {
-		if s.stopping && s.owed == 0 {
-			s.leave()
+		if s.ending > retiring && s.owed <= 0 {
+			s.end()
 			return
 		}
-		if s.l.isFull() && !s.stopping {
+		if s.l.isFull() && s.ending == serving {
 			s.l.limit()
 			return
 		}
@@ -53,12 +67,14 @@ func (s *streamSocket) accept() bool {
 	switch errno {
 	case 0:
 		s.owed--
+		if s.filtered {
+			_ = detachFilter(fd) // what it inherited drops nothing that it gets
+		}
 		s.l.admit(fd, s, &from)
 		return true
 	case unix.EAGAIN:
-		if s.stopping {
-			s.leave()
-		}
+		s.filtered = s.paused == Stall
+		s.end()
 		return false
 	case unix.EINTR, unix.ECONNABORTED, unix.EPROTO, unix.ENOPROTOOPT, unix.ENETDOWN,
 		unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.ENONET, unix.EOPNOTSUPP:
@@ -73,9 +89,9 @@ func (s *streamSocket) accept() bool {
 	}
 }
 
-// hungry waits for descriptors; one that is stopping does not wait.
+// hungry waits for descriptors; one that is closing does not wait.
 func (s *streamSocket) hungry(why error) {
-	if s.stopping {
+	if s.ending == closing {
 		s.leave()
 		return
 	}
@@ -90,9 +106,9 @@ func (s *streamSocket) rest() {
 	}
 }
 
-// rise puts it back, unless its listener is at its limit.
+// rise puts it back, unless its listener is at its limit or paused.
 func (s *streamSocket) rise() {
-	if !s.resting || s.fd < 0 || s.l.state == Limited && !s.stopping {
+	if !s.resting || s.fd < 0 || s.shut || s.ending == serving && (s.l.state == Limited || s.paused != NotPaused) {
 		return
 	}
 	if err := s.l.set.loop.Add(s.fd, mux.Readable, s); err != nil {
@@ -102,16 +118,50 @@ func (s *streamSocket) rise() {
 	s.resting = false
 }
 
-// stop accepts what waits now, over a limit too, since the kernel has told
-// those clients that they are connected; then it closes.
+// stop accepts what waits now, then closes.
 func (s *streamSocket) stop() {
+	if s.shut {
+		s.leave() // nothing can wait there
+		return
+	}
+	s.finish(closing)
+}
+
+// retire goes on accepting, over a limit too, what comes to it still.
+func (s *streamSocket) retire() {
+	if s.shut {
+		s.leave()
+		return
+	}
+	if s.ending == serving {
+		s.ending = retiring
+		s.rise()
+	}
+}
+
+// finish accepts what waits now, and then ends so.
+func (s *streamSocket) finish(how ending) {
+	if s.fd < 0 || s.ending >= how {
+		return
+	}
 	waiting, _, err := s.acceptQueue()
 	if err != nil {
 		waiting = acceptsPerTurn // it cannot be told
 	}
-	s.stopping, s.owed = true, int(waiting)
+	s.ending, s.owed = how, int(waiting)
 	s.rise()
 	s.Ready(mux.Readable)
+}
+
+// end does what the socket was to do once nothing waits.
+func (s *streamSocket) end() {
+	switch s.ending {
+	case closing:
+		s.leave()
+	case refusing:
+		s.refuse()
+	default: // serving, retiring: more will come
+	}
 }
 
 // leave closes the socket.

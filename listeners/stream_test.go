@@ -205,8 +205,8 @@ func TestDrainDeadline(t *testing.T) {
 	c.Write([]byte("x"))
 	io.ReadFull(c, make([]byte, 1))
 	h.do(func() { l.Stop(30 * time.Millisecond) })
-	if st := h.status(l); st.State != listeners.Draining || st.Until.IsZero() {
-		t.Errorf("state %v until %v", st.State, st.Until)
+	if st := h.status(l); st.State != listeners.Draining || st.Drain.Until.IsZero() {
+		t.Errorf("state %v until %v", st.State, st.Drain.Until)
 	}
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Error(err)

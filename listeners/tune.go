@@ -84,6 +84,9 @@ func (l *Listener) tuneSockets(r *Result) {
 	for _, e := range l.endpoints {
 		s := e.sock()
 		if !r.Option.isFor(s) {
+			if s.shut && r.Option.Name == backlog {
+				r.Outcome, r.Message = Deferred, "in force when the listener is resumed"
+			}
 			continue
 		}
 		one := Result{Option: r.Option, Requested: r.Requested}
@@ -114,7 +117,7 @@ func (r *Result) apply(s *socket) (err error) {
 		r.Effective, r.Outcome = r.Previous, Unchanged
 		if want, _ := r.wanted(); want != r.Previous {
 			r.Outcome = NeedsRebind
-			r.Message = "takes a new socket: stop the listener, tune it, start it"
+			r.Message = "takes a new socket: apply it with --rebind, which loses no connection, or stop the listener, tune it, start it"
 		}
 		return nil
 	}

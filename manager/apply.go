@@ -161,7 +161,7 @@ func (m *Manager) planWish(a *Applied, w Wish, o ApplyOptions) {
 	a.Action = Unchanged
 	if changed {
 		a.Action = updateKind(before, after)
-		a.step = &step{e: e, before: before, after: &after, drain: DefaultDrain}
+		a.step = &step{e: e, before: before, after: &after, drain: after.drainTime(SpecDrain)}
 	}
 	a.fail(err)
 }
@@ -189,14 +189,12 @@ func (m *Manager) planPrune(a *Applied, o ApplyOptions) {
 		return
 	}
 	a.Before, a.Action = &before, Removed
-	a.step = &step{e: e, before: before, drain: DefaultDrain}
+	a.step = &step{e: e, before: before, drain: before.drainTime(SpecDrain)}
 }
 
 func updateKind(before, after Record) Action {
-	for _, a := range after.Spec.Listen {
-		if !slices.Contains(before.Spec.Listen, a) {
-			return Rebound
-		}
+	if len(after.Spec.Beyond(before.Spec)) > 0 || len(after.Spec.Rebinds(before.Spec)) > 0 {
+		return Rebound
 	}
 	return Updated
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sockmgr/sockmgr/listeners"
@@ -55,22 +56,35 @@ func (m *Manager) commitOne(ctx context.Context, s *step) (Info, error) {
 	if err := m.commit(ctx, []*step{s}, true); err != nil {
 		return Info{}, err
 	}
+	if s.event() == StatusChanged && s.empty { // the keeper tells of it
+		return m.infos(context.WithoutCancel(ctx), []*entry{s.e}, true)[0], nil
+	}
 	return m.told(ctx, s.event(), s.e), nil
 }
 
-// Start runs a listener. One that runs already stays as it is.
+// Start runs a listener, and ends a pause or a drain of it. One that runs
+// already stays as it is.
 func (m *Manager) Start(ctx context.Context, name, etag string) (Info, error) {
-	return m.setStopped(ctx, name, etag, false, 0)
+	return m.want(ctx, name, etag, func(s *step) error {
+		s.after.Desired, s.after.ResumeAt = WantRunning, time.Time{}
+		return nil
+	})
 }
 
 // Stop closes the sockets of a listener, gives its connections the time to
-// finish, and keeps it defined. One that is stopped already stays as it is;
-// one that drains drains no longer than said now.
+// finish, SpecDrain for what its spec says, and keeps it defined. One that is stopped
+// already stays as it is; one that drains drains no longer than said now.
 func (m *Manager) Stop(ctx context.Context, name, etag string, drain time.Duration) (Info, error) {
-	return m.setStopped(ctx, name, etag, true, drain)
+	return m.want(ctx, name, etag, func(s *step) error {
+		s.after.Desired, s.after.ResumeAt = WantStopped, time.Time{}
+		s.drain = s.before.drainTime(drain)
+		return nil
+	})
 }
 
-func (m *Manager) setStopped(ctx context.Context, name, etag string, stopped bool, drain time.Duration) (Info, error) {
+// want changes what one listener shall be doing. Where that is so already,
+// nothing is done.
+func (m *Manager) want(ctx context.Context, name, etag string, edit func(*step) error) (Info, error) {
 	release, err := m.change(ctx, name)
 	if err != nil {
 		return Info{}, err
@@ -81,13 +95,16 @@ func (m *Manager) setStopped(ctx context.Context, name, etag string, stopped boo
 		return Info{}, err
 	}
 	after := before
-	if before.Stopped != stopped {
-		after.Stopped = stopped
+	s := &step{e: e, before: before, after: &after}
+	if err := edit(s); err != nil {
+		return Info{}, err
+	}
+	if after.Desired != before.Desired || after.Spec.PauseMode != before.Spec.PauseMode || !after.ResumeAt.Equal(before.ResumeAt) {
 		after.touch(time.Now())
-	} else if stopped && m.liveOf(e) == nil || !stopped && m.isRunning(e) {
+	} else if live := m.liveOf(e); !s.empty && (s.runs() && m.isRunning(e) || !s.runs() && live == nil) {
 		return m.info(e), nil
 	}
-	return m.commitOne(ctx, &step{e: e, before: before, after: &after, drain: drain})
+	return m.commitOne(ctx, s)
 }
 
 // isRunning reports whether a listener is bound.
@@ -110,7 +127,7 @@ func (m *Manager) Delete(ctx context.Context, name, etag string, drain time.Dura
 	}
 	if m.isDeleting(e) { // once more: sooner, perhaps
 		if l := m.liveOf(e); l != nil && !checkOnly {
-			err = m.on(ctx, func() error { l.Stop(drain); return nil })
+			err = m.on(ctx, func() error { l.Stop(e.record.drainTime(drain)); return nil })
 		}
 		return m.info(e), err
 	}
@@ -118,7 +135,7 @@ func (m *Manager) Delete(ctx context.Context, name, etag string, drain time.Dura
 	if err != nil || checkOnly {
 		return m.info(e), err
 	}
-	s := &step{e: e, before: before, drain: drain}
+	s := &step{e: e, before: before, drain: before.drainTime(drain)}
 	if err := m.commit(ctx, []*step{s}, true); err != nil {
 		return Info{}, err
 	}
@@ -196,7 +213,7 @@ func (m *Manager) Update(ctx context.Context, name, etag string, edit func(*Draf
 	if err != nil {
 		return Info{}, nil, err
 	}
-	s := &step{e: e, before: before, after: &after, drain: DefaultDrain}
+	s := &step{e: e, before: before, after: &after, drain: after.drainTime(SpecDrain)}
 	if checkOnly && changed {
 		err = m.check(s)
 	}
@@ -219,11 +236,28 @@ func (m *Manager) edited(e *entry, before Record, edit func(*Draft) error, rebin
 	if changed, err = after.apply(draft, time.Now()); err != nil {
 		return after, false, err
 	}
-	if m.isRunning(e) && !after.Stopped && !rebind && !slices.Equal(before.Spec.Listen, after.Spec.Listen) {
+	if needs := rebinds(before, after); len(needs) > 0 && m.isRunning(e) && after.Desired != WantStopped && !rebind {
+		meta := map[string]string{"fields": strings.Join(needs, " ")}
+		for _, field := range needs {
+			if name, ok := strings.CutPrefix(field, "spec.options."); ok && meta["option"] == "" {
+				meta["option"] = name
+			}
+		}
 		return after, false, &listeners.Fault{
-			Reason: listeners.OptionNeedsRebind, Message: before.Name + ": new addresses take new sockets, and that was not allowed",
-			Fix: "set allow_rebind: addresses that stay keep their sockets",
+			Reason: listeners.OptionNeedsRebind, Message: before.Name + ": " + strings.Join(needs, ", ") + " takes new sockets, and that was not allowed",
+			Fix: "set allow_rebind: addresses that stay lose no connection", Meta: meta,
 		}
 	}
 	return after, changed, nil
+}
+
+// rebinds lists the fields of a change that take new sockets.
+func rebinds(before, after Record) (fields []string) {
+	if !slices.Equal(before.Spec.Listen, after.Spec.Listen) {
+		fields = append(fields, "spec.listen")
+	}
+	for _, name := range after.Spec.Rebinds(before.Spec) {
+		fields = append(fields, "spec.options."+name)
+	}
+	return fields
 }

@@ -92,7 +92,8 @@ var stateWords = map[State]struct {
 }{
 	Running:  {Notice, "running", "runs"},
 	Limited:  {Warning, "limited", "accepts no more until a connection ends: max_connections is reached"},
-	Draining: {Notice, "draining", "is not bound any more; its connections finish"},
+	Paused:   {Notice, "paused", "is paused"},
+	Draining: {Notice, "draining", "accepts nothing more; its connections finish"},
 	Stopped:  {Notice, "stopped", "is stopped"},
 	Failed:   {Failure, "failed", "should run and cannot"},
 }
@@ -115,7 +116,10 @@ func eventOf(t ChangeType, i Info) Event {
 	case StatusChanged:
 		w := stateWords[i.State]
 		e.Type, e.Severity, e.Message = "listener."+w.what, w.severity, i.Name+" "+w.message
-		if i.State == Failed {
+		if i.State == Paused && !i.Live.Drain.Began.IsZero() {
+			e.Type = "listener.drained"
+		}
+		if i.State == Failed || i.State == Paused {
 			e.Message += ": " + i.Message
 		}
 	}

@@ -19,7 +19,7 @@ func FuzzRecord(f *testing.F) {
 	}
 	for _, r := range []Record{
 		{Name: "web", UID: newUID(), Spec: spec, Generation: 1, Revision: 5, Created: time.Now(), Updated: time.Now()},
-		{Name: "web", Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"c": "d"}, Spec: spec, Stopped: true, Generation: 3},
+		{Name: "web", Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"c": "d"}, Spec: spec, Desired: WantStopped, Generation: 3},
 	} {
 		text, err := json.Marshal(&r)
 		if err != nil {

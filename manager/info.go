@@ -121,11 +121,26 @@ func (i *Info) live(st listeners.Status) {
 		}
 	case listeners.Limited:
 		i.State, i.Message = Limited, "max_connections is reached; further connections wait in the kernel"
+	case listeners.Paused:
+		i.State, i.Message = Paused, pauseWords[st.Paused]
+		if !st.Drain.Began.IsZero() {
+			i.Message = "drained: no connection is left; " + i.Message
+		}
 	case listeners.Draining:
 		i.State = Draining
-		if i.Message == "" {
+		switch {
+		case i.Desired == WantPaused:
+			i.Message = "connections finish, then it is paused; " + pauseWords[st.Paused]
+		case i.Message == "":
 			i.Message = "connections finish"
 		}
 	default: // about to run, or closed: Stopped, as it was
 	}
+}
+
+// pauseWords say what clients meet.
+var pauseWords = map[listeners.PauseMode]string{
+	listeners.Hold:   "clients wait in the kernel to be accepted (hold)",
+	listeners.Stall:  "what clients begin with is dropped, so that they try again (stall)",
+	listeners.Refuse: "clients are refused (refuse)",
 }

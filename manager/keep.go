@@ -56,7 +56,7 @@ func (m *Manager) keep() {
 		case <-retry.C:
 		}
 		m.tellChanges()
-		next := min(m.retryFailed(), m.revertDue())
+		next := min(m.retryFailed(), m.revertDue(), m.resumeDue())
 		if m.allClosed() && m.isClosing() {
 			return
 		}
@@ -89,10 +89,25 @@ func (m *Manager) tellChanges() {
 			continue
 		}
 		if info := m.info(e); info.State != Stopped { // closed meanwhile: that is told next
-			m.publish(context.Background(), StatusChanged, info)
+			m.publish(m.causing(e, info.State), StatusChanged, info)
 		}
 	}
 }
+
+// causing says on whose behalf a listener went to a state: that of who changed
+// it last, unless it is about max_connections.
+func (m *Manager) causing(e *entry, now State) context.Context {
+	ctx := context.Background()
+	m.with(e, func(e *entry) {
+		if isBlocked(now) || isBlocked(e.told) {
+			ctx = WithCause(ctx, e.cause)
+		}
+		e.told = now
+	})
+	return ctx
+}
+
+func isBlocked(s State) bool { return s == Paused || s == Draining }
 
 func (m *Manager) liveOf(e *entry) (l *listeners.Listener) {
 	m.with(e, func(e *entry) { l = e.live })
@@ -182,7 +197,7 @@ func (m *Manager) retryOne(name string) {
 	}
 	defer release()
 	e, record, err := m.current(name, "")
-	if err != nil || m.liveOf(e) != nil || record.Stopped {
+	if err != nil || m.liveOf(e) != nil || record.Desired == WantStopped {
 		return
 	}
 	s := &step{e: e, before: record, after: &record}

@@ -62,7 +62,8 @@ type entry struct {
 	live     *listeners.Listener // nil: not on the loop
 	stats    *listeners.Counters // loop only
 	stopping bool                // live drains, or is closed and not told yet
-	cause    Cause               // who stopped or deleted it last
+	cause    Cause               // who changed it last
+	told     State               // by the keeper, which alone touches it
 	deleting bool                // goes when live is closed
 	started  time.Time           // when it last began to run
 	failure  error               // why it does not run, though it should
@@ -80,7 +81,8 @@ type State uint8
 const (
 	Running  State = iota + 1
 	Limited        // accepts no more until a connection ends
-	Draining       // not bound any more; connections finish
+	Paused         // bound, and accepts nothing
+	Draining       // accepts nothing; connections finish
 	Stopped
 	Failed // should run and cannot
 )
@@ -134,7 +136,7 @@ func New(c Config) (*Manager, error) {
 }
 
 // Shutdown refuses further changes, gives open connections the time to finish,
-// and stops everything. What was running runs again at the next start. When
+// SpecDrain for what their listeners' specs say, and stops everything. What was running runs again at the next start. When
 // ctx ends first, what is open is closed at once.
 func (m *Manager) Shutdown(ctx context.Context, drain time.Duration) error {
 	m.life.Lock()
@@ -170,14 +172,19 @@ func (m *Manager) Shutdown(ctx context.Context, drain time.Duration) error {
 func (m *Manager) stopAll(drain time.Duration) {
 	m.mu.Lock()
 	all := make([]*listeners.Listener, 0, len(m.attached))
+	times := make(map[*listeners.Listener]time.Duration, len(m.attached))
 	for l := range m.attached {
 		all = append(all, l)
+		times[l] = max(drain, 0)
+		if e := m.entries[l.Name]; e != nil {
+			times[l] = e.record.drainTime(drain)
+		}
 	}
 	m.mu.Unlock()
 	for chunk := range slices.Chunk(all, 64) { // a budgeted turn each
 		_ = m.loop.Post(func() { // fails only when the loop has ended, and all is closed
 			for _, l := range chunk {
-				l.Stop(drain)
+				l.Stop(times[l])
 			}
 		})
 	}

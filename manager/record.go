@@ -2,6 +2,7 @@ package manager
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -23,13 +24,47 @@ type Record struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Owner       string            `json:"owner,omitempty"` // who applied it; empty: nobody did
 	Spec        listeners.Spec    `json:"spec"`
-	Stopped     bool              `json:"stopped,omitempty"` // it shall not run
-	Generation  int64             `json:"generation"`        // grows with every change of what is wanted
-	Revision    int64             `json:"revision"`          // of the store, at the last change
+	Desired     Desired           `json:"desired,omitempty"`
+	ResumeAt    time.Time         `json:"resume_at,omitzero"` // when it ends its pause by itself
+	Generation  int64             `json:"generation"`         // grows with every change of what is wanted
+	Revision    int64             `json:"revision"`           // of the store, at the last change
 	Created     time.Time         `json:"created"`
 	Updated     time.Time         `json:"updated"`
 
 	size int // bytes that it takes in the store
+}
+
+// Desired is what a listener shall be doing.
+type Desired string
+
+// What a listener shall be doing.
+const (
+	WantRunning Desired = ""
+	WantPaused  Desired = "paused"
+	WantStopped Desired = "stopped"
+)
+
+// pauseMode is what clients shall meet.
+func (r *Record) pauseMode() listeners.PauseMode {
+	if r.Desired != WantPaused {
+		return listeners.NotPaused
+	}
+	return max(r.Spec.PauseMode, listeners.Hold)
+}
+
+// SpecDrain is a drain time that is as the listener's own spec says.
+const SpecDrain time.Duration = -1
+
+// drainTime is how long connections have to finish.
+func (r *Record) drainTime(asked time.Duration) time.Duration {
+	switch t := r.Spec.Drain.Timeout; {
+	case asked >= 0:
+		return asked
+	case t != nil:
+		return *t
+	default:
+		return DefaultDrain
+	}
 }
 
 // Etag changes with every change of the record.
@@ -42,14 +77,16 @@ type Draft struct {
 	Listen      []string
 	Handler     listeners.HandlerSpec
 	Options     map[string]listeners.Value
-	Stopped     bool
+	Desired     Desired
+	PauseMode   listeners.PauseMode
+	Drain       listeners.DrainPolicy
 }
 
 // draft returns the record as a Draft that may be changed.
 func (r *Record) draft() Draft {
 	d := Draft{
 		Labels: maps.Clone(r.Labels), Annotations: maps.Clone(r.Annotations), Handler: r.Spec.Handler,
-		Options: maps.Clone(r.Spec.Options), Stopped: r.Stopped,
+		Options: maps.Clone(r.Spec.Options), Desired: r.Desired, PauseMode: r.Spec.PauseMode, Drain: r.Spec.Drain,
 	}
 	for _, a := range r.Spec.Listen {
 		d.Listen = append(d.Listen, a.String())
@@ -61,13 +98,17 @@ func (r *Record) draft() Draft {
 func (r *Record) apply(d Draft, now time.Time) (changed bool, err error) {
 	faults := append(checkTexts("labels", d.Labels), checkTexts("annotations", d.Annotations)...)
 	spec, err := listeners.ParseSpec(d.Listen, d.Handler, d.Options)
-	if err := invalid(append(faults, listeners.Violations(err)...)); err != nil {
+	spec, policy := spec.WithPolicy(d.PauseMode, d.Drain)
+	if err := invalid(append(faults, listeners.Violations(errors.Join(err, policy))...)); err != nil {
 		return false, err
 	}
-	if r.Generation > 0 && r.Stopped == d.Stopped && spec.Equal(r.Spec) && maps.Equal(r.Labels, d.Labels) && maps.Equal(r.Annotations, d.Annotations) {
+	if r.Generation > 0 && r.Desired == d.Desired && spec.Equal(r.Spec) && maps.Equal(r.Labels, d.Labels) && maps.Equal(r.Annotations, d.Annotations) {
 		return false, nil
 	}
-	r.Labels, r.Annotations, r.Spec, r.Stopped = d.Labels, d.Annotations, spec, d.Stopped
+	r.Labels, r.Annotations, r.Spec, r.Desired = d.Labels, d.Annotations, spec, d.Desired
+	if d.Desired != WantPaused {
+		r.ResumeAt = time.Time{}
+	}
 	r.touch(now)
 	return true, nil
 }

@@ -85,7 +85,7 @@ func (m *Manager) judge(e *entry, l *listeners.Listener, s listeners.Sample) {
 	event := Event{Resource: "listeners/" + l.Name, Severity: Warning, Attributes: map[string]string{
 		"waiting": fmt.Sprint(s.Waiting), "limit": fmt.Sprint(s.Limit), "drops": fmt.Sprint(s.Drops),
 	}}
-	if grown > 0 {
+	if grown > 0 && !s.Stalled { // then it is what was asked for
 		event.Type = "listener.drops"
 		event.Message = fmt.Sprintf("%s: the kernel dropped %d more connections or datagrams; %d in all", l.Name, grown, s.Drops)
 		m.tell(context.Background(), event)

@@ -22,11 +22,15 @@ type step struct {
 	before Record  // Generation 0: it is made
 	after  *Record // nil: it is deleted
 	drain  time.Duration
+	empty  bool // it is paused, and its connections are let go
 	notes  []Note
 	err    error                      // why it was not done
 	tried  map[string]listeners.Value // of its options, and not changed by the step
 
 	running bool                // it was bound when the change began
+	revived bool                // it was about to be closed
+	shares  []listeners.Share   // new sockets in place of old ones
+	shared  bool                // and that is not settled or undone yet
 	opened  *listeners.Listener // its new sockets; nil once they are on the loop
 	live    *listeners.Listener // on the loop
 	undo    func()              // on the loop; nil: nothing to undo
@@ -41,7 +45,7 @@ func (s *step) name() string {
 }
 
 // runs reports whether the listener shall be bound after the step.
-func (s *step) runs() bool { return s.after != nil && !s.after.Stopped }
+func (s *step) runs() bool { return s.after != nil && s.after.Desired != WantStopped }
 
 // event is what watchers are told of a step that was made.
 func (s *step) event() ChangeType {
@@ -79,7 +83,7 @@ func (s *step) prepare() error {
 	if s.running {
 		spec.Listen = spec.Beyond(s.before.Spec)
 	}
-	opened, err := listeners.Open(s.after.Name, spec)
+	opened, err := listeners.Open(s.after.Name, spec, s.shares...)
 	if err != nil {
 		return err
 	}
@@ -88,6 +92,33 @@ func (s *step) prepare() error {
 		s.notes = notesOf(opened)
 	}
 	return nil
+}
+
+// claims reports whether there may be something to claim.
+func (s *step) claims() bool {
+	return !s.running || s.before.Desired != WantRunning || len(s.spec().Rebinds(s.before.Spec)) > 0
+}
+
+// claim is called on the loop, first of all: it takes back a stop that has not
+// closed the sockets yet, and marks the sockets that are to be replaced.
+func (s *step) claim() (err error) {
+	if !s.running && s.live != nil && s.live.Revive() {
+		s.running, s.revived, s.shared = true, true, true
+	}
+	if s.running {
+		s.shares, err = s.live.Share(s.spec(), s.after.Desired == WantRunning && s.live.Paused() != listeners.NotPaused)
+		s.shared = s.shared || len(s.shares) > 0
+	}
+	return err
+}
+
+// unclaim is called on the loop, and undoes that.
+func (s *step) unclaim() {
+	s.live.Unshare()
+	if s.revived {
+		s.live.Stop(s.before.drainTime(SpecDrain))
+	}
+	s.shared = false
 }
 
 // engage is called on the loop.
@@ -102,7 +133,7 @@ func (s *step) engage(set *listeners.Set) error {
 		}
 		s.live, s.opened = l, nil
 		s.undo = func() { l.Stop(0) }
-		return nil
+		return pauseTo(l, s.after.pauseMode())
 	}
 	before := s.live.Spec()
 	notes, untune, err := tuneTo(s.live, s.spec())
@@ -114,28 +145,36 @@ func (s *step) engage(set *listeners.Set) error {
 		return err
 	}
 	s.notes, s.opened = notes, nil
+	paused := s.live.Paused()
 	s.undo = func() {
+		_ = pauseTo(s.live, paused) // what cannot be is logged there
 		untune()
+		s.live.Unshare()
 		s.live.Settle(before) // which lets the new sockets go
+		s.unclaim()
 	}
-	return nil
+	return pauseTo(s.live, s.after.pauseMode())
+}
+
+// pauseTo makes clients of a listener meet what they shall.
+func pauseTo(l *listeners.Listener, mode listeners.PauseMode) error {
+	if mode == listeners.NotPaused {
+		return l.Resume()
+	}
+	return l.Pause(mode)
 }
 
 // settle is called on the loop.
 func (s *step) settle() {
 	switch {
-	case s.runs() && s.running:
-		s.live.Settle(s.spec())
 	case !s.runs() && s.live != nil:
 		s.live.Stop(s.drain)
+	case s.runs() && s.running:
+		s.live.Settle(s.spec())
+		s.shared = false
 	}
-}
-
-// abandon closes what was opened and is not on the loop.
-func (s *step) abandon() {
-	if s.opened != nil {
-		s.opened.Close()
-		s.opened = nil
+	if s.empty {
+		s.live.Drain(s.drain)
 	}
 }
 
@@ -150,36 +189,32 @@ func (m *Manager) commit(ctx context.Context, steps []*step, atomic bool) error 
 	for _, s := range steps {
 		m.with(s.e, func(e *entry) { s.live, s.running = e.live, e.live != nil && !e.stopping })
 		s.tried = m.triedOf(s.name())
-		if s.err = s.prepare(); s.err != nil {
-			s.err = m.namingOurs(s.err)
+		if s.runs() && s.live != nil && s.claims() {
+			s.err = m.on(ctx, s.claim)
+		}
+		if s.err == nil {
+			s.err = m.namingOurs(s.prepare())
 		}
 	}
-	defer func() {
-		for _, s := range steps {
-			s.abandon()
-		}
-	}()
+	defer m.abandonAll(steps)
 	if err := firstError(steps); err != nil && atomic {
 		return err
 	}
-	if err := m.engageAll(ctx, steps, atomic); err != nil {
-		return m.undoAll(steps, err)
-	}
-	if err := m.store.commit(changesOf(steps)...); err != nil {
-		return m.undoAll(steps, err)
-	}
-	m.keepAll(steps, causeOf(ctx))
-	err := m.eachTurn(context.WithoutCancel(ctx), steps, (*step).settle) // fails only when all is closed
-	m.settleTries(ctx, steps)
-	return err
-}
-
-// engageAll puts on the loop what may be refused.
-func (m *Manager) engageAll(ctx context.Context, steps []*step, atomic bool) error {
 	err := m.eachTurn(ctx, steps, func(s *step) { s.err = s.engage(m.set) })
 	if err == nil && atomic {
 		err = firstError(steps)
 	}
+	if err == nil {
+		m.undoAll(slices.DeleteFunc(slices.Clone(steps), func(s *step) bool { return s.err == nil }))
+		err = m.store.commit(changesOf(steps)...)
+	}
+	if err != nil {
+		m.undoAll(steps)
+		return err
+	}
+	m.keepAll(steps, causeOf(ctx))
+	err = m.eachTurn(context.WithoutCancel(ctx), steps, (*step).settle) // fails only when all is closed
+	m.settleTries(ctx, steps)
 	return err
 }
 
@@ -202,9 +237,8 @@ func (m *Manager) eachTurn(ctx context.Context, steps []*step, f func(*step)) er
 	return nil
 }
 
-// undoAll undoes what was engaged, whatever has become of the caller, and
-// returns why.
-func (m *Manager) undoAll(steps []*step, why error) error {
+// undoAll undoes what was engaged, whatever has become of the caller.
+func (m *Manager) undoAll(steps []*step) {
 	m.mu.Lock()
 	for _, s := range steps {
 		if s.undo != nil && !s.running { // the keeper hears when it is closed
@@ -212,12 +246,32 @@ func (m *Manager) undoAll(steps []*step, why error) error {
 		}
 	}
 	m.mu.Unlock()
-	_ = m.eachTurn(context.Background(), steps, func(s *step) { // when the loop has ended all is closed
-		if s.undo != nil {
-			s.undo()
+	m.always(steps, func(s *step) bool { return s.undo != nil }, func(s *step) { s.undo(); s.undo = nil })
+}
+
+// abandonAll closes what was opened and marked for nothing.
+func (m *Manager) abandonAll(steps []*step) {
+	for _, s := range steps {
+		if s.opened != nil {
+			s.opened.Close()
+			s.opened = nil
 		}
-	})
-	return why
+	}
+	m.always(steps, func(s *step) bool { return s.shared }, (*step).unclaim)
+}
+
+// always calls f on the loop for those steps of which it is so. When the loop
+// has ended, all is closed.
+func (m *Manager) always(steps []*step, so func(*step) bool, f func(*step)) {
+	some := slices.DeleteFunc(slices.Clone(steps), func(s *step) bool { return !so(s) })
+	for chunk := range slices.Chunk(some, stepsPerTurn) {
+		_ = m.on(context.Background(), func() error {
+			for _, s := range chunk {
+				f(s)
+			}
+			return nil
+		})
+	}
 }
 
 func firstError(steps []*step) error {
@@ -254,13 +308,15 @@ func (m *Manager) keepAll(steps []*step, cause Cause) {
 		if s.before.Generation == 0 {
 			m.insertLocked(e)
 		}
-		e.failure, e.retry, e.backoff = nil, time.Time{}, 0
+		e.failure, e.retry, e.backoff, e.cause = nil, time.Time{}, 0, cause
 		switch {
 		case s.runs() && !s.running:
 			e.live, e.stopping, e.started = s.live, false, time.Now()
 			m.attached[s.live] = true
-		case !s.runs():
-			e.stopping, e.cause = e.live != nil, cause
+		case s.runs():
+			e.stopping = false // it was revived, perhaps
+		default:
+			e.stopping = e.live != nil
 			e.deleting = s.after == nil
 			s.live = e.live // nil if it has closed meanwhile, and the keeper thought nothing of it
 		}

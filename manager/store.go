@@ -121,8 +121,12 @@ func load(tx *bolt.Tx) (records []Record, revision int64, err error) {
 }
 
 func decodeRecord(name, value []byte) (r Record, err error) {
-	if err := json.Unmarshal(value, &r); err != nil {
+	var old struct{ Stopped bool } // how it was said before there were pauses
+	if err := errors.Join(json.Unmarshal(value, &r), json.Unmarshal(value, &old)); err != nil {
 		return r, err
+	}
+	if old.Stopped {
+		r.Desired = WantStopped
 	}
 	if r.Name != string(name) || r.Generation <= 0 || len(r.Spec.Listen) == 0 {
 		return r, fmt.Errorf("it does not describe listener %q", name)

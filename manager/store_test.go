@@ -53,7 +53,7 @@ func TestStoreFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := info.Live.Bound[0].IP.String()
-	if _, _, err := m.Create(ctx, "off", Draft{Listen: []string{"tcp://127.0.0.1:0"}, Handler: &listeners.Echo{}, Stopped: true}, false); err != nil {
+	if _, _, err := m.Create(ctx, "off", Draft{Listen: []string{"tcp://127.0.0.1:0"}, Handler: &listeners.Echo{}, Desired: WantStopped}, false); err != nil {
 		t.Fatal(err)
 	}
 	before, err := m.List(ctx, "", 10, true)
@@ -71,7 +71,7 @@ func TestStoreFails(t *testing.T) {
 			return err
 		},
 		"create stopped": func() error {
-			_, _, err := m.Create(ctx, "new", Draft{Listen: []string{"tcp://127.0.0.1:0"}, Handler: &listeners.Echo{}, Stopped: true}, false)
+			_, _, err := m.Create(ctx, "new", Draft{Listen: []string{"tcp://127.0.0.1:0"}, Handler: &listeners.Echo{}, Desired: WantStopped}, false)
 			return err
 		},
 		"update": func() error {
@@ -117,7 +117,7 @@ func TestStoreFails(t *testing.T) {
 	}
 	for i := range after {
 		a, b := after[i], before[i]
-		if a.Revision != b.Revision || a.Generation != b.Generation || a.Stopped != b.Stopped || a.State != b.State || !a.Spec.Equal(b.Spec) {
+		if a.Revision != b.Revision || a.Generation != b.Generation || a.Desired != b.Desired || a.State != b.State || !a.Spec.Equal(b.Spec) {
 			t.Errorf("%s is\n%+v, was\n%+v", a.Name, a, b)
 		}
 		if a.Name == "web" && a.Live.Sockets[0].Queue.AcceptLimit != b.Live.Sockets[0].Queue.AcceptLimit {
@@ -207,7 +207,7 @@ func TestStoreKeeps(t *testing.T) {
 	drafts := map[string]Draft{
 		"http":    {Listen: []string{"tcp://127.0.0.1:0"}, Handler: &listeners.HTTP{Status: 404, Headers: map[string]string{"X-A": "b"}, Body: []byte("\x00\xff")}},
 		"reply":   {Listen: []string{"udp://127.0.0.1:0"}, Handler: &listeners.Reply{Payload: []byte("\x00\xff"), KeepOpen: true}},
-		"discard": {Listen: []string{"tcp://127.0.0.1:0"}, Handler: &listeners.Discard{}, Labels: map[string]string{"ä": "\u2028"}, Stopped: true},
+		"discard": {Listen: []string{"tcp://127.0.0.1:0"}, Handler: &listeners.Discard{}, Labels: map[string]string{"ä": "\u2028"}, Desired: WantStopped},
 		"echo": {Listen: []string{"tcp://127.0.0.1:0"}, Handler: &listeners.Echo{}, Options: map[string]listeners.Value{
 			"backlog": listeners.IntValue(7), "idle_timeout": listeners.DurationValue(1500 * time.Millisecond), "tcp.no_delay": listeners.BoolValue(false),
 			"read_buffer_bytes": listeners.BytesValue(4096), "linger": listeners.DurationValue(0),
@@ -227,7 +227,7 @@ func TestStoreKeeps(t *testing.T) {
 	m = openManager(t, dir)
 	for name, w := range want {
 		got, err := m.Get(t.Context(), name, false)
-		if err != nil || !got.Spec.Equal(w.Spec) || got.UID != w.UID || got.Stopped != w.Stopped || got.Revision != w.Revision ||
+		if err != nil || !got.Spec.Equal(w.Spec) || got.UID != w.UID || got.Desired != w.Desired || got.Revision != w.Revision ||
 			!got.Created.Equal(w.Created) || got.Labels["ä"] != w.Labels["ä"] || got.Etag() != w.Etag() {
 			t.Errorf("%s is\n%+v, was\n%+v; %v", name, got.Record, w, err)
 		}

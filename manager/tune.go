@@ -25,6 +25,9 @@ func tuneTo(l *listeners.Listener, spec listeners.Spec) (notes []Note, undo func
 			continue
 		}
 		o := listeners.LookupOption(name)
+		if o.Effect == listeners.Rebind {
+			continue // the new sockets have it
+		}
 		r := l.Tune(o, spec.Options[name])
 		switch r.Outcome {
 		case listeners.Failed, listeners.NeedsRebind:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/status"
@@ -92,12 +93,30 @@ func fieldChanges(before, after *pb.Listener) []*pb.FieldChange {
 	var changes []*pb.FieldChange
 	for _, path := range slices.Sorted(maps.Keys(paths)) {
 		if was[path] != is[path] {
-			changes = append(changes, &pb.FieldChange{
-				Path: path, Before: was[path], After: is[path], NeedsRebind: path == "spec.listen" && was[path] != "" && is[path] != "",
-			})
+			c := &pb.FieldChange{Path: path, Before: was[path], After: is[path], Effect: effectOf(path)}
+			c.NeedsRebind = c.GetEffect() == pb.OptionSpec_EFFECT_REBIND && before.GetSpec() != nil && after.GetSpec() != nil
+			changes = append(changes, c)
 		}
 	}
 	return changes
+}
+
+// effectOf says when a change of a field shows.
+func effectOf(path string) pb.OptionSpec_Effect {
+	switch path {
+	case "spec.listen":
+		return pb.OptionSpec_EFFECT_REBIND
+	case "spec.handler":
+		return pb.OptionSpec_EFFECT_NEW_CONNECTIONS
+	case "spec.desiredState", "spec.pauseMode", "spec.drain":
+		return pb.OptionSpec_EFFECT_LIVE
+	}
+	if name, ok := strings.CutPrefix(path, "spec.options."); ok {
+		if o := listeners.LookupOption(name); o != nil {
+			return effectToPB[o.Effect]
+		}
+	}
+	return pb.OptionSpec_EFFECT_UNSPECIFIED
 }
 
 // wantedFields returns what a listener wants as JSON, by path.
@@ -133,11 +152,21 @@ func wantedFields(l *pb.Listener) map[string]string {
 		put("spec.listen", s.GetListen())
 		put("spec.handler", s.GetHandler())
 		put("spec.desiredState", desiredNames[s.GetDesiredState()])
+		if s.GetPauseMode() != pb.PauseMode_PAUSE_MODE_UNSPECIFIED {
+			put("spec.pauseMode", pauseModeNames[s.GetPauseMode()])
+		}
+		if s.GetDrain() != nil {
+			put("spec.drain", s.GetDrain())
+		}
 	}
 	return fields
 }
 
 var desiredNames = map[pb.ListenerSpec_DesiredState]string{
 	pb.ListenerSpec_DESIRED_STATE_UNSPECIFIED: "running", pb.ListenerSpec_DESIRED_STATE_RUNNING: "running",
-	pb.ListenerSpec_DESIRED_STATE_STOPPED: "stopped",
+	pb.ListenerSpec_DESIRED_STATE_PAUSED: "paused", pb.ListenerSpec_DESIRED_STATE_STOPPED: "stopped",
+}
+
+var pauseModeNames = map[pb.PauseMode]string{
+	pb.PauseMode_PAUSE_MODE_HOLD: "hold", pb.PauseMode_PAUSE_MODE_STALL: "stall", pb.PauseMode_PAUSE_MODE_REFUSE: "refuse",
 }

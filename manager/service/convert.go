@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -37,7 +36,7 @@ var networkToPB = map[listeners.Network]pb.Network{
 
 var stateToPB = map[manager.State]pb.ListenerStatus_State{
 	manager.Running: pb.ListenerStatus_STATE_RUNNING, manager.Limited: pb.ListenerStatus_STATE_LIMITED,
-	manager.Draining: pb.ListenerStatus_STATE_DRAINING, manager.Stopped: pb.ListenerStatus_STATE_STOPPED,
+	manager.Paused: pb.ListenerStatus_STATE_PAUSED, manager.Draining: pb.ListenerStatus_STATE_DRAINING, manager.Stopped: pb.ListenerStatus_STATE_STOPPED,
 	manager.Failed: pb.ListenerStatus_STATE_FAILED,
 }
 
@@ -46,20 +45,6 @@ func timeToPB(t time.Time) *timestamppb.Timestamp {
 		return nil
 	}
 	return timestamppb.New(t)
-}
-
-// maxDrain is the longest that connections may be given to finish.
-const maxDrain = time.Hour
-
-// drainFromPB checks a drain timeout; unset is the default.
-func drainFromPB(d *durationpb.Duration) (time.Duration, error) {
-	if d == nil {
-		return manager.DefaultDrain, nil
-	}
-	if err := d.CheckValid(); err != nil || d.AsDuration() < 0 || d.AsDuration() > maxDrain {
-		return 0, &listeners.Violation{Field: "drain_timeout", Message: fmt.Sprintf("must be from 0s to %v", maxDrain)}
-	}
-	return d.AsDuration(), nil
 }
 
 func addressToPB(a listeners.Address) *pb.SocketAddress {
@@ -157,13 +142,9 @@ func valuesFromPB(field string, values map[string]*structpb.Value) (map[string]l
 }
 
 func infoToPB(i manager.Info) *pb.Listener {
-	desired := pb.ListenerSpec_DESIRED_STATE_RUNNING
-	if i.Stopped {
-		desired = pb.ListenerSpec_DESIRED_STATE_STOPPED
-	}
 	l := &pb.Listener{
 		Name: listenerPrefix + i.Name, Uid: i.UID, Labels: i.Labels, Annotations: i.Annotations, Manager: i.Owner,
-		Spec: &pb.ListenerSpec{DesiredState: desired, Handler: handlerToPB(i.Spec.Handler), Options: valuesToPB(i.Spec.Options)},
+		Spec: &pb.ListenerSpec{DesiredState: desiredToPB[i.Desired], Handler: handlerToPB(i.Spec.Handler), Options: valuesToPB(i.Spec.Options)},
 		Status: &pb.ListenerStatus{
 			State: stateToPB[i.State], Message: i.Message, ActiveConnections: uint64(i.Live.Active),
 			AcceptedTotal: i.Stats.Accepted, RejectedTotal: i.Stats.Rejected,
@@ -173,6 +154,7 @@ func infoToPB(i manager.Info) *pb.Listener {
 		Generation: i.Generation, Revision: i.Revision, Etag: i.Etag(),
 		CreateTime: timeToPB(i.Created), UpdateTime: timeToPB(i.Updated),
 	}
+	policyToPB(i, l)
 	for _, a := range i.Spec.Listen {
 		l.Spec.Listen = append(l.Spec.Listen, a.String())
 	}

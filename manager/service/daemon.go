@@ -46,11 +46,11 @@ func (s *daemonService) ShutdownDaemon(ctx context.Context, r *pb.ShutdownDaemon
 	if r.GetInstanceId() != s.c.Info.GetInstanceId() {
 		return nil, &listeners.Violation{Field: "instance_id", Message: "is not that of this daemon; GetDaemonInfo tells it"}
 	}
-	drain, err := drainFromPB(r.GetDrainTimeout())
+	drain, err := drainFromPB("drain_timeout", r.GetDrainTimeout())
 	if err != nil {
 		return nil, err
 	}
-	s.c.Log.Info("shutdown asked for", "caller", callerOf(ctx), "drain", drain)
+	s.c.Log.Info("shutdown asked for", "caller", callerOf(ctx), "drain", r.GetDrainTimeout().AsDuration())
 	s.c.Shutdown(drain)
 	return &pb.ShutdownDaemonResponse{}, nil
 }

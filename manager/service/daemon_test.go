@@ -70,7 +70,7 @@ func TestLogLevels(t *testing.T) {
 func TestShutdownDaemon(t *testing.T) {
 	d := serve(t)
 	for asked, want := range map[*durationpb.Duration]time.Duration{
-		nil: manager.DefaultDrain, durationpb.New(0): 0, durationpb.New(time.Minute): time.Minute,
+		nil: manager.SpecDrain, durationpb.New(0): 0, durationpb.New(time.Minute): time.Minute,
 	} {
 		if _, err := d.daemon.ShutdownDaemon(d.ctx, &pb.ShutdownDaemonRequest{InstanceId: instance, DrainTimeout: asked}); err != nil {
 			t.Error(err)

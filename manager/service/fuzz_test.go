@@ -62,7 +62,7 @@ func FuzzConvert(f *testing.F) {
 		if err != nil {
 			return nil, err
 		}
-		d.Stopped = true
+		d.Desired = manager.WantStopped
 		info, _, err := m.Create(context.Background(), "web", d, true)
 		return infoToPB(info), err
 	}

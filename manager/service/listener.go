@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"time"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/listeners"
@@ -151,6 +152,7 @@ func (s *listenerService) UpdateListener(ctx context.Context, r *pb.UpdateListen
 	if err != nil {
 		return nil, err
 	}
+	was, _ := s.m.Get(ctx, name, false) // one that is not there has no fields
 	info, notes, err := s.m.Update(ctx, name, l.GetEtag(), withoutRaw(ctx, edit), r.GetAllowRebind(), r.GetValidateOnly())
 	if r.GetAllowMissing() && errors.Is(err, listeners.ListenerNotFound) {
 		made, err := s.CreateListener(ctx, &pb.CreateListenerRequest{ListenerId: name, Listener: l, ValidateOnly: r.GetValidateOnly()})
@@ -159,12 +161,12 @@ func (s *listenerService) UpdateListener(ctx context.Context, r *pb.UpdateListen
 	if err != nil {
 		return nil, err
 	}
-	return &pb.UpdateListenerResponse{Listener: infoToPB(info), Issues: notesToPB(notes)}, nil
+	return &pb.UpdateListenerResponse{Listener: infoToPB(info), Issues: notesToPB(notes), Changes: fieldChanges(infoToPB(was), infoToPB(info))}, nil
 }
 
 // DeleteListener is ListenerService.
 func (s *listenerService) DeleteListener(ctx context.Context, r *pb.DeleteListenerRequest) (*pb.DeleteListenerResponse, error) {
-	drain, err := drainFromPB(r.GetDrainTimeout())
+	drain, err := drainFromPB("drain_timeout", r.GetDrainTimeout())
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +191,7 @@ func (s *listenerService) StartListener(ctx context.Context, r *pb.StartListener
 
 // StopListener is ListenerService.
 func (s *listenerService) StopListener(ctx context.Context, r *pb.StopListenerRequest) (*pb.StopListenerResponse, error) {
-	drain, err := drainFromPB(r.GetDrainTimeout())
+	drain, err := drainFromPB("drain_timeout", r.GetDrainTimeout())
 	if err != nil {
 		return nil, err
 	}
@@ -198,4 +200,49 @@ func (s *listenerService) StopListener(ctx context.Context, r *pb.StopListenerRe
 		return nil, err
 	}
 	return &pb.StopListenerResponse{Listener: infoToPB(info)}, nil
+}
+
+// maxPause is the longest time after which a pause ends by itself.
+const maxPause = 30 * 24 * time.Hour
+
+// PauseListener is ListenerService.
+func (s *listenerService) PauseListener(ctx context.Context, r *pb.PauseListenerRequest) (*pb.PauseListenerResponse, error) {
+	mode, err := pauseModeFromPB(r.GetMode())
+	if err != nil {
+		return nil, err
+	}
+	after, err := durationFromPB("resume_after", r.GetResumeAfter(), maxPause)
+	if err != nil {
+		return nil, err
+	}
+	if after == nil {
+		after = new(time.Duration)
+	}
+	info, err := s.m.Pause(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag(), mode, *after)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.PauseListenerResponse{Listener: infoToPB(info)}, nil
+}
+
+// ResumeListener is ListenerService.
+func (s *listenerService) ResumeListener(ctx context.Context, r *pb.ResumeListenerRequest) (*pb.ResumeListenerResponse, error) {
+	info, err := s.m.Resume(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag())
+	if err != nil {
+		return nil, err
+	}
+	return &pb.ResumeListenerResponse{Listener: infoToPB(info)}, nil
+}
+
+// DrainListener is ListenerService.
+func (s *listenerService) DrainListener(ctx context.Context, r *pb.DrainListenerRequest) (*pb.DrainListenerResponse, error) {
+	timeout, err := drainFromPB("timeout", r.GetTimeout())
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.m.Drain(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag(), timeout)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.DrainListenerResponse{Listener: infoToPB(info)}, nil
 }

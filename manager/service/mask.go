@@ -16,10 +16,17 @@ func draftOf(l *pb.Listener) (manager.Draft, error) {
 	values, faults := valuesFromPB("spec.options", s.GetOptions())
 	d := manager.Draft{
 		Labels: l.GetLabels(), Annotations: l.GetAnnotations(), Listen: s.GetListen(), Handler: handlerFromPB(s.GetHandler()),
-		Options: values, Stopped: s.GetDesiredState() == pb.ListenerSpec_DESIRED_STATE_STOPPED,
+		Options: values, Desired: desiredFromPB[s.GetDesiredState()],
 	}
-	if _, known := pb.ListenerSpec_DesiredState_name[int32(s.GetDesiredState())]; !known {
+	if _, known := desiredFromPB[s.GetDesiredState()]; !known {
 		faults = append(faults, &listeners.Violation{Field: "spec.desired_state", Message: "is not known"})
+	}
+	var err error
+	if d.PauseMode, err = pauseModeFromPB(s.GetPauseMode()); err != nil {
+		faults = append(faults, &listeners.Violation{Field: "spec.pause_mode", Message: "is not known"})
+	}
+	if d.Drain, err = drainPolicyFromPB(s.GetDrain()); err != nil {
+		faults = append(faults, listeners.Violations(err)...)
 	}
 	if len(faults) > 0 {
 		return d, &manager.Invalid{Violations: faults}
@@ -45,7 +52,7 @@ func editOf(l *pb.Listener, paths []string) (func(*manager.Draft) error, error) 
 	for _, path := range paths {
 		edit := editPath(path, sent)
 		if edit == nil {
-			faults = append(faults, &listeners.Violation{Field: "update_mask", Message: path + " cannot be changed; it is one of labels, annotations, spec.desired_state, spec.listen, spec.handler, spec.options, and spec.options.NAME, labels.KEY, annotations.KEY"})
+			faults = append(faults, &listeners.Violation{Field: "update_mask", Message: path + " cannot be changed; it is one of labels, annotations, spec.desired_state, spec.listen, spec.handler, spec.options, spec.drain, spec.pause_mode, and spec.options.NAME, labels.KEY, annotations.KEY"})
 		}
 		edits = append(edits, edit)
 	}
@@ -80,6 +87,12 @@ func setPaths(l *pb.Listener) (paths []string) {
 	if l.GetSpec().GetDesiredState() != pb.ListenerSpec_DESIRED_STATE_UNSPECIFIED {
 		paths = append(paths, "spec.desired_state")
 	}
+	if l.GetSpec().GetDrain() != nil {
+		paths = append(paths, "spec.drain")
+	}
+	if l.GetSpec().GetPauseMode() != pb.PauseMode_PAUSE_MODE_UNSPECIFIED {
+		paths = append(paths, "spec.pause_mode")
+	}
 	return paths
 }
 
@@ -91,7 +104,11 @@ func editPath(path string, sent manager.Draft) func(*manager.Draft) {
 	case "annotations":
 		return func(d *manager.Draft) { d.Annotations = sent.Annotations }
 	case "spec.desired_state":
-		return func(d *manager.Draft) { d.Stopped = sent.Stopped }
+		return func(d *manager.Draft) { d.Desired = sent.Desired }
+	case "spec.drain":
+		return func(d *manager.Draft) { d.Drain = sent.Drain }
+	case "spec.pause_mode":
+		return func(d *manager.Draft) { d.PauseMode = sent.PauseMode }
 	case "spec.listen":
 		return func(d *manager.Draft) { d.Listen = sent.Listen }
 	case "spec.handler":
@@ -100,7 +117,9 @@ func editPath(path string, sent manager.Draft) func(*manager.Draft) {
 		return func(d *manager.Draft) { d.Options = sent.Options }
 	case "spec":
 		return func(d *manager.Draft) {
-			d.Stopped, d.Listen, d.Handler, d.Options = sent.Stopped, sent.Listen, sent.Handler, sent.Options
+			labels, annotations := d.Labels, d.Annotations
+			*d = sent
+			d.Labels, d.Annotations = labels, annotations
 		}
 	}
 	if key, ok := strings.CutPrefix(path, "spec.options."); ok {

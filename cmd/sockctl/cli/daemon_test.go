@@ -112,7 +112,7 @@ func TestCompletion(t *testing.T) {
 		"options _":            "backlog\ntcp.no_delay\nweb\ndns\n:4\n",
 		"daemon log-level _":   "sockmgr\nsockmgr.loop\ntrace\ndebug\ninfo\nwarn\nerror\noff\n:4\n",
 		"daemon log-level x _": "trace\ndebug\ninfo\nwarn\nerror\noff\n:4\n",
-		"wait web --for _":     "running\nstopped\ndeleted\n:4\n",
+		"wait web --for _":     "running\ndrained\nstopped\ndeleted\n:4\n",
 		"ls -o _":              "table\nwide\njson\nyaml\nname\n:4\n",
 		"completion _":         "bash\nzsh\nfish\npowershell\n:4\n",
 	} {

@@ -21,6 +21,12 @@ func (a *app) describeListener(l *pb.Listener, options *inForce, wide bool) []*s
 	what.add("handler", handlerText(spec.GetHandler()))
 	what.add("labels", pairs(l.GetLabels()))
 	what.add("annotations", pairs(l.GetAnnotations()))
+	what.add("resumes", a.when(status.GetResumeTime()))
+	if spec.GetPauseMode() != pb.PauseMode_PAUSE_MODE_UNSPECIFIED {
+		what.add("pause mode", word(spec.GetPauseMode()))
+	}
+	what.add("drain policy", drainPolicyText(spec.GetDrain()))
+	what.add("drain", a.drainText(status.GetDrain()))
 	what.add("running since", a.when(status.GetStartTime()))
 	what.add("next try", a.when(status.GetRetryTime()))
 	what.add("made", a.when(l.GetCreateTime()))
@@ -42,6 +48,32 @@ func (a *app) describeListener(l *pb.Listener, options *inForce, wide bool) []*s
 		all = append(all, a.describeSocket(s)...)
 	}
 	return append(all, optionSection("options wanted", spec.GetOptions()), options.section(wide))
+}
+
+// drainPolicyText is how connections are let go.
+func drainPolicyText(p *pb.DrainPolicy) string {
+	var words []string
+	if p.GetLameDuck() != nil {
+		words = append(words, "lame duck "+p.GetLameDuck().AsDuration().String())
+	}
+	if p.GetTimeout() != nil {
+		words = append(words, p.GetTimeout().AsDuration().String()+" to finish")
+	}
+	if p.GetResetRemaining() {
+		words = append(words, "then reset")
+	}
+	return strings.Join(words, ", ")
+}
+
+// drainText is how far a drain is.
+func (a *app) drainText(d *pb.DrainStatus) string {
+	if d == nil {
+		return ""
+	}
+	if d.GetRemainingConnections() == 0 {
+		return fmt.Sprintf("done, of %s", plural(d.GetInitialConnections(), "connection"))
+	}
+	return fmt.Sprintf("%d of %s left, until %s", d.GetRemainingConnections(), plural(d.GetInitialConnections(), "connection"), a.when(d.GetDeadline()))
 }
 
 // describeSocket is a listening socket for people.

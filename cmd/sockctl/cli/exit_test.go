@@ -170,7 +170,7 @@ func TestUsage(t *testing.T) {
 		"ls --addr tcp://x:1":                  "address \"tcp://x:1\": this release speaks over Unix sockets only\n  try  --addr unix:///run/sockmgr/control.sock",
 		"ls --addr localhost":                  "address \"localhost\": this release speaks over Unix sockets only\n  try  --addr unix:///run/sockmgr/control.sock",
 		"wait web":                             "required flag(s) \"for\" not set\n  try  sockctl wait --help",
-		"wait web --for drained":               "--for \"drained\": want running, stopped or deleted",
+		"wait web --for walking":               "--for \"walking\": want running, drained, stopped or deleted",
 		"tune web":                             "requires at least 2 arg(s), only received 1\n  try  sockctl tune --help",
 		"tune web backlog":                     "option \"backlog\": want name=value",
 		"tune web a=1 a=2":                     "option a is given twice",

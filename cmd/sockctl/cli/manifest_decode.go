@@ -9,11 +9,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
@@ -267,11 +269,21 @@ func (d *decoder) value(f protoreflect.FieldDescriptor, path string, n *yaml.Nod
 	}
 }
 
-// wellKnown decodes durations and the like, which are text in JSON.
+// wellKnown decodes what is text in JSON. A duration may be written as in
+// options: 1m30s.
 func (d *decoder) wellKnown(m proto.Message, path string, n *yaml.Node) bool {
 	s, ok := d.text(n, path)
 	if !ok {
 		return false
+	}
+	if _, ok := m.(*durationpb.Duration); ok {
+		length, err := time.ParseDuration(s)
+		if err != nil {
+			d.fault(n, "%s is %s; want a duration such as 30s or 1m30s", path, quoteText(s))
+			return false
+		}
+		proto.Merge(m, durationpb.New(length))
+		return true
 	}
 	data, err := json.Marshal(s)
 	if err == nil {

@@ -95,7 +95,7 @@ spec: {handler: {reply: {payload: !!binary "AAEC /w=="}}}
 func TestManifestFaults(t *testing.T) {
 	for text, want := range map[string]string{
 		head + "spec:\n  handlr: {}\n":     "5:3: spec.handlr is not a field; did you mean handler?",
-		head + "spec: {zzz: 1}\n":          "4:8: spec.zzz is not a field; want desiredState, listen, handler or options",
+		head + "spec: {zzz: 1}\n":          "4:8: spec.zzz is not a field; want desiredState, listen, handler, options, drain or pauseMode",
 		head + "metadata: {}\n":            "4:1: metadata is not a field; want apiVersion, kind, name, labels, annotations or spec",
 		head + "label: {}\n":               "4:1: label is not a field; did you mean labels?",
 		head + "uid: x\n":                  "4:1: uid is not for a manifest: the daemon sets it",
@@ -122,7 +122,7 @@ func TestManifestFaults(t *testing.T) {
 		head + "spec: {handler: {http: {body: 7}}}\n":                       `4:31: spec.handler.http.body is a number; want text: write "7"`,
 		head + "spec: {handler: {http: {body: !!binary 'x'}}}\n":            "4:31: spec.handler.http.body is !!binary and not base64: illegal base64 data at input byte 0",
 		head + "spec: {handler: {reply: {keepOpen: yes}}}\n":                "4:36: spec.handler.reply.keep_open is text; want true or false",
-		head + "spec: {desiredState: walking}\n":                            "4:22: spec.desired_state is walking; want running or stopped",
+		head + "spec: {desiredState: walking}\n":                            "4:22: spec.desired_state is walking; want running, paused or stopped",
 		head + "spec: {options: {backlog: [1]}}\n":                          "4:27: spec.options.backlog is a list; want true, false, null, a number or text",
 		head + "spec: {options: {backlog: .inf}}\n":                         "4:27: spec.options.backlog is .inf; want true, false, null, a number or text",
 		head + "spec: {options: {backlog: !mine 1}}\n":                      "4:27: spec.options.backlog is 1; want true, false, null, a number or text",

@@ -83,7 +83,7 @@ func (a *app) rootCommand() *cobra.Command {
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(
 		[]string{"table", "wide", "json", "yaml", "name"}, cobra.ShellCompDirectiveNoFileComp)))
 	root.AddCommand(
-		a.startCommand(), a.stopCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), a.tuneCommand(),
+		a.startCommand(), a.stopCommand(), a.pauseCommand(), a.resumeCommand(), a.drainCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), a.tuneCommand(),
 		a.applyCommand(), a.diffCommand(), a.exportCommand(),
 		a.optionsCommand(), a.connCommand(), a.daemonCommand(), a.eventsCommand(), a.statsCommand(), a.topCommand(), a.waitCommand(), a.versionCommand(), a.completionCommand())
 	return root

@@ -23,7 +23,7 @@ func (d *drainFlags) register(c *cobra.Command, withTime bool) {
 	d.cmd = c
 	c.Flags().BoolVar(&d.now, "now", false, "close open connections at once")
 	if withTime {
-		c.Flags().DurationVar(&d.time, "drain", 0, "time that open connections have to finish (default 5s)")
+		c.Flags().DurationVar(&d.time, "drain", 0, "time that open connections have to finish (default: as defined, else 5s)")
 		c.MarkFlagsMutuallyExclusive("now", "drain")
 	}
 }
@@ -59,7 +59,6 @@ func (a *app) stopCommand() *cobra.Command {
 		}
 		return a.end(ctx, args, ending{
 			noWait: noWait,
-			drain:  drain.time,
 			call: func(ctx context.Context, api *client, name string) (*pb.Listener, error) {
 				resp, err := api.listeners.StopListener(ctx, &pb.StopListenerRequest{Name: name, DrainTimeout: timeout})
 				return resp.GetListener(), err
@@ -79,17 +78,16 @@ func stopped(id string) goal {
 			return false, gone(id)
 		case l.GetStatus().GetState() == pb.ListenerStatus_STATE_STOPPED:
 			return true, nil
-		case l.GetSpec().GetDesiredState() == pb.ListenerSpec_DESIRED_STATE_RUNNING:
+		case l.GetSpec().GetDesiredState() != pb.ListenerSpec_DESIRED_STATE_STOPPED:
 			return false, failf(codes.Aborted, "%s: someone started it again", id)
 		}
 		return false, nil
 	}
 }
 
-// An ending is stop or rm: a call that begins it and a wait until it is over.
+// An ending is stop, drain or rm: a call that begins it and a wait until it is over.
 type ending struct {
 	noWait bool
-	drain  time.Duration
 	call   func(ctx context.Context, api *client, name string) (*pb.Listener, error)
 	over   func(asked *pb.Listener) goal
 	word   string // for a listener with which it is over
@@ -109,6 +107,7 @@ func (a *app) end(ctx context.Context, ids []string, e ending) error {
 		reached: func(_ string, last *pb.Listener) error { return b.ok(last, e.word) },
 		failed:  b.fail,
 	}
+	var left time.Duration
 	for _, id := range unique(ids) {
 		l, err := e.call(ctx, api, listenerName(id))
 		if ctx.Err() != nil {
@@ -118,11 +117,12 @@ func (a *app) end(ctx context.Context, ids []string, e ending) error {
 			b.fail(id, err)
 			continue
 		}
+		left = max(left, a.drainLeft(l))
 		if err := e.begun(b, f, id, l); err != nil {
 			return err
 		}
 	}
-	ctx, cancel := a.within(ctx, e.drain)
+	ctx, cancel := a.within(ctx, left)
 	defer cancel()
 	if err := f.follow(ctx); err != nil {
 		return err

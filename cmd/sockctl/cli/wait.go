@@ -14,18 +14,18 @@ func (a *app) waitCommand() *cobra.Command {
 	var limit time.Duration
 	c := &cobra.Command{
 		Use:   "wait NAME...",
-		Short: "Wait until listeners are running, stopped or deleted",
+		Short: "Wait until listeners are running, drained, stopped or deleted",
 		Example: "  sockctl wait web --for running\n" +
 			"  sockctl wait web api --for deleted --timeout 2m",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeListeners,
 	}
-	c.Flags().StringVar(&state, "for", "", "what to wait for: running, stopped or deleted")
+	c.Flags().StringVar(&state, "for", "", "what to wait for: running, drained, stopped or deleted")
 	// This --timeout stands before the global one: the wait is what it bounds.
 	c.Flags().DurationVar(&limit, "timeout", time.Minute, "longest time to wait; 0 waits for ever")
 	must(c.MarkFlagRequired("for"))
 	must(c.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(
-		[]string{"running", "stopped", "deleted"}, cobra.ShellCompDirectiveNoFileComp)))
+		[]string{"running", "drained", "stopped", "deleted"}, cobra.ShellCompDirectiveNoFileComp)))
 	c.RunE = a.run(func(ctx context.Context, args []string) error {
 		if limit < 0 {
 			return usagef("--timeout cannot be negative")
@@ -33,7 +33,7 @@ func (a *app) waitCommand() *cobra.Command {
 		a.timeout = limit
 		reached, ok := waits[state]
 		if !ok {
-			return usagef("--for %q: want running, stopped or deleted", state)
+			return usagef("--for %q: want running, drained, stopped or deleted", state)
 		}
 		goals := map[string]goal{}
 		for _, id := range unique(args) {
@@ -71,6 +71,12 @@ var waits = map[string]func(id string, l *pb.Listener) (bool, error){
 		s := l.GetStatus().GetState()
 		// A limited listener runs: it only accepts no more just now.
 		return s == pb.ListenerStatus_STATE_RUNNING || s == pb.ListenerStatus_STATE_LIMITED, nil
+	},
+	"drained": func(id string, l *pb.Listener) (bool, error) {
+		if l == nil {
+			return false, gone(id)
+		}
+		return isDrained(l), nil
 	},
 	"stopped": func(id string, l *pb.Listener) (bool, error) {
 		if l == nil {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -64,8 +65,23 @@ func (f *follower) watch(ctx context.Context, api *client) error {
 		return f.a.explain(err)
 	}
 	there := map[string]bool{}
+	events := receive(ctx, stream.Recv)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	defer f.a.progress("")
 	for len(f.goals) > 0 {
-		event, err := stream.Recv()
+		var next received[*pb.WatchListenersResponse]
+		select {
+		case next = <-events:
+		case <-ctx.Done():
+			return f.a.explain(ctx.Err())
+		case <-tick.C:
+			if f.a.env.IsTerminal {
+				f.showDrains(ctx, api)
+			}
+			continue
+		}
+		event, err := next.value, next.err
 		if errors.Is(err, io.EOF) {
 			return failf(codes.Unavailable, "the daemon at %s ended the watch", api.addr)
 		}
@@ -88,6 +104,31 @@ func (f *follower) watch(ctx context.Context, api *client) error {
 		}
 	}
 	return nil
+}
+
+// received is what a stream brought.
+type received[T any] struct {
+	value T
+	err   error
+}
+
+// receive reads a stream until it breaks or ctx ends.
+func receive[T any](ctx context.Context, next func() (T, error)) <-chan received[T] {
+	all := make(chan received[T])
+	go func() {
+		for {
+			value, err := next()
+			select {
+			case all <- received[T]{value, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return all
 }
 
 func (f *follower) see(id string, event *pb.WatchListenersResponse) error {

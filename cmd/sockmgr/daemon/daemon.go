@@ -124,10 +124,10 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 // waitAndEnd waits for a reason to end and ends the manager. A second signal
 // ends what is open at once.
 func waitAndEnd(m *manager.Manager, log hclog.Logger, signals <-chan os.Signal, ends <-chan time.Duration) error {
-	drain := manager.DefaultDrain
+	drain := manager.SpecDrain
 	select {
 	case s := <-signals:
-		log.Info("signal", "signal", s.String(), "drain", drain)
+		log.Info("signal: connections finish as their listeners' drain policies say", "signal", s.String())
 	case drain = <-ends:
 	case <-m.Broken():
 		return errors.New("the event loop ended by itself: the log says why")

@@ -527,7 +527,7 @@ func (x *SetLogLevelResponse) GetLevels() map[string]LogLevel {
 // ShutdownDaemonRequest ends the daemon.
 type ShutdownDaemonRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Time connections have to finish.
+	// Time connections have to finish; unset takes spec.drain of each listener.
 	DrainTimeout *durationpb.Duration `protobuf:"bytes,1,opt,name=drain_timeout,json=drainTimeout,proto3" json:"drain_timeout,omitempty"`
 	// Must be the instance id, so that a script cannot end the wrong daemon.
 	InstanceId    string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`

@@ -80,6 +80,66 @@ func (ListenerView) EnumDescriptor() ([]byte, []int) {
 	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{0}
 }
 
+// PauseMode is what clients meet while a listener is paused.
+type PauseMode int32
+
+const (
+	// Same as PAUSE_MODE_HOLD.
+	PauseMode_PAUSE_MODE_UNSPECIFIED PauseMode = 0
+	// Handshakes go on until the kernel queue is full, datagrams wait until the
+	// receive buffer is; nothing is accepted.
+	PauseMode_PAUSE_MODE_HOLD PauseMode = 1
+	// SYNs and datagrams are dropped; clients retry. TCP needs CAP_NET_ADMIN. Not
+	// for Unix sockets.
+	PauseMode_PAUSE_MODE_STALL PauseMode = 2
+	// Clients are refused at once; the address stays bound. What waits is served
+	// first. Not for Unix datagram sockets and abstract names.
+	PauseMode_PAUSE_MODE_REFUSE PauseMode = 3
+)
+
+// Enum value maps for PauseMode.
+var (
+	PauseMode_name = map[int32]string{
+		0: "PAUSE_MODE_UNSPECIFIED",
+		1: "PAUSE_MODE_HOLD",
+		2: "PAUSE_MODE_STALL",
+		3: "PAUSE_MODE_REFUSE",
+	}
+	PauseMode_value = map[string]int32{
+		"PAUSE_MODE_UNSPECIFIED": 0,
+		"PAUSE_MODE_HOLD":        1,
+		"PAUSE_MODE_STALL":       2,
+		"PAUSE_MODE_REFUSE":      3,
+	}
+)
+
+func (x PauseMode) Enum() *PauseMode {
+	p := new(PauseMode)
+	*p = x
+	return p
+}
+
+func (x PauseMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PauseMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_sockmgr_v1_listener_proto_enumTypes[1].Descriptor()
+}
+
+func (PauseMode) Type() protoreflect.EnumType {
+	return &file_sockmgr_v1_listener_proto_enumTypes[1]
+}
+
+func (x PauseMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PauseMode.Descriptor instead.
+func (PauseMode) EnumDescriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{1}
+}
+
 // What was done.
 type ListenerChange_Action int32
 
@@ -133,11 +193,11 @@ func (x ListenerChange_Action) String() string {
 }
 
 func (ListenerChange_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_sockmgr_v1_listener_proto_enumTypes[1].Descriptor()
+	return file_sockmgr_v1_listener_proto_enumTypes[2].Descriptor()
 }
 
 func (ListenerChange_Action) Type() protoreflect.EnumType {
-	return &file_sockmgr_v1_listener_proto_enumTypes[1]
+	return &file_sockmgr_v1_listener_proto_enumTypes[2]
 }
 
 func (x ListenerChange_Action) Number() protoreflect.EnumNumber {
@@ -198,11 +258,11 @@ func (x WatchListenersResponse_Type) String() string {
 }
 
 func (WatchListenersResponse_Type) Descriptor() protoreflect.EnumDescriptor {
-	return file_sockmgr_v1_listener_proto_enumTypes[2].Descriptor()
+	return file_sockmgr_v1_listener_proto_enumTypes[3].Descriptor()
 }
 
 func (WatchListenersResponse_Type) Type() protoreflect.EnumType {
-	return &file_sockmgr_v1_listener_proto_enumTypes[2]
+	return &file_sockmgr_v1_listener_proto_enumTypes[3]
 }
 
 func (x WatchListenersResponse_Type) Number() protoreflect.EnumNumber {
@@ -211,7 +271,7 @@ func (x WatchListenersResponse_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchListenersResponse_Type.Descriptor instead.
 func (WatchListenersResponse_Type) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{19, 0}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{25, 0}
 }
 
 // What the listener should be doing.
@@ -222,6 +282,8 @@ const (
 	ListenerSpec_DESIRED_STATE_UNSPECIFIED ListenerSpec_DesiredState = 0
 	// Bound and accepting.
 	ListenerSpec_DESIRED_STATE_RUNNING ListenerSpec_DesiredState = 1
+	// Bound, not accepting; pause_mode says what clients meet.
+	ListenerSpec_DESIRED_STATE_PAUSED ListenerSpec_DesiredState = 2
 	// Not bound.
 	ListenerSpec_DESIRED_STATE_STOPPED ListenerSpec_DesiredState = 3
 )
@@ -231,11 +293,13 @@ var (
 	ListenerSpec_DesiredState_name = map[int32]string{
 		0: "DESIRED_STATE_UNSPECIFIED",
 		1: "DESIRED_STATE_RUNNING",
+		2: "DESIRED_STATE_PAUSED",
 		3: "DESIRED_STATE_STOPPED",
 	}
 	ListenerSpec_DesiredState_value = map[string]int32{
 		"DESIRED_STATE_UNSPECIFIED": 0,
 		"DESIRED_STATE_RUNNING":     1,
+		"DESIRED_STATE_PAUSED":      2,
 		"DESIRED_STATE_STOPPED":     3,
 	}
 )
@@ -251,11 +315,11 @@ func (x ListenerSpec_DesiredState) String() string {
 }
 
 func (ListenerSpec_DesiredState) Descriptor() protoreflect.EnumDescriptor {
-	return file_sockmgr_v1_listener_proto_enumTypes[3].Descriptor()
+	return file_sockmgr_v1_listener_proto_enumTypes[4].Descriptor()
 }
 
 func (ListenerSpec_DesiredState) Type() protoreflect.EnumType {
-	return &file_sockmgr_v1_listener_proto_enumTypes[3]
+	return &file_sockmgr_v1_listener_proto_enumTypes[4]
 }
 
 func (x ListenerSpec_DesiredState) Number() protoreflect.EnumNumber {
@@ -264,7 +328,7 @@ func (x ListenerSpec_DesiredState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ListenerSpec_DesiredState.Descriptor instead.
 func (ListenerSpec_DesiredState) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{21, 0}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{27, 0}
 }
 
 // The state.
@@ -277,6 +341,8 @@ const (
 	ListenerStatus_STATE_RUNNING ListenerStatus_State = 1
 	// Accepting no more until a connection ends or the rate allows.
 	ListenerStatus_STATE_LIMITED ListenerStatus_State = 2
+	// Bound, not accepting.
+	ListenerStatus_STATE_PAUSED ListenerStatus_State = 3
 	// Not accepting; connections finish.
 	ListenerStatus_STATE_DRAINING ListenerStatus_State = 4
 	// Not bound.
@@ -291,6 +357,7 @@ var (
 		0: "STATE_UNSPECIFIED",
 		1: "STATE_RUNNING",
 		2: "STATE_LIMITED",
+		3: "STATE_PAUSED",
 		4: "STATE_DRAINING",
 		5: "STATE_STOPPED",
 		6: "STATE_FAILED",
@@ -299,6 +366,7 @@ var (
 		"STATE_UNSPECIFIED": 0,
 		"STATE_RUNNING":     1,
 		"STATE_LIMITED":     2,
+		"STATE_PAUSED":      3,
 		"STATE_DRAINING":    4,
 		"STATE_STOPPED":     5,
 		"STATE_FAILED":      6,
@@ -316,11 +384,11 @@ func (x ListenerStatus_State) String() string {
 }
 
 func (ListenerStatus_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_sockmgr_v1_listener_proto_enumTypes[4].Descriptor()
+	return file_sockmgr_v1_listener_proto_enumTypes[5].Descriptor()
 }
 
 func (ListenerStatus_State) Type() protoreflect.EnumType {
-	return &file_sockmgr_v1_listener_proto_enumTypes[4]
+	return &file_sockmgr_v1_listener_proto_enumTypes[5]
 }
 
 func (x ListenerStatus_State) Number() protoreflect.EnumNumber {
@@ -329,7 +397,7 @@ func (x ListenerStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ListenerStatus_State.Descriptor instead.
 func (ListenerStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{22, 0}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{29, 0}
 }
 
 // CreateListenerRequest makes a listener.
@@ -818,7 +886,9 @@ type UpdateListenerResponse struct {
 	// The listener.
 	Listener *Listener `protobuf:"bytes,1,opt,name=listener,proto3" json:"listener,omitempty"`
 	// Problems that did not fail the call.
-	Issues        []*Issue `protobuf:"bytes,2,rep,name=issues,proto3" json:"issues,omitempty"`
+	Issues []*Issue `protobuf:"bytes,2,rep,name=issues,proto3" json:"issues,omitempty"`
+	// What was changed, or with validate_only would be, and when each shows.
+	Changes       []*FieldChange `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -867,6 +937,13 @@ func (x *UpdateListenerResponse) GetIssues() []*Issue {
 	return nil
 }
 
+func (x *UpdateListenerResponse) GetChanges() []*FieldChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
 // DeleteListenerRequest removes a listener.
 type DeleteListenerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -876,8 +953,8 @@ type DeleteListenerRequest struct {
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// A listener that is not there is no error.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
-	// Time open connections have to finish, at most an hour; unset is 5 s, 0
-	// closes at once.
+	// Time open connections have to finish, at most an hour; 0 closes at once.
+	// Unset takes spec.drain.timeout, 5 s when that is unset too.
 	DrainTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=drain_timeout,json=drainTimeout,proto3,oneof" json:"drain_timeout,omitempty"`
 	// Check only; nothing changes.
 	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
@@ -1270,8 +1347,12 @@ type FieldChange struct {
 	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
 	// After, as JSON; empty when it is no longer set.
 	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
-	// Takes new sockets.
-	NeedsRebind   bool `protobuf:"varint,4,opt,name=needs_rebind,json=needsRebind,proto3" json:"needs_rebind,omitempty"`
+	// Takes new sockets. Bound addresses that stay keep theirs; of others the new
+	// one is bound before the old one is let go.
+	NeedsRebind bool `protobuf:"varint,4,opt,name=needs_rebind,json=needsRebind,proto3" json:"needs_rebind,omitempty"`
+	// When it shows: at once, on connections accepted from then on, or with new
+	// sockets. Unset for what no socket knows of, such as labels.
+	Effect        OptionSpec_Effect `protobuf:"varint,5,opt,name=effect,proto3,enum=sockmgr.v1.OptionSpec_Effect" json:"effect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1332,6 +1413,13 @@ func (x *FieldChange) GetNeedsRebind() bool {
 		return x.NeedsRebind
 	}
 	return false
+}
+
+func (x *FieldChange) GetEffect() OptionSpec_Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return OptionSpec_EFFECT_UNSPECIFIED
 }
 
 // StartListenerRequest starts a listener.
@@ -1451,8 +1539,8 @@ type StopListenerRequest struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Fails unless current, when set.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
-	// Time open connections have to finish, at most an hour; unset is 5 s, 0
-	// closes at once.
+	// Time open connections have to finish, at most an hour; 0 closes at once.
+	// Unset takes spec.drain.timeout, 5 s when that is unset too.
 	DrainTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=drain_timeout,json=drainTimeout,proto3,oneof" json:"drain_timeout,omitempty"`
 	// UUID; the same id again returns the first answer.
 	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -1564,6 +1652,364 @@ func (x *StopListenerResponse) GetListener() *Listener {
 	return nil
 }
 
+// PauseListenerRequest pauses a listener.
+type PauseListenerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Fails unless current, when set.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Resume by itself after this time, at most 30 days; unset is never. A
+	// restart of the daemon does not change when.
+	ResumeAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=resume_after,json=resumeAfter,proto3" json:"resume_after,omitempty"`
+	// UUID; the same id again returns the first answer.
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// What clients meet; kept in spec.pause_mode. Unset takes that.
+	Mode          PauseMode `protobuf:"varint,5,opt,name=mode,proto3,enum=sockmgr.v1.PauseMode" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseListenerRequest) Reset() {
+	*x = PauseListenerRequest{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseListenerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseListenerRequest) ProtoMessage() {}
+
+func (x *PauseListenerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseListenerRequest.ProtoReflect.Descriptor instead.
+func (*PauseListenerRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PauseListenerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PauseListenerRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *PauseListenerRequest) GetResumeAfter() *durationpb.Duration {
+	if x != nil {
+		return x.ResumeAfter
+	}
+	return nil
+}
+
+func (x *PauseListenerRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *PauseListenerRequest) GetMode() PauseMode {
+	if x != nil {
+		return x.Mode
+	}
+	return PauseMode_PAUSE_MODE_UNSPECIFIED
+}
+
+// PauseListenerResponse is the listener after.
+type PauseListenerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The listener.
+	Listener      *Listener `protobuf:"bytes,1,opt,name=listener,proto3" json:"listener,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseListenerResponse) Reset() {
+	*x = PauseListenerResponse{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseListenerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseListenerResponse) ProtoMessage() {}
+
+func (x *PauseListenerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseListenerResponse.ProtoReflect.Descriptor instead.
+func (*PauseListenerResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PauseListenerResponse) GetListener() *Listener {
+	if x != nil {
+		return x.Listener
+	}
+	return nil
+}
+
+// ResumeListenerRequest resumes a listener.
+type ResumeListenerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Fails unless current, when set.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// UUID; the same id again returns the first answer.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeListenerRequest) Reset() {
+	*x = ResumeListenerRequest{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeListenerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeListenerRequest) ProtoMessage() {}
+
+func (x *ResumeListenerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeListenerRequest.ProtoReflect.Descriptor instead.
+func (*ResumeListenerRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ResumeListenerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResumeListenerRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *ResumeListenerRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// ResumeListenerResponse is the listener after.
+type ResumeListenerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The listener.
+	Listener      *Listener `protobuf:"bytes,1,opt,name=listener,proto3" json:"listener,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeListenerResponse) Reset() {
+	*x = ResumeListenerResponse{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeListenerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeListenerResponse) ProtoMessage() {}
+
+func (x *ResumeListenerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeListenerResponse.ProtoReflect.Descriptor instead.
+func (*ResumeListenerResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ResumeListenerResponse) GetListener() *Listener {
+	if x != nil {
+		return x.Listener
+	}
+	return nil
+}
+
+// DrainListenerRequest drains a listener.
+type DrainListenerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Fails unless current, when set.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Overrides spec.drain.timeout; at most an hour, 0 closes at once.
+	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3,oneof" json:"timeout,omitempty"`
+	// UUID; the same id again returns the first answer.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainListenerRequest) Reset() {
+	*x = DrainListenerRequest{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainListenerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainListenerRequest) ProtoMessage() {}
+
+func (x *DrainListenerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainListenerRequest.ProtoReflect.Descriptor instead.
+func (*DrainListenerRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DrainListenerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DrainListenerRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *DrainListenerRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *DrainListenerRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// DrainListenerResponse is the listener, draining.
+type DrainListenerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The listener.
+	Listener      *Listener `protobuf:"bytes,1,opt,name=listener,proto3" json:"listener,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainListenerResponse) Reset() {
+	*x = DrainListenerResponse{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainListenerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainListenerResponse) ProtoMessage() {}
+
+func (x *DrainListenerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainListenerResponse.ProtoReflect.Descriptor instead.
+func (*DrainListenerResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DrainListenerResponse) GetListener() *Listener {
+	if x != nil {
+		return x.Listener
+	}
+	return nil
+}
+
 // WatchListenersRequest selects what to watch.
 type WatchListenersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1581,7 +2027,7 @@ type WatchListenersRequest struct {
 
 func (x *WatchListenersRequest) Reset() {
 	*x = WatchListenersRequest{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[18]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +2039,7 @@ func (x *WatchListenersRequest) String() string {
 func (*WatchListenersRequest) ProtoMessage() {}
 
 func (x *WatchListenersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[18]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +2052,7 @@ func (x *WatchListenersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchListenersRequest.ProtoReflect.Descriptor instead.
 func (*WatchListenersRequest) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{18}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchListenersRequest) GetFilter() string {
@@ -1654,7 +2100,7 @@ type WatchListenersResponse struct {
 
 func (x *WatchListenersResponse) Reset() {
 	*x = WatchListenersResponse{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[19]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +2112,7 @@ func (x *WatchListenersResponse) String() string {
 func (*WatchListenersResponse) ProtoMessage() {}
 
 func (x *WatchListenersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[19]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +2125,7 @@ func (x *WatchListenersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchListenersResponse.ProtoReflect.Descriptor instead.
 func (*WatchListenersResponse) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{19}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchListenersResponse) GetType() WatchListenersResponse_Type {
@@ -1744,7 +2190,7 @@ type Listener struct {
 
 func (x *Listener) Reset() {
 	*x = Listener{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[20]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +2202,7 @@ func (x *Listener) String() string {
 func (*Listener) ProtoMessage() {}
 
 func (x *Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[20]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +2215,7 @@ func (x *Listener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listener.ProtoReflect.Descriptor instead.
 func (*Listener) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{20}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Listener) GetName() string {
@@ -1859,7 +2305,7 @@ func (x *Listener) GetUpdateTime() *timestamppb.Timestamp {
 // ListenerSpec is what is wanted.
 type ListenerSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What it should be doing. Start and Stop set this.
+	// What it should be doing. Start, Stop, Pause, Resume and Drain set this.
 	DesiredState ListenerSpec_DesiredState `protobuf:"varint,1,opt,name=desired_state,json=desiredState,proto3,enum=sockmgr.v1.ListenerSpec_DesiredState" json:"desired_state,omitempty"`
 	// Addresses as URIs, at least one, schemes as in the Go net package: tcp://
 	// tcp4:// tcp6:// udp:// udp4:// udp6:// unix:// unixgram:// unixpacket://.
@@ -1871,14 +2317,18 @@ type ListenerSpec struct {
 	// TuningService.ListOptions describes: backlog, idle_timeout,
 	// max_connections, receive_buffer_bytes, tcp.no_delay, ... An option that is
 	// not there has its default.
-	Options       map[string]*structpb.Value `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Options map[string]*structpb.Value `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How Stop, Drain, Delete and the end of the daemon let connections finish.
+	Drain *DrainPolicy `protobuf:"bytes,9,opt,name=drain,proto3" json:"drain,omitempty"`
+	// What clients meet in DESIRED_STATE_PAUSED.
+	PauseMode     PauseMode `protobuf:"varint,10,opt,name=pause_mode,json=pauseMode,proto3,enum=sockmgr.v1.PauseMode" json:"pause_mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListenerSpec) Reset() {
 	*x = ListenerSpec{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[21]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +2340,7 @@ func (x *ListenerSpec) String() string {
 func (*ListenerSpec) ProtoMessage() {}
 
 func (x *ListenerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[21]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +2353,7 @@ func (x *ListenerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerSpec.ProtoReflect.Descriptor instead.
 func (*ListenerSpec) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{21}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListenerSpec) GetDesiredState() ListenerSpec_DesiredState {
@@ -1934,6 +2384,87 @@ func (x *ListenerSpec) GetOptions() map[string]*structpb.Value {
 	return nil
 }
 
+func (x *ListenerSpec) GetDrain() *DrainPolicy {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+func (x *ListenerSpec) GetPauseMode() PauseMode {
+	if x != nil {
+		return x.PauseMode
+	}
+	return PauseMode_PAUSE_MODE_UNSPECIFIED
+}
+
+// DrainPolicy is how connections are let go.
+type DrainPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Time connections have to finish, at most an hour; unset is 5 s, 0 closes
+	// them at once.
+	Timeout *durationpb.Duration `protobuf:"bytes,1,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Keep the socket open, not accepting, for this long first, so that a load
+	// balancer notices: clients meet pause_mode, open connections are left alone.
+	// At most an hour. Not with a timeout of 0.
+	LameDuck *durationpb.Duration `protobuf:"bytes,2,opt,name=lame_duck,json=lameDuck,proto3" json:"lame_duck,omitempty"`
+	// Reset what is left at the end instead of closing.
+	ResetRemaining bool `protobuf:"varint,3,opt,name=reset_remaining,json=resetRemaining,proto3" json:"reset_remaining,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DrainPolicy) Reset() {
+	*x = DrainPolicy{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainPolicy) ProtoMessage() {}
+
+func (x *DrainPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainPolicy.ProtoReflect.Descriptor instead.
+func (*DrainPolicy) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DrainPolicy) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *DrainPolicy) GetLameDuck() *durationpb.Duration {
+	if x != nil {
+		return x.LameDuck
+	}
+	return nil
+}
+
+func (x *DrainPolicy) GetResetRemaining() bool {
+	if x != nil {
+		return x.ResetRemaining
+	}
+	return false
+}
+
 // ListenerStatus is what is.
 type ListenerStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1961,6 +2492,8 @@ type ListenerStatus struct {
 	DropsTotal uint64 `protobuf:"varint,11,opt,name=drops_total,json=dropsTotal,proto3" json:"drops_total,omitempty"`
 	// When it last began to run.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Drain in progress, or that made it paused.
+	Drain *DrainStatus `protobuf:"bytes,13,opt,name=drain,proto3" json:"drain,omitempty"`
 	// Next try after a failure.
 	RetryTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=retry_time,json=retryTime,proto3" json:"retry_time,omitempty"`
 	// Bytes received since the listener was made, or the daemon
@@ -1968,14 +2501,16 @@ type ListenerStatus struct {
 	ReceivedBytes uint64 `protobuf:"varint,15,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
 	// Bytes sent since the listener was made, or the daemon
 	// began.
-	SentBytes     uint64 `protobuf:"varint,16,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
+	SentBytes uint64 `protobuf:"varint,16,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
+	// Paused: when it resumes by itself.
+	ResumeTime    *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=resume_time,json=resumeTime,proto3" json:"resume_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListenerStatus) Reset() {
 	*x = ListenerStatus{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[22]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +2522,7 @@ func (x *ListenerStatus) String() string {
 func (*ListenerStatus) ProtoMessage() {}
 
 func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[22]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +2535,7 @@ func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerStatus.ProtoReflect.Descriptor instead.
 func (*ListenerStatus) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{22}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListenerStatus) GetState() ListenerStatus_State {
@@ -2080,6 +2615,13 @@ func (x *ListenerStatus) GetStartTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ListenerStatus) GetDrain() *DrainStatus {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
 func (x *ListenerStatus) GetRetryTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.RetryTime
@@ -2101,12 +2643,92 @@ func (x *ListenerStatus) GetSentBytes() uint64 {
 	return 0
 }
 
+func (x *ListenerStatus) GetResumeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ResumeTime
+	}
+	return nil
+}
+
+// DrainStatus is how far a drain is.
+type DrainStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it began.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// When what is left is closed.
+	Deadline *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// Connections when it began.
+	InitialConnections uint64 `protobuf:"varint,3,opt,name=initial_connections,json=initialConnections,proto3" json:"initial_connections,omitempty"`
+	// Connections now; 0 is drained.
+	RemainingConnections uint64 `protobuf:"varint,4,opt,name=remaining_connections,json=remainingConnections,proto3" json:"remaining_connections,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *DrainStatus) Reset() {
+	*x = DrainStatus{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainStatus) ProtoMessage() {}
+
+func (x *DrainStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainStatus.ProtoReflect.Descriptor instead.
+func (*DrainStatus) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *DrainStatus) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *DrainStatus) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *DrainStatus) GetInitialConnections() uint64 {
+	if x != nil {
+		return x.InitialConnections
+	}
+	return 0
+}
+
+func (x *DrainStatus) GetRemainingConnections() uint64 {
+	if x != nil {
+		return x.RemainingConnections
+	}
+	return 0
+}
+
 var File_sockmgr_v1_listener_proto protoreflect.FileDescriptor
 
 const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\n" +
 	"\x19sockmgr/v1/listener.proto\x12\n" +
-	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1csockmgr/v1/annotations.proto\x1a\x18sockmgr/v1/handler.proto\x1a\x17sockmgr/v1/socket.proto\x1a\x16sockmgr/v1/types.proto\"\xae\x01\n" +
+	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1csockmgr/v1/annotations.proto\x1a\x18sockmgr/v1/handler.proto\x1a\x17sockmgr/v1/option.proto\x1a\x17sockmgr/v1/socket.proto\x1a\x16sockmgr/v1/types.proto\"\xae\x01\n" +
 	"\x15CreateListenerRequest\x12\x1f\n" +
 	"\vlistener_id\x18\x01 \x01(\tR\n" +
 	"listenerId\x120\n" +
@@ -2143,10 +2765,11 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\fallow_rebind\x18\x04 \x01(\bR\vallowRebind\x12#\n" +
 	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\tR\trequestId\"u\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\"\xa8\x01\n" +
 	"\x16UpdateListenerResponse\x120\n" +
 	"\blistener\x18\x01 \x01(\v2\x14.sockmgr.v1.ListenerR\blistener\x12)\n" +
-	"\x06issues\x18\x02 \x03(\v2\x11.sockmgr.v1.IssueR\x06issues\"\xff\x01\n" +
+	"\x06issues\x18\x02 \x03(\v2\x11.sockmgr.v1.IssueR\x06issues\x121\n" +
+	"\achanges\x18\x03 \x03(\v2\x17.sockmgr.v1.FieldChangeR\achanges\"\xff\x01\n" +
 	"\x15DeleteListenerRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12#\n" +
@@ -2185,12 +2808,13 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x0eACTION_UPDATED\x10\x03\x12\x12\n" +
 	"\x0eACTION_REBOUND\x10\x04\x12\x12\n" +
 	"\x0eACTION_DELETED\x10\x05\x12\x11\n" +
-	"\rACTION_FAILED\x10\x06\"r\n" +
+	"\rACTION_FAILED\x10\x06\"\xa9\x01\n" +
 	"\vFieldChange\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
 	"\x05after\x18\x03 \x01(\tR\x05after\x12!\n" +
-	"\fneeds_rebind\x18\x04 \x01(\bR\vneedsRebind\"]\n" +
+	"\fneeds_rebind\x18\x04 \x01(\bR\vneedsRebind\x125\n" +
+	"\x06effect\x18\x05 \x01(\x0e2\x1d.sockmgr.v1.OptionSpec.EffectR\x06effect\"]\n" +
 	"\x14StartListenerRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
@@ -2206,6 +2830,32 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"request_id\x18\x04 \x01(\tR\trequestIdB\x10\n" +
 	"\x0e_drain_timeout\"H\n" +
 	"\x14StopListenerResponse\x120\n" +
+	"\blistener\x18\x01 \x01(\v2\x14.sockmgr.v1.ListenerR\blistener\"\xc6\x01\n" +
+	"\x14PauseListenerRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12<\n" +
+	"\fresume_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vresumeAfter\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12)\n" +
+	"\x04mode\x18\x05 \x01(\x0e2\x15.sockmgr.v1.PauseModeR\x04mode\"I\n" +
+	"\x15PauseListenerResponse\x120\n" +
+	"\blistener\x18\x01 \x01(\v2\x14.sockmgr.v1.ListenerR\blistener\"^\n" +
+	"\x15ResumeListenerRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"J\n" +
+	"\x16ResumeListenerResponse\x120\n" +
+	"\blistener\x18\x01 \x01(\v2\x14.sockmgr.v1.ListenerR\blistener\"\xa3\x01\n" +
+	"\x14DrainListenerRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x128\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationH\x00R\atimeout\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestIdB\n" +
+	"\n" +
+	"\b_timeout\"I\n" +
+	"\x15DrainListenerResponse\x120\n" +
 	"\blistener\x18\x01 \x01(\v2\x14.sockmgr.v1.ListenerR\blistener\"\xa3\x01\n" +
 	"\x15WatchListenersRequest\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\tR\x06filter\x12!\n" +
@@ -2248,19 +2898,28 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9b\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x04\n" +
 	"\fListenerSpec\x12J\n" +
 	"\rdesired_state\x18\x01 \x01(\x0e2%.sockmgr.v1.ListenerSpec.DesiredStateR\fdesiredState\x12\x16\n" +
 	"\x06listen\x18\x02 \x03(\tR\x06listen\x12-\n" +
 	"\ahandler\x18\x03 \x01(\v2\x13.sockmgr.v1.HandlerR\ahandler\x12?\n" +
-	"\aoptions\x18\x05 \x03(\v2%.sockmgr.v1.ListenerSpec.OptionsEntryR\aoptions\x1aR\n" +
+	"\aoptions\x18\x05 \x03(\v2%.sockmgr.v1.ListenerSpec.OptionsEntryR\aoptions\x12-\n" +
+	"\x05drain\x18\t \x01(\v2\x17.sockmgr.v1.DrainPolicyR\x05drain\x124\n" +
+	"\n" +
+	"pause_mode\x18\n" +
+	" \x01(\x0e2\x15.sockmgr.v1.PauseModeR\tpauseMode\x1aR\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
-	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"c\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"}\n" +
 	"\fDesiredState\x12\x1d\n" +
 	"\x19DESIRED_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
-	"\x15DESIRED_STATE_RUNNING\x10\x01\x12\x19\n" +
-	"\x15DESIRED_STATE_STOPPED\x10\x03\"\xeb\x05\n" +
+	"\x15DESIRED_STATE_RUNNING\x10\x01\x12\x18\n" +
+	"\x14DESIRED_STATE_PAUSED\x10\x02\x12\x19\n" +
+	"\x15DESIRED_STATE_STOPPED\x10\x03\"\xa3\x01\n" +
+	"\vDrainPolicy\x123\n" +
+	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x126\n" +
+	"\tlame_duck\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\blameDuck\x12'\n" +
+	"\x0freset_remaining\x18\x03 \x01(\bR\x0eresetRemaining\"\xea\x06\n" +
 	"\x0eListenerStatus\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .sockmgr.v1.ListenerStatus.StateR\x05state\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12/\n" +
@@ -2275,23 +2934,38 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\vdrops_total\x18\v \x01(\x04R\n" +
 	"dropsTotal\x129\n" +
 	"\n" +
-	"start_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x129\n" +
+	"start_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12-\n" +
+	"\x05drain\x18\r \x01(\v2\x17.sockmgr.v1.DrainStatusR\x05drain\x129\n" +
 	"\n" +
 	"retry_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\x12%\n" +
 	"\x0ereceived_bytes\x18\x0f \x01(\x04R\rreceivedBytes\x12\x1d\n" +
 	"\n" +
-	"sent_bytes\x18\x10 \x01(\x04R\tsentBytes\"}\n" +
+	"sent_bytes\x18\x10 \x01(\x04R\tsentBytes\x12;\n" +
+	"\vresume_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"resumeTime\"\x8f\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_RUNNING\x10\x01\x12\x11\n" +
-	"\rSTATE_LIMITED\x10\x02\x12\x12\n" +
+	"\rSTATE_LIMITED\x10\x02\x12\x10\n" +
+	"\fSTATE_PAUSED\x10\x03\x12\x12\n" +
 	"\x0eSTATE_DRAINING\x10\x04\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x05\x12\x10\n" +
-	"\fSTATE_FAILED\x10\x06*^\n" +
+	"\fSTATE_FAILED\x10\x06\"\xe6\x01\n" +
+	"\vDrainStatus\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x126\n" +
+	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12/\n" +
+	"\x13initial_connections\x18\x03 \x01(\x04R\x12initialConnections\x123\n" +
+	"\x15remaining_connections\x18\x04 \x01(\x04R\x14remainingConnections*^\n" +
 	"\fListenerView\x12\x1d\n" +
 	"\x19LISTENER_VIEW_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13LISTENER_VIEW_BASIC\x10\x01\x12\x16\n" +
-	"\x12LISTENER_VIEW_FULL\x10\x022\xde\x06\n" +
+	"\x12LISTENER_VIEW_FULL\x10\x02*i\n" +
+	"\tPauseMode\x12\x1a\n" +
+	"\x16PAUSE_MODE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fPAUSE_MODE_HOLD\x10\x01\x12\x14\n" +
+	"\x10PAUSE_MODE_STALL\x10\x02\x12\x15\n" +
+	"\x11PAUSE_MODE_REFUSE\x10\x032\xf5\b\n" +
 	"\x0fListenerService\x12]\n" +
 	"\x0eCreateListener\x12!.sockmgr.v1.CreateListenerRequest\x1a\".sockmgr.v1.CreateListenerResponse\"\x04\x88\x80\x19\x03\x12W\n" +
 	"\vGetListener\x12\x1e.sockmgr.v1.GetListenerRequest\x1a\x1f.sockmgr.v1.GetListenerResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12]\n" +
@@ -2300,7 +2974,10 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x0eDeleteListener\x12!.sockmgr.v1.DeleteListenerRequest\x1a\".sockmgr.v1.DeleteListenerResponse\"\x04\x88\x80\x19\x03\x12]\n" +
 	"\x0eApplyListeners\x12!.sockmgr.v1.ApplyListenersRequest\x1a\".sockmgr.v1.ApplyListenersResponse\"\x04\x88\x80\x19\x03\x12Z\n" +
 	"\rStartListener\x12 .sockmgr.v1.StartListenerRequest\x1a!.sockmgr.v1.StartListenerResponse\"\x04\x88\x80\x19\x03\x12W\n" +
-	"\fStopListener\x12\x1f.sockmgr.v1.StopListenerRequest\x1a .sockmgr.v1.StopListenerResponse\"\x04\x88\x80\x19\x03\x12b\n" +
+	"\fStopListener\x12\x1f.sockmgr.v1.StopListenerRequest\x1a .sockmgr.v1.StopListenerResponse\"\x04\x88\x80\x19\x03\x12Z\n" +
+	"\rPauseListener\x12 .sockmgr.v1.PauseListenerRequest\x1a!.sockmgr.v1.PauseListenerResponse\"\x04\x88\x80\x19\x03\x12]\n" +
+	"\x0eResumeListener\x12!.sockmgr.v1.ResumeListenerRequest\x1a\".sockmgr.v1.ResumeListenerResponse\"\x04\x88\x80\x19\x03\x12Z\n" +
+	"\rDrainListener\x12 .sockmgr.v1.DrainListenerRequest\x1a!.sockmgr.v1.DrainListenerResponse\"\x04\x88\x80\x19\x03\x12b\n" +
 	"\x0eWatchListeners\x12!.sockmgr.v1.WatchListenersRequest\x1a\".sockmgr.v1.WatchListenersResponse\"\a\x88\x80\x19\x01\x90\x02\x010\x01B\x9d\x01\n" +
 	"\x0ecom.sockmgr.v1B\rListenerProtoP\x01Z3github.com/sockmgr/sockmgr/gen/sockmgr/v1;sockmgrv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sockmgr.V1\xca\x02\n" +
@@ -2318,115 +2995,147 @@ func file_sockmgr_v1_listener_proto_rawDescGZIP() []byte {
 	return file_sockmgr_v1_listener_proto_rawDescData
 }
 
-var file_sockmgr_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_sockmgr_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_sockmgr_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_sockmgr_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_sockmgr_v1_listener_proto_goTypes = []any{
 	(ListenerView)(0),                // 0: sockmgr.v1.ListenerView
-	(ListenerChange_Action)(0),       // 1: sockmgr.v1.ListenerChange.Action
-	(WatchListenersResponse_Type)(0), // 2: sockmgr.v1.WatchListenersResponse.Type
-	(ListenerSpec_DesiredState)(0),   // 3: sockmgr.v1.ListenerSpec.DesiredState
-	(ListenerStatus_State)(0),        // 4: sockmgr.v1.ListenerStatus.State
-	(*CreateListenerRequest)(nil),    // 5: sockmgr.v1.CreateListenerRequest
-	(*CreateListenerResponse)(nil),   // 6: sockmgr.v1.CreateListenerResponse
-	(*GetListenerRequest)(nil),       // 7: sockmgr.v1.GetListenerRequest
-	(*GetListenerResponse)(nil),      // 8: sockmgr.v1.GetListenerResponse
-	(*ListListenersRequest)(nil),     // 9: sockmgr.v1.ListListenersRequest
-	(*ListListenersResponse)(nil),    // 10: sockmgr.v1.ListListenersResponse
-	(*UpdateListenerRequest)(nil),    // 11: sockmgr.v1.UpdateListenerRequest
-	(*UpdateListenerResponse)(nil),   // 12: sockmgr.v1.UpdateListenerResponse
-	(*DeleteListenerRequest)(nil),    // 13: sockmgr.v1.DeleteListenerRequest
-	(*DeleteListenerResponse)(nil),   // 14: sockmgr.v1.DeleteListenerResponse
-	(*ApplyListenersRequest)(nil),    // 15: sockmgr.v1.ApplyListenersRequest
-	(*ApplyListenersResponse)(nil),   // 16: sockmgr.v1.ApplyListenersResponse
-	(*ListenerChange)(nil),           // 17: sockmgr.v1.ListenerChange
-	(*FieldChange)(nil),              // 18: sockmgr.v1.FieldChange
-	(*StartListenerRequest)(nil),     // 19: sockmgr.v1.StartListenerRequest
-	(*StartListenerResponse)(nil),    // 20: sockmgr.v1.StartListenerResponse
-	(*StopListenerRequest)(nil),      // 21: sockmgr.v1.StopListenerRequest
-	(*StopListenerResponse)(nil),     // 22: sockmgr.v1.StopListenerResponse
-	(*WatchListenersRequest)(nil),    // 23: sockmgr.v1.WatchListenersRequest
-	(*WatchListenersResponse)(nil),   // 24: sockmgr.v1.WatchListenersResponse
-	(*Listener)(nil),                 // 25: sockmgr.v1.Listener
-	(*ListenerSpec)(nil),             // 26: sockmgr.v1.ListenerSpec
-	(*ListenerStatus)(nil),           // 27: sockmgr.v1.ListenerStatus
-	nil,                              // 28: sockmgr.v1.Listener.LabelsEntry
-	nil,                              // 29: sockmgr.v1.Listener.AnnotationsEntry
-	nil,                              // 30: sockmgr.v1.ListenerSpec.OptionsEntry
-	(*Issue)(nil),                    // 31: sockmgr.v1.Issue
-	(*fieldmaskpb.FieldMask)(nil),    // 32: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),      // 33: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 34: google.protobuf.Timestamp
-	(*Handler)(nil),                  // 35: sockmgr.v1.Handler
-	(*SocketAddress)(nil),            // 36: sockmgr.v1.SocketAddress
-	(*Socket)(nil),                   // 37: sockmgr.v1.Socket
-	(*structpb.Value)(nil),           // 38: google.protobuf.Value
+	(PauseMode)(0),                   // 1: sockmgr.v1.PauseMode
+	(ListenerChange_Action)(0),       // 2: sockmgr.v1.ListenerChange.Action
+	(WatchListenersResponse_Type)(0), // 3: sockmgr.v1.WatchListenersResponse.Type
+	(ListenerSpec_DesiredState)(0),   // 4: sockmgr.v1.ListenerSpec.DesiredState
+	(ListenerStatus_State)(0),        // 5: sockmgr.v1.ListenerStatus.State
+	(*CreateListenerRequest)(nil),    // 6: sockmgr.v1.CreateListenerRequest
+	(*CreateListenerResponse)(nil),   // 7: sockmgr.v1.CreateListenerResponse
+	(*GetListenerRequest)(nil),       // 8: sockmgr.v1.GetListenerRequest
+	(*GetListenerResponse)(nil),      // 9: sockmgr.v1.GetListenerResponse
+	(*ListListenersRequest)(nil),     // 10: sockmgr.v1.ListListenersRequest
+	(*ListListenersResponse)(nil),    // 11: sockmgr.v1.ListListenersResponse
+	(*UpdateListenerRequest)(nil),    // 12: sockmgr.v1.UpdateListenerRequest
+	(*UpdateListenerResponse)(nil),   // 13: sockmgr.v1.UpdateListenerResponse
+	(*DeleteListenerRequest)(nil),    // 14: sockmgr.v1.DeleteListenerRequest
+	(*DeleteListenerResponse)(nil),   // 15: sockmgr.v1.DeleteListenerResponse
+	(*ApplyListenersRequest)(nil),    // 16: sockmgr.v1.ApplyListenersRequest
+	(*ApplyListenersResponse)(nil),   // 17: sockmgr.v1.ApplyListenersResponse
+	(*ListenerChange)(nil),           // 18: sockmgr.v1.ListenerChange
+	(*FieldChange)(nil),              // 19: sockmgr.v1.FieldChange
+	(*StartListenerRequest)(nil),     // 20: sockmgr.v1.StartListenerRequest
+	(*StartListenerResponse)(nil),    // 21: sockmgr.v1.StartListenerResponse
+	(*StopListenerRequest)(nil),      // 22: sockmgr.v1.StopListenerRequest
+	(*StopListenerResponse)(nil),     // 23: sockmgr.v1.StopListenerResponse
+	(*PauseListenerRequest)(nil),     // 24: sockmgr.v1.PauseListenerRequest
+	(*PauseListenerResponse)(nil),    // 25: sockmgr.v1.PauseListenerResponse
+	(*ResumeListenerRequest)(nil),    // 26: sockmgr.v1.ResumeListenerRequest
+	(*ResumeListenerResponse)(nil),   // 27: sockmgr.v1.ResumeListenerResponse
+	(*DrainListenerRequest)(nil),     // 28: sockmgr.v1.DrainListenerRequest
+	(*DrainListenerResponse)(nil),    // 29: sockmgr.v1.DrainListenerResponse
+	(*WatchListenersRequest)(nil),    // 30: sockmgr.v1.WatchListenersRequest
+	(*WatchListenersResponse)(nil),   // 31: sockmgr.v1.WatchListenersResponse
+	(*Listener)(nil),                 // 32: sockmgr.v1.Listener
+	(*ListenerSpec)(nil),             // 33: sockmgr.v1.ListenerSpec
+	(*DrainPolicy)(nil),              // 34: sockmgr.v1.DrainPolicy
+	(*ListenerStatus)(nil),           // 35: sockmgr.v1.ListenerStatus
+	(*DrainStatus)(nil),              // 36: sockmgr.v1.DrainStatus
+	nil,                              // 37: sockmgr.v1.Listener.LabelsEntry
+	nil,                              // 38: sockmgr.v1.Listener.AnnotationsEntry
+	nil,                              // 39: sockmgr.v1.ListenerSpec.OptionsEntry
+	(*Issue)(nil),                    // 40: sockmgr.v1.Issue
+	(*fieldmaskpb.FieldMask)(nil),    // 41: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),      // 42: google.protobuf.Duration
+	(OptionSpec_Effect)(0),           // 43: sockmgr.v1.OptionSpec.Effect
+	(*timestamppb.Timestamp)(nil),    // 44: google.protobuf.Timestamp
+	(*Handler)(nil),                  // 45: sockmgr.v1.Handler
+	(*SocketAddress)(nil),            // 46: sockmgr.v1.SocketAddress
+	(*Socket)(nil),                   // 47: sockmgr.v1.Socket
+	(*structpb.Value)(nil),           // 48: google.protobuf.Value
 }
 var file_sockmgr_v1_listener_proto_depIdxs = []int32{
-	25, // 0: sockmgr.v1.CreateListenerRequest.listener:type_name -> sockmgr.v1.Listener
-	25, // 1: sockmgr.v1.CreateListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	31, // 2: sockmgr.v1.CreateListenerResponse.issues:type_name -> sockmgr.v1.Issue
+	32, // 0: sockmgr.v1.CreateListenerRequest.listener:type_name -> sockmgr.v1.Listener
+	32, // 1: sockmgr.v1.CreateListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	40, // 2: sockmgr.v1.CreateListenerResponse.issues:type_name -> sockmgr.v1.Issue
 	0,  // 3: sockmgr.v1.GetListenerRequest.view:type_name -> sockmgr.v1.ListenerView
-	25, // 4: sockmgr.v1.GetListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	32, // 4: sockmgr.v1.GetListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	0,  // 5: sockmgr.v1.ListListenersRequest.view:type_name -> sockmgr.v1.ListenerView
-	25, // 6: sockmgr.v1.ListListenersResponse.listeners:type_name -> sockmgr.v1.Listener
-	25, // 7: sockmgr.v1.UpdateListenerRequest.listener:type_name -> sockmgr.v1.Listener
-	32, // 8: sockmgr.v1.UpdateListenerRequest.update_mask:type_name -> google.protobuf.FieldMask
-	25, // 9: sockmgr.v1.UpdateListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	31, // 10: sockmgr.v1.UpdateListenerResponse.issues:type_name -> sockmgr.v1.Issue
-	33, // 11: sockmgr.v1.DeleteListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
-	25, // 12: sockmgr.v1.DeleteListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	25, // 13: sockmgr.v1.ApplyListenersRequest.listeners:type_name -> sockmgr.v1.Listener
-	17, // 14: sockmgr.v1.ApplyListenersResponse.changes:type_name -> sockmgr.v1.ListenerChange
-	1,  // 15: sockmgr.v1.ListenerChange.action:type_name -> sockmgr.v1.ListenerChange.Action
-	18, // 16: sockmgr.v1.ListenerChange.fields:type_name -> sockmgr.v1.FieldChange
-	25, // 17: sockmgr.v1.ListenerChange.listener:type_name -> sockmgr.v1.Listener
-	31, // 18: sockmgr.v1.ListenerChange.issues:type_name -> sockmgr.v1.Issue
-	31, // 19: sockmgr.v1.ListenerChange.error:type_name -> sockmgr.v1.Issue
-	25, // 20: sockmgr.v1.StartListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	33, // 21: sockmgr.v1.StopListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
-	25, // 22: sockmgr.v1.StopListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	0,  // 23: sockmgr.v1.WatchListenersRequest.view:type_name -> sockmgr.v1.ListenerView
-	2,  // 24: sockmgr.v1.WatchListenersResponse.type:type_name -> sockmgr.v1.WatchListenersResponse.Type
-	25, // 25: sockmgr.v1.WatchListenersResponse.listener:type_name -> sockmgr.v1.Listener
-	34, // 26: sockmgr.v1.WatchListenersResponse.time:type_name -> google.protobuf.Timestamp
-	28, // 27: sockmgr.v1.Listener.labels:type_name -> sockmgr.v1.Listener.LabelsEntry
-	29, // 28: sockmgr.v1.Listener.annotations:type_name -> sockmgr.v1.Listener.AnnotationsEntry
-	26, // 29: sockmgr.v1.Listener.spec:type_name -> sockmgr.v1.ListenerSpec
-	27, // 30: sockmgr.v1.Listener.status:type_name -> sockmgr.v1.ListenerStatus
-	34, // 31: sockmgr.v1.Listener.create_time:type_name -> google.protobuf.Timestamp
-	34, // 32: sockmgr.v1.Listener.update_time:type_name -> google.protobuf.Timestamp
-	3,  // 33: sockmgr.v1.ListenerSpec.desired_state:type_name -> sockmgr.v1.ListenerSpec.DesiredState
-	35, // 34: sockmgr.v1.ListenerSpec.handler:type_name -> sockmgr.v1.Handler
-	30, // 35: sockmgr.v1.ListenerSpec.options:type_name -> sockmgr.v1.ListenerSpec.OptionsEntry
-	4,  // 36: sockmgr.v1.ListenerStatus.state:type_name -> sockmgr.v1.ListenerStatus.State
-	36, // 37: sockmgr.v1.ListenerStatus.bound:type_name -> sockmgr.v1.SocketAddress
-	37, // 38: sockmgr.v1.ListenerStatus.sockets:type_name -> sockmgr.v1.Socket
-	34, // 39: sockmgr.v1.ListenerStatus.start_time:type_name -> google.protobuf.Timestamp
-	34, // 40: sockmgr.v1.ListenerStatus.retry_time:type_name -> google.protobuf.Timestamp
-	38, // 41: sockmgr.v1.ListenerSpec.OptionsEntry.value:type_name -> google.protobuf.Value
-	5,  // 42: sockmgr.v1.ListenerService.CreateListener:input_type -> sockmgr.v1.CreateListenerRequest
-	7,  // 43: sockmgr.v1.ListenerService.GetListener:input_type -> sockmgr.v1.GetListenerRequest
-	9,  // 44: sockmgr.v1.ListenerService.ListListeners:input_type -> sockmgr.v1.ListListenersRequest
-	11, // 45: sockmgr.v1.ListenerService.UpdateListener:input_type -> sockmgr.v1.UpdateListenerRequest
-	13, // 46: sockmgr.v1.ListenerService.DeleteListener:input_type -> sockmgr.v1.DeleteListenerRequest
-	15, // 47: sockmgr.v1.ListenerService.ApplyListeners:input_type -> sockmgr.v1.ApplyListenersRequest
-	19, // 48: sockmgr.v1.ListenerService.StartListener:input_type -> sockmgr.v1.StartListenerRequest
-	21, // 49: sockmgr.v1.ListenerService.StopListener:input_type -> sockmgr.v1.StopListenerRequest
-	23, // 50: sockmgr.v1.ListenerService.WatchListeners:input_type -> sockmgr.v1.WatchListenersRequest
-	6,  // 51: sockmgr.v1.ListenerService.CreateListener:output_type -> sockmgr.v1.CreateListenerResponse
-	8,  // 52: sockmgr.v1.ListenerService.GetListener:output_type -> sockmgr.v1.GetListenerResponse
-	10, // 53: sockmgr.v1.ListenerService.ListListeners:output_type -> sockmgr.v1.ListListenersResponse
-	12, // 54: sockmgr.v1.ListenerService.UpdateListener:output_type -> sockmgr.v1.UpdateListenerResponse
-	14, // 55: sockmgr.v1.ListenerService.DeleteListener:output_type -> sockmgr.v1.DeleteListenerResponse
-	16, // 56: sockmgr.v1.ListenerService.ApplyListeners:output_type -> sockmgr.v1.ApplyListenersResponse
-	20, // 57: sockmgr.v1.ListenerService.StartListener:output_type -> sockmgr.v1.StartListenerResponse
-	22, // 58: sockmgr.v1.ListenerService.StopListener:output_type -> sockmgr.v1.StopListenerResponse
-	24, // 59: sockmgr.v1.ListenerService.WatchListeners:output_type -> sockmgr.v1.WatchListenersResponse
-	51, // [51:60] is the sub-list for method output_type
-	42, // [42:51] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	32, // 6: sockmgr.v1.ListListenersResponse.listeners:type_name -> sockmgr.v1.Listener
+	32, // 7: sockmgr.v1.UpdateListenerRequest.listener:type_name -> sockmgr.v1.Listener
+	41, // 8: sockmgr.v1.UpdateListenerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	32, // 9: sockmgr.v1.UpdateListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	40, // 10: sockmgr.v1.UpdateListenerResponse.issues:type_name -> sockmgr.v1.Issue
+	19, // 11: sockmgr.v1.UpdateListenerResponse.changes:type_name -> sockmgr.v1.FieldChange
+	42, // 12: sockmgr.v1.DeleteListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
+	32, // 13: sockmgr.v1.DeleteListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	32, // 14: sockmgr.v1.ApplyListenersRequest.listeners:type_name -> sockmgr.v1.Listener
+	18, // 15: sockmgr.v1.ApplyListenersResponse.changes:type_name -> sockmgr.v1.ListenerChange
+	2,  // 16: sockmgr.v1.ListenerChange.action:type_name -> sockmgr.v1.ListenerChange.Action
+	19, // 17: sockmgr.v1.ListenerChange.fields:type_name -> sockmgr.v1.FieldChange
+	32, // 18: sockmgr.v1.ListenerChange.listener:type_name -> sockmgr.v1.Listener
+	40, // 19: sockmgr.v1.ListenerChange.issues:type_name -> sockmgr.v1.Issue
+	40, // 20: sockmgr.v1.ListenerChange.error:type_name -> sockmgr.v1.Issue
+	43, // 21: sockmgr.v1.FieldChange.effect:type_name -> sockmgr.v1.OptionSpec.Effect
+	32, // 22: sockmgr.v1.StartListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	42, // 23: sockmgr.v1.StopListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
+	32, // 24: sockmgr.v1.StopListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	42, // 25: sockmgr.v1.PauseListenerRequest.resume_after:type_name -> google.protobuf.Duration
+	1,  // 26: sockmgr.v1.PauseListenerRequest.mode:type_name -> sockmgr.v1.PauseMode
+	32, // 27: sockmgr.v1.PauseListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	32, // 28: sockmgr.v1.ResumeListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	42, // 29: sockmgr.v1.DrainListenerRequest.timeout:type_name -> google.protobuf.Duration
+	32, // 30: sockmgr.v1.DrainListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	0,  // 31: sockmgr.v1.WatchListenersRequest.view:type_name -> sockmgr.v1.ListenerView
+	3,  // 32: sockmgr.v1.WatchListenersResponse.type:type_name -> sockmgr.v1.WatchListenersResponse.Type
+	32, // 33: sockmgr.v1.WatchListenersResponse.listener:type_name -> sockmgr.v1.Listener
+	44, // 34: sockmgr.v1.WatchListenersResponse.time:type_name -> google.protobuf.Timestamp
+	37, // 35: sockmgr.v1.Listener.labels:type_name -> sockmgr.v1.Listener.LabelsEntry
+	38, // 36: sockmgr.v1.Listener.annotations:type_name -> sockmgr.v1.Listener.AnnotationsEntry
+	33, // 37: sockmgr.v1.Listener.spec:type_name -> sockmgr.v1.ListenerSpec
+	35, // 38: sockmgr.v1.Listener.status:type_name -> sockmgr.v1.ListenerStatus
+	44, // 39: sockmgr.v1.Listener.create_time:type_name -> google.protobuf.Timestamp
+	44, // 40: sockmgr.v1.Listener.update_time:type_name -> google.protobuf.Timestamp
+	4,  // 41: sockmgr.v1.ListenerSpec.desired_state:type_name -> sockmgr.v1.ListenerSpec.DesiredState
+	45, // 42: sockmgr.v1.ListenerSpec.handler:type_name -> sockmgr.v1.Handler
+	39, // 43: sockmgr.v1.ListenerSpec.options:type_name -> sockmgr.v1.ListenerSpec.OptionsEntry
+	34, // 44: sockmgr.v1.ListenerSpec.drain:type_name -> sockmgr.v1.DrainPolicy
+	1,  // 45: sockmgr.v1.ListenerSpec.pause_mode:type_name -> sockmgr.v1.PauseMode
+	42, // 46: sockmgr.v1.DrainPolicy.timeout:type_name -> google.protobuf.Duration
+	42, // 47: sockmgr.v1.DrainPolicy.lame_duck:type_name -> google.protobuf.Duration
+	5,  // 48: sockmgr.v1.ListenerStatus.state:type_name -> sockmgr.v1.ListenerStatus.State
+	46, // 49: sockmgr.v1.ListenerStatus.bound:type_name -> sockmgr.v1.SocketAddress
+	47, // 50: sockmgr.v1.ListenerStatus.sockets:type_name -> sockmgr.v1.Socket
+	44, // 51: sockmgr.v1.ListenerStatus.start_time:type_name -> google.protobuf.Timestamp
+	36, // 52: sockmgr.v1.ListenerStatus.drain:type_name -> sockmgr.v1.DrainStatus
+	44, // 53: sockmgr.v1.ListenerStatus.retry_time:type_name -> google.protobuf.Timestamp
+	44, // 54: sockmgr.v1.ListenerStatus.resume_time:type_name -> google.protobuf.Timestamp
+	44, // 55: sockmgr.v1.DrainStatus.start_time:type_name -> google.protobuf.Timestamp
+	44, // 56: sockmgr.v1.DrainStatus.deadline:type_name -> google.protobuf.Timestamp
+	48, // 57: sockmgr.v1.ListenerSpec.OptionsEntry.value:type_name -> google.protobuf.Value
+	6,  // 58: sockmgr.v1.ListenerService.CreateListener:input_type -> sockmgr.v1.CreateListenerRequest
+	8,  // 59: sockmgr.v1.ListenerService.GetListener:input_type -> sockmgr.v1.GetListenerRequest
+	10, // 60: sockmgr.v1.ListenerService.ListListeners:input_type -> sockmgr.v1.ListListenersRequest
+	12, // 61: sockmgr.v1.ListenerService.UpdateListener:input_type -> sockmgr.v1.UpdateListenerRequest
+	14, // 62: sockmgr.v1.ListenerService.DeleteListener:input_type -> sockmgr.v1.DeleteListenerRequest
+	16, // 63: sockmgr.v1.ListenerService.ApplyListeners:input_type -> sockmgr.v1.ApplyListenersRequest
+	20, // 64: sockmgr.v1.ListenerService.StartListener:input_type -> sockmgr.v1.StartListenerRequest
+	22, // 65: sockmgr.v1.ListenerService.StopListener:input_type -> sockmgr.v1.StopListenerRequest
+	24, // 66: sockmgr.v1.ListenerService.PauseListener:input_type -> sockmgr.v1.PauseListenerRequest
+	26, // 67: sockmgr.v1.ListenerService.ResumeListener:input_type -> sockmgr.v1.ResumeListenerRequest
+	28, // 68: sockmgr.v1.ListenerService.DrainListener:input_type -> sockmgr.v1.DrainListenerRequest
+	30, // 69: sockmgr.v1.ListenerService.WatchListeners:input_type -> sockmgr.v1.WatchListenersRequest
+	7,  // 70: sockmgr.v1.ListenerService.CreateListener:output_type -> sockmgr.v1.CreateListenerResponse
+	9,  // 71: sockmgr.v1.ListenerService.GetListener:output_type -> sockmgr.v1.GetListenerResponse
+	11, // 72: sockmgr.v1.ListenerService.ListListeners:output_type -> sockmgr.v1.ListListenersResponse
+	13, // 73: sockmgr.v1.ListenerService.UpdateListener:output_type -> sockmgr.v1.UpdateListenerResponse
+	15, // 74: sockmgr.v1.ListenerService.DeleteListener:output_type -> sockmgr.v1.DeleteListenerResponse
+	17, // 75: sockmgr.v1.ListenerService.ApplyListeners:output_type -> sockmgr.v1.ApplyListenersResponse
+	21, // 76: sockmgr.v1.ListenerService.StartListener:output_type -> sockmgr.v1.StartListenerResponse
+	23, // 77: sockmgr.v1.ListenerService.StopListener:output_type -> sockmgr.v1.StopListenerResponse
+	25, // 78: sockmgr.v1.ListenerService.PauseListener:output_type -> sockmgr.v1.PauseListenerResponse
+	27, // 79: sockmgr.v1.ListenerService.ResumeListener:output_type -> sockmgr.v1.ResumeListenerResponse
+	29, // 80: sockmgr.v1.ListenerService.DrainListener:output_type -> sockmgr.v1.DrainListenerResponse
+	31, // 81: sockmgr.v1.ListenerService.WatchListeners:output_type -> sockmgr.v1.WatchListenersResponse
+	70, // [70:82] is the sub-list for method output_type
+	58, // [58:70] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_listener_proto_init() }
@@ -2436,17 +3145,19 @@ func file_sockmgr_v1_listener_proto_init() {
 	}
 	file_sockmgr_v1_annotations_proto_init()
 	file_sockmgr_v1_handler_proto_init()
+	file_sockmgr_v1_option_proto_init()
 	file_sockmgr_v1_socket_proto_init()
 	file_sockmgr_v1_types_proto_init()
 	file_sockmgr_v1_listener_proto_msgTypes[8].OneofWrappers = []any{}
 	file_sockmgr_v1_listener_proto_msgTypes[16].OneofWrappers = []any{}
+	file_sockmgr_v1_listener_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_listener_proto_rawDesc), len(file_sockmgr_v1_listener_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   26,
+			NumEnums:      6,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

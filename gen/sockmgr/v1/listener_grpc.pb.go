@@ -29,6 +29,9 @@ const (
 	ListenerService_ApplyListeners_FullMethodName = "/sockmgr.v1.ListenerService/ApplyListeners"
 	ListenerService_StartListener_FullMethodName  = "/sockmgr.v1.ListenerService/StartListener"
 	ListenerService_StopListener_FullMethodName   = "/sockmgr.v1.ListenerService/StopListener"
+	ListenerService_PauseListener_FullMethodName  = "/sockmgr.v1.ListenerService/PauseListener"
+	ListenerService_ResumeListener_FullMethodName = "/sockmgr.v1.ListenerService/ResumeListener"
+	ListenerService_DrainListener_FullMethodName  = "/sockmgr.v1.ListenerService/DrainListener"
 	ListenerService_WatchListeners_FullMethodName = "/sockmgr.v1.ListenerService/WatchListeners"
 )
 
@@ -55,6 +58,16 @@ type ListenerServiceClient interface {
 	StartListener(ctx context.Context, in *StartListenerRequest, opts ...grpc.CallOption) (*StartListenerResponse, error)
 	// Drains, then closes the sockets; the listener stays defined.
 	StopListener(ctx context.Context, in *StopListenerRequest, opts ...grpc.CallOption) (*StopListenerResponse, error)
+	// Stops accepting and keeps the sockets; open connections go on. One that is
+	// paused already takes the mode and the time given.
+	PauseListener(ctx context.Context, in *PauseListenerRequest, opts ...grpc.CallOption) (*PauseListenerResponse, error)
+	// Accepts again after a pause, and takes a drain back; so does
+	// StartListener.
+	ResumeListener(ctx context.Context, in *ResumeListenerRequest, opts ...grpc.CallOption) (*ResumeListenerResponse, error)
+	// Stops accepting, lets connections finish and keeps the sockets: the
+	// listener is paused when that is over. ResumeListener or StartListener takes
+	// it back at any time. One that drains drains no longer than said now.
+	DrainListener(ctx context.Context, in *DrainListenerRequest, opts ...grpc.CallOption) (*DrainListenerResponse, error)
 	// Streams changes, from now or from a resume token.
 	WatchListeners(ctx context.Context, in *WatchListenersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchListenersResponse], error)
 }
@@ -147,6 +160,36 @@ func (c *listenerServiceClient) StopListener(ctx context.Context, in *StopListen
 	return out, nil
 }
 
+func (c *listenerServiceClient) PauseListener(ctx context.Context, in *PauseListenerRequest, opts ...grpc.CallOption) (*PauseListenerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PauseListenerResponse)
+	err := c.cc.Invoke(ctx, ListenerService_PauseListener_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *listenerServiceClient) ResumeListener(ctx context.Context, in *ResumeListenerRequest, opts ...grpc.CallOption) (*ResumeListenerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeListenerResponse)
+	err := c.cc.Invoke(ctx, ListenerService_ResumeListener_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *listenerServiceClient) DrainListener(ctx context.Context, in *DrainListenerRequest, opts ...grpc.CallOption) (*DrainListenerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainListenerResponse)
+	err := c.cc.Invoke(ctx, ListenerService_DrainListener_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *listenerServiceClient) WatchListeners(ctx context.Context, in *WatchListenersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchListenersResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &ListenerService_ServiceDesc.Streams[0], ListenerService_WatchListeners_FullMethodName, cOpts...)
@@ -189,6 +232,16 @@ type ListenerServiceServer interface {
 	StartListener(context.Context, *StartListenerRequest) (*StartListenerResponse, error)
 	// Drains, then closes the sockets; the listener stays defined.
 	StopListener(context.Context, *StopListenerRequest) (*StopListenerResponse, error)
+	// Stops accepting and keeps the sockets; open connections go on. One that is
+	// paused already takes the mode and the time given.
+	PauseListener(context.Context, *PauseListenerRequest) (*PauseListenerResponse, error)
+	// Accepts again after a pause, and takes a drain back; so does
+	// StartListener.
+	ResumeListener(context.Context, *ResumeListenerRequest) (*ResumeListenerResponse, error)
+	// Stops accepting, lets connections finish and keeps the sockets: the
+	// listener is paused when that is over. ResumeListener or StartListener takes
+	// it back at any time. One that drains drains no longer than said now.
+	DrainListener(context.Context, *DrainListenerRequest) (*DrainListenerResponse, error)
 	// Streams changes, from now or from a resume token.
 	WatchListeners(*WatchListenersRequest, grpc.ServerStreamingServer[WatchListenersResponse]) error
 	mustEmbedUnimplementedListenerServiceServer()
@@ -224,6 +277,15 @@ func (UnimplementedListenerServiceServer) StartListener(context.Context, *StartL
 }
 func (UnimplementedListenerServiceServer) StopListener(context.Context, *StopListenerRequest) (*StopListenerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method StopListener not implemented")
+}
+func (UnimplementedListenerServiceServer) PauseListener(context.Context, *PauseListenerRequest) (*PauseListenerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PauseListener not implemented")
+}
+func (UnimplementedListenerServiceServer) ResumeListener(context.Context, *ResumeListenerRequest) (*ResumeListenerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeListener not implemented")
+}
+func (UnimplementedListenerServiceServer) DrainListener(context.Context, *DrainListenerRequest) (*DrainListenerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainListener not implemented")
 }
 func (UnimplementedListenerServiceServer) WatchListeners(*WatchListenersRequest, grpc.ServerStreamingServer[WatchListenersResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchListeners not implemented")
@@ -393,6 +455,60 @@ func _ListenerService_StopListener_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ListenerService_PauseListener_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseListenerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ListenerServiceServer).PauseListener(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ListenerService_PauseListener_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ListenerServiceServer).PauseListener(ctx, req.(*PauseListenerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ListenerService_ResumeListener_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeListenerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ListenerServiceServer).ResumeListener(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ListenerService_ResumeListener_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ListenerServiceServer).ResumeListener(ctx, req.(*ResumeListenerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ListenerService_DrainListener_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainListenerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ListenerServiceServer).DrainListener(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ListenerService_DrainListener_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ListenerServiceServer).DrainListener(ctx, req.(*DrainListenerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ListenerService_WatchListeners_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchListenersRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -442,6 +558,18 @@ var ListenerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "StopListener",
 			Handler:    _ListenerService_StopListener_Handler,
+		},
+		{
+			MethodName: "PauseListener",
+			Handler:    _ListenerService_PauseListener_Handler,
+		},
+		{
+			MethodName: "ResumeListener",
+			Handler:    _ListenerService_ResumeListener_Handler,
+		},
+		{
+			MethodName: "DrainListener",
+			Handler:    _ListenerService_DrainListener_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
