@@ -158,6 +158,7 @@ func TestWatchConnectionsUpdates(t *testing.T) {
 func TestWatchConnectionsRate(t *testing.T) {
 	d := serve(t)
 	web := d.create("web").GetStatus().GetBound()[0]
+	began := time.Now()
 	w := d.watchConns(&pb.WatchConnectionsRequest{MaxRate: 3})
 	to := net.JoinHostPort("127.0.0.1", portText(web))
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -175,20 +176,19 @@ func TestWatchConnectionsRate(t *testing.T) {
 		}
 	}()
 	defer func() { close(stop); <-stopped }()
-	var at []time.Time
-	for dropped := uint64(0); dropped == 0 || len(at) < 5; {
+	got := 0
+	for dropped := uint64(0); dropped == 0 || got < 5; got++ {
 		m, err := w.stream.Recv()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(at) > 0 && len(at)%3 == 0 && m.GetDropped() == 0 {
+		if got > 0 && got%3 == 0 && m.GetDropped() == 0 {
 			t.Errorf("the first of a second: %v", m)
 		}
 		dropped += m.GetDropped()
-		at = append(at, m.GetTime().AsTime())
 	}
-	if d := at[3].Sub(at[0]); d < 900*time.Millisecond {
-		t.Errorf("the fourth came %v after the first", d)
+	if d := time.Since(began); got > 3*(1+int(d/time.Second)) {
+		t.Errorf("%d events in %v", got, d)
 	}
 }
 
