@@ -240,7 +240,7 @@ func (m *Manager) dropLocked(of func(*try) bool, o *listeners.Option) (had []*tr
 }
 
 // took reports whether the option has the value that was asked, or as near as
-// the kernel goes.
+// the kernel goes, or will have it.
 func took(r listeners.Result) bool {
-	return r.Outcome == listeners.Applied || r.Outcome == listeners.Clamped || r.Outcome == listeners.Unchanged
+	return r.Outcome != listeners.Failed && r.Outcome != listeners.NeedsRebind
 }

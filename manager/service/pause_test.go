@@ -148,12 +148,15 @@ func TestResumeAfter(t *testing.T) {
 	}
 	d.stop()
 	d = serveState(t, dir)
-	eventually(t, func() bool { return d.get("web").GetStatus().GetState() == isRunning })
-	d.wantState(d.get("web"), wantsRunning, isRunning)
+	resumed := func() bool { // it runs a moment before that is saved
+		l := d.get("web")
+		return l.GetStatus().GetState() == isRunning && l.GetSpec().GetDesiredState() == wantsRunning
+	}
+	eventually(t, resumed)
 	if _, err := d.listeners.PauseListener(d.ctx, &pb.PauseListenerRequest{Name: "web", ResumeAfter: durationpb.New(time.Millisecond)}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool { return d.get("web").GetStatus().GetState() == isRunning })
+	eventually(t, resumed)
 	for field, r := range map[string]*pb.PauseListenerRequest{
 		"resume_after": {Name: "web", ResumeAfter: durationpb.New(-1)}, "mode": {Name: "web", Mode: 9},
 	} {
