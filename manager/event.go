@@ -98,6 +98,9 @@ var stateWords = map[State]struct {
 	Failed:   {Failure, "failed", "should run and cannot"},
 }
 
+// String is the word that events, clients and metrics have for it.
+func (s State) String() string { return stateWords[s].what }
+
 // eventOf puts a change of a listener into words.
 func eventOf(t ChangeType, i Info) Event {
 	e := Event{Resource: "listeners/" + i.Name, Severity: Notice, Attributes: map[string]string{

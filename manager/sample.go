@@ -82,6 +82,10 @@ func (m *Manager) judge(e *entry, l *listeners.Listener, s listeners.Sample) {
 	}
 	grown := s.Drops - min(e.seen.drops, s.Drops)
 	e.seen.drops = s.Drops
+	part := uint64(s.Waiting) * markDenominator
+	if grown == 0 && !e.seen.high && part < uint64(s.Limit)*highNumerator {
+		return // nearly always: ten thousand times in two seconds
+	}
 	event := Event{Resource: "listeners/" + l.Name, Severity: Warning, Attributes: map[string]string{
 		"waiting": fmt.Sprint(s.Waiting), "limit": fmt.Sprint(s.Limit), "drops": fmt.Sprint(s.Drops),
 	}}
@@ -90,7 +94,6 @@ func (m *Manager) judge(e *entry, l *listeners.Listener, s listeners.Sample) {
 		event.Message = fmt.Sprintf("%s: the kernel dropped %d more connections or datagrams; %d in all", l.Name, grown, s.Drops)
 		m.tell(context.Background(), event)
 	}
-	part := uint64(s.Waiting) * markDenominator
 	switch {
 	case s.Limit > 0 && !e.seen.high && part >= uint64(s.Limit)*highNumerator:
 		e.seen.high = true

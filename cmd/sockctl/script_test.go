@@ -48,6 +48,8 @@ func TestMain(m *testing.M) {
 //	hear NAME PATH                 bind a Unix path for datagrams, to expect them
 //	close NAME [write]             the client goes, or sends no more
 //	closed NAME [reset]            the daemon has closed
+//	knock COUNT URI                begin connections, and do not wait for what comes of them
+//	scrape DAEMON FILE             put its metrics into a file
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
@@ -58,6 +60,7 @@ func TestScript(t *testing.T) {
 			"daemon": cmdDaemon, "end": cmdEnd, "signal": cmdSignal, "exits": cmdExits, "interrupt": cmdInterrupt,
 			"json": cmdJSON, "get": cmdGet, "eventually": cmdEventually,
 			"dial": cmdDial, "hear": cmdHear, "send": cmdSend, "expect": cmdExpect, "close": cmdClose, "closed": cmdClosed,
+			"knock": cmdKnock, "scrape": cmdScrape,
 		},
 	})
 }

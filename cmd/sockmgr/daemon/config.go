@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sockmgr/sockmgr/manager/metrics"
 	"github.com/sockmgr/sockmgr/mux"
 )
 
@@ -26,6 +27,7 @@ type config struct {
 	Poller    string   `yaml:"poller"`
 	LogLevel  string   `yaml:"log-level"`
 	LogFormat string   `yaml:"log-format"`
+	Metrics   string   `yaml:"metrics"`
 }
 
 // settings is the one table of them.
@@ -38,6 +40,7 @@ var settings = []struct {
 	{"poller", "`KIND` of kernel interface that the loop waits with: epoll, poll or select", func(c *config) any { return &c.Poller }},
 	{"log-level", "`LEVEL` of the log: trace, debug, info, warn, error or off", func(c *config) any { return &c.LogLevel }},
 	{"log-format", "`FORMAT` of the log: text or json", func(c *config) any { return &c.LogFormat }},
+	{"metrics", "`ADDRESS` on which to show metrics to Prometheus, such as 127.0.0.1:9464; loopback only, and off when empty", func(c *config) any { return &c.Metrics }},
 }
 
 func variable(name string) string {
@@ -154,6 +157,11 @@ func (c *config) check() error {
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		errs = append(errs, fmt.Errorf("--log-format %s: must be text or json", c.LogFormat))
+	}
+	if c.Metrics != "" {
+		if _, err := metrics.CheckAddress(c.Metrics); err != nil {
+			errs = append(errs, fmt.Errorf("--metrics: %w", err))
+		}
 	}
 	if c.State == "" {
 		errs = append(errs, errors.New("--state: must be a directory, or memory"))

@@ -75,7 +75,7 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 	if err != nil {
 		return err
 	}
-	loggers := service.NewLoggers(log, "manager", "loop", "api")
+	loggers := service.NewLoggers(log, "manager", "loop", "api", "metrics")
 	dir := c.State
 	if dir == "memory" {
 		dir = ""
@@ -84,14 +84,20 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 	if err != nil {
 		return err
 	}
+	scraped, err := bindMetrics(c.Metrics)
+	if err != nil {
+		closeAll(controls)
+		return err
+	}
 	m, err := manager.New(manager.Config{
 		Poller: c.Poller, StateDir: dir, Descriptors: limit - reserve,
 		Log: loggers.Logger("manager"), LoopLog: loggers.Logger("loop"),
 	})
 	if err != nil {
-		closeAll(controls)
+		closeAll(append(controls, scraped...))
 		return err
 	}
+	endMetrics := serveMetrics(scraped, m, loggers.Logger("metrics"))
 	ends := make(chan time.Duration, 1)
 	server := service.NewServer(service.Config{
 		Manager: m, Log: loggers.Logger("api"), Loggers: loggers, Info: daemonInfo(c),
@@ -118,7 +124,7 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 	err = waitAndEnd(m, log, signals, ends)
 	stopServer(server)
 	serving.Wait()
-	return err
+	return errors.Join(err, endMetrics())
 }
 
 // waitAndEnd waits for a reason to end and ends the manager. A second signal
