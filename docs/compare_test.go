@@ -10,9 +10,9 @@ import (
 // volatile are the columns of tables, and the keys of inspect, whose values are
 // other ones each time.
 var volatile = []string{
-	"AGE", "IDLE", "ID", "FD", "COOKIE", "UID", "IN", "OUT",
+	"AGE", "IDLE", "ID", "FD", "COOKIE", "UID", "IN", "OUT", "RTT", "TO SEND",
 	"pid", "uid", "cookie", "inode", "descriptor (fileno)", "started", "instance", "host", "kernel", "go", "commit",
-	"age", "idle", "rtt", "open files limit",
+	"age", "idle", "rtt", "to be sent", "open files limit",
 }
 
 var changing = []struct {
