@@ -166,7 +166,7 @@ func withIPv4(a Address) Address {
 }
 
 // optionFault says that the kernel refused an option.
-func optionFault(o *Option, v Value, err error) error {
+func optionFault(o *Option, v Value, err error) *Fault {
 	f := &Fault{Reason: SpecInvalid, Message: fmt.Sprintf("option %s=%v was refused by the kernel", o.Name, v), Err: err}
 	switch {
 	case errors.Is(err, unix.EPERM) && o.Capability != "":

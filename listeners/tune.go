@@ -30,6 +30,7 @@ type Result struct {
 	Outcome     Outcome
 	Errno       string // when Failed: EPERM
 	Message     string // what clamped it, what to do
+	Reason      Reason // when Failed: the class of it
 	Connections uint64 // that this stands for; 0: the listener itself
 }
 
@@ -172,7 +173,8 @@ func (o *Option) clampMessage(asked Value) string {
 
 func (r *Result) fail(err error) {
 	r.Outcome, r.Effective = Failed, r.Previous
-	r.Message = optionFault(r.Option, r.Requested, err).Error()
+	fault := optionFault(r.Option, r.Requested, err)
+	r.Message, r.Reason = fault.Error(), fault.Reason
 	if errno, ok := errors.AsType[unix.Errno](err); ok {
 		r.Errno = unix.ErrnoName(errno)
 	}

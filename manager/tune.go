@@ -51,6 +51,12 @@ func refused(name string, r listeners.Result) error {
 	if r.Outcome == listeners.NeedsRebind {
 		f.Reason = listeners.OptionNeedsRebind
 	}
+	if r.Reason != "" {
+		f.Reason = r.Reason
+	}
+	if r.Reason == listeners.CapabilityMissing && r.Option.Capability != "" {
+		f.Meta["capability"] = r.Option.Capability
+	}
 	if r.Errno != "" {
 		f.Meta["errno"] = r.Errno
 	}
