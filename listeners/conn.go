@@ -65,6 +65,7 @@ const (
 	packets                         // keeps message boundaries
 	told                            // of the drain: see drain
 	lingers                         // SO_LINGER may be on: see stopLinger
+	feeds                           // its handler is a Feeder
 )
 
 func (c *conn) is(f connFlags) bool { return c.flags&f != 0 }
@@ -102,6 +103,9 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 		h, err := o.Open(c)
 		if h != nil {
 			c.handler = h
+		}
+		if _, ok := c.handler.(Feeder); ok {
+			c.flags |= feeds
 		}
 		c.settle(nil, err)
 	}
@@ -150,7 +154,9 @@ func ntohs(n uint16) uint16 {
 
 // Ready writes before it reads: a peer that does not drain gets no new work.
 func (c *conn) Ready(ev mux.Events) {
-	if ev&mux.Writable != 0 && c.Pending() {
+	switch {
+	case ev&mux.Writable == 0:
+	case c.Pending():
 		if err := c.flush(); err != nil {
 			c.close(err)
 			return
@@ -158,6 +164,8 @@ func (c *conn) Ready(ev mux.Events) {
 		if !c.Pending() {
 			c.proceed(c.in)
 		}
+	case c.is(feeds) && !c.is(done):
+		c.settle(c.in, c.handler.(Feeder).Feed(c))
 	}
 	if c.fd >= 0 && ev&mux.Readable != 0 && c.want&mux.Readable != 0 {
 		c.read()
@@ -266,6 +274,8 @@ func (c *conn) settle(rest []byte, err error) {
 		c.waitFor(mux.Writable) // and so read no more: back-pressure
 	case c.is(done):
 		c.linger()
+	case c.is(feeds):
+		c.waitFor(mux.Readable | mux.Writable)
 	default:
 		c.waitFor(mux.Readable)
 	}

@@ -60,6 +60,13 @@ type Expirer interface {
 	Expired(Peer) error
 }
 
+// A Feeder is a Handler of a stream that sends without being asked. Feed is
+// called, at most once in a turn of the loop, when the kernel takes more and
+// nothing is pending. It shall write a bounded amount. An error is as in Handle.
+type Feeder interface {
+	Feed(Peer) error
+}
+
 // A Drainer is a Handler that can end a stream early while its listener
 // drains: Drain reports whether the stream is at rest, so that closing it now
 // loses nothing; if not, it ends the stream itself as soon as it can.
@@ -70,7 +77,7 @@ type Drainer interface {
 // A HandlerSpec is the configuration of one kind of handler: a plain value
 // that can be compared, saved as JSON and turned into a Handler.
 type HandlerSpec interface {
-	// Kind is the name of the kind: echo, discard, reply, http.
+	// Kind is the name of the kind: echo, discard, http, ...
 	Kind() string
 	// Datagram reports whether it can serve datagram sockets.
 	Datagram() bool
@@ -87,6 +94,9 @@ var kinds = map[string]func() HandlerSpec{
 	"discard": func() HandlerSpec { return &Discard{} },
 	"reply":   func() HandlerSpec { return &Reply{} },
 	"http":    func() HandlerSpec { return &HTTP{} },
+	"daytime": func() HandlerSpec { return &Daytime{} },
+	"time":    func() HandlerSpec { return &Time{} },
+	"chargen": func() HandlerSpec { return &Chargen{} },
 }
 
 // HandlerKinds returns the names of all kinds, sorted.

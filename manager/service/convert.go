@@ -67,6 +67,12 @@ func handlerToPB(h listeners.HandlerSpec) *pb.Handler {
 		return &pb.Handler{Kind: &pb.Handler_Reply{Reply: &pb.ReplyHandler{Payload: h.Payload, KeepOpen: h.KeepOpen}}}
 	case *listeners.HTTP:
 		return &pb.Handler{Kind: &pb.Handler_Http{Http: &pb.HttpHandler{Status: uint32(h.Status), Headers: h.Headers, Body: h.Body}}}
+	case *listeners.Daytime, listeners.Daytime:
+		return &pb.Handler{Kind: &pb.Handler_Daytime{Daytime: &pb.DaytimeHandler{}}}
+	case *listeners.Time, listeners.Time:
+		return &pb.Handler{Kind: &pb.Handler_Time{Time: &pb.TimeHandler{}}}
+	case *listeners.Chargen, listeners.Chargen:
+		return &pb.Handler{Kind: &pb.Handler_Chargen{Chargen: &pb.ChargenHandler{}}}
 	}
 	return nil
 }
@@ -82,6 +88,12 @@ func handlerFromPB(h *pb.Handler) listeners.HandlerSpec {
 	case *pb.Handler_Http:
 		status := int(min(k.Http.GetStatus(), math.MaxInt32))
 		return &listeners.HTTP{Status: status, Headers: k.Http.GetHeaders(), Body: k.Http.GetBody()}
+	case *pb.Handler_Daytime:
+		return &listeners.Daytime{}
+	case *pb.Handler_Time:
+		return &listeners.Time{}
+	case *pb.Handler_Chargen:
+		return &listeners.Chargen{}
 	}
 	return nil // Validate says that it is missing
 }

@@ -61,7 +61,7 @@ func (a *app) definition(ctx context.Context, id string, f *startFlags) (*defini
 	return d, nil
 }
 
-var handlerKinds = []string{"discard", "echo", "http", "reply"}
+var handlerKinds = []string{"chargen", "daytime", "discard", "echo", "http", "reply", "time"}
 
 // kindOf says which kind of handler a flag is for.
 var kindOf = []struct{ flag, kind string }{
@@ -90,6 +90,12 @@ func (a *app) handler(ctx context.Context, f *startFlags) (*pb.Handler, error) {
 		return &pb.Handler{Kind: &pb.Handler_Echo{Echo: &pb.EchoHandler{}}}, nil
 	case "discard":
 		return &pb.Handler{Kind: &pb.Handler_Discard{Discard: &pb.DiscardHandler{}}}, nil
+	case "daytime":
+		return &pb.Handler{Kind: &pb.Handler_Daytime{Daytime: &pb.DaytimeHandler{}}}, nil
+	case "time":
+		return &pb.Handler{Kind: &pb.Handler_Time{Time: &pb.TimeHandler{}}}, nil
+	case "chargen":
+		return &pb.Handler{Kind: &pb.Handler_Chargen{Chargen: &pb.ChargenHandler{}}}, nil
 	case "reply":
 		return &pb.Handler{Kind: &pb.Handler_Reply{
 			Reply: &pb.ReplyHandler{Payload: []byte(f.data), KeepOpen: f.keepOpen},

@@ -34,6 +34,9 @@ type Handler struct {
 	//	*Handler_Discard
 	//	*Handler_Reply
 	//	*Handler_Http
+	//	*Handler_Daytime
+	//	*Handler_Time
+	//	*Handler_Chargen
 	Kind          isHandler_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -112,6 +115,33 @@ func (x *Handler) GetHttp() *HttpHandler {
 	return nil
 }
 
+func (x *Handler) GetDaytime() *DaytimeHandler {
+	if x != nil {
+		if x, ok := x.Kind.(*Handler_Daytime); ok {
+			return x.Daytime
+		}
+	}
+	return nil
+}
+
+func (x *Handler) GetTime() *TimeHandler {
+	if x != nil {
+		if x, ok := x.Kind.(*Handler_Time); ok {
+			return x.Time
+		}
+	}
+	return nil
+}
+
+func (x *Handler) GetChargen() *ChargenHandler {
+	if x != nil {
+		if x, ok := x.Kind.(*Handler_Chargen); ok {
+			return x.Chargen
+		}
+	}
+	return nil
+}
+
 type isHandler_Kind interface {
 	isHandler_Kind()
 }
@@ -136,6 +166,21 @@ type Handler_Http struct {
 	Http *HttpHandler `protobuf:"bytes,4,opt,name=http,proto3,oneof"`
 }
 
+type Handler_Daytime struct {
+	// Send the date and the time as text (RFC 867).
+	Daytime *DaytimeHandler `protobuf:"bytes,20,opt,name=daytime,proto3,oneof"`
+}
+
+type Handler_Time struct {
+	// Send the seconds since 1900 (RFC 868).
+	Time *TimeHandler `protobuf:"bytes,21,opt,name=time,proto3,oneof"`
+}
+
+type Handler_Chargen struct {
+	// Send characters (RFC 864).
+	Chargen *ChargenHandler `protobuf:"bytes,22,opt,name=chargen,proto3,oneof"`
+}
+
 func (*Handler_Echo) isHandler_Kind() {}
 
 func (*Handler_Discard) isHandler_Kind() {}
@@ -143,6 +188,12 @@ func (*Handler_Discard) isHandler_Kind() {}
 func (*Handler_Reply) isHandler_Kind() {}
 
 func (*Handler_Http) isHandler_Kind() {}
+
+func (*Handler_Daytime) isHandler_Kind() {}
+
+func (*Handler_Time) isHandler_Kind() {}
+
+func (*Handler_Chargen) isHandler_Kind() {}
 
 // EchoHandler sends back what arrives.
 type EchoHandler struct {
@@ -337,17 +388,135 @@ func (x *HttpHandler) GetBody() []byte {
 	return nil
 }
 
+// DaytimeHandler sends a line such as "Mon Jan  2 15:04:05 2006" in the time
+// zone of the daemon, on accept, or for each datagram.
+type DaytimeHandler struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DaytimeHandler) Reset() {
+	*x = DaytimeHandler{}
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DaytimeHandler) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DaytimeHandler) ProtoMessage() {}
+
+func (x *DaytimeHandler) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DaytimeHandler.ProtoReflect.Descriptor instead.
+func (*DaytimeHandler) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{5}
+}
+
+// TimeHandler sends 32 bits, the most significant first, on accept, or for each
+// datagram.
+type TimeHandler struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TimeHandler) Reset() {
+	*x = TimeHandler{}
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimeHandler) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimeHandler) ProtoMessage() {}
+
+func (x *TimeHandler) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TimeHandler.ProtoReflect.Descriptor instead.
+func (*TimeHandler) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{6}
+}
+
+// ChargenHandler sends lines of 72 characters for as long as the peer takes
+// any. A datagram is answered with as many characters as it has bytes, at most
+// 512.
+type ChargenHandler struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChargenHandler) Reset() {
+	*x = ChargenHandler{}
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChargenHandler) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChargenHandler) ProtoMessage() {}
+
+func (x *ChargenHandler) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChargenHandler.ProtoReflect.Descriptor instead.
+func (*ChargenHandler) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{7}
+}
+
 var File_sockmgr_v1_handler_proto protoreflect.FileDescriptor
 
 const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\n" +
 	"\x18sockmgr/v1/handler.proto\x12\n" +
-	"sockmgr.v1\"\xd9\x01\n" +
+	"sockmgr.v1\"\xf8\x02\n" +
 	"\aHandler\x12-\n" +
 	"\x04echo\x18\x01 \x01(\v2\x17.sockmgr.v1.EchoHandlerH\x00R\x04echo\x126\n" +
 	"\adiscard\x18\x02 \x01(\v2\x1a.sockmgr.v1.DiscardHandlerH\x00R\adiscard\x120\n" +
 	"\x05reply\x18\x03 \x01(\v2\x18.sockmgr.v1.ReplyHandlerH\x00R\x05reply\x12-\n" +
-	"\x04http\x18\x04 \x01(\v2\x17.sockmgr.v1.HttpHandlerH\x00R\x04httpB\x06\n" +
+	"\x04http\x18\x04 \x01(\v2\x17.sockmgr.v1.HttpHandlerH\x00R\x04http\x126\n" +
+	"\adaytime\x18\x14 \x01(\v2\x1a.sockmgr.v1.DaytimeHandlerH\x00R\adaytime\x12-\n" +
+	"\x04time\x18\x15 \x01(\v2\x17.sockmgr.v1.TimeHandlerH\x00R\x04time\x126\n" +
+	"\achargen\x18\x16 \x01(\v2\x1a.sockmgr.v1.ChargenHandlerH\x00R\achargenB\x06\n" +
 	"\x04kind\"\r\n" +
 	"\vEchoHandler\"\x10\n" +
 	"\x0eDiscardHandler\"E\n" +
@@ -360,7 +529,10 @@ const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\x04body\x18\x03 \x01(\fR\x04body\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x9c\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x10\n" +
+	"\x0eDaytimeHandler\"\r\n" +
+	"\vTimeHandler\"\x10\n" +
+	"\x0eChargenHandlerB\x9c\x01\n" +
 	"\x0ecom.sockmgr.v1B\fHandlerProtoP\x01Z3github.com/sockmgr/sockmgr/gen/sockmgr/v1;sockmgrv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sockmgr.V1\xca\x02\n" +
 	"Sockmgr\\V1\xe2\x02\x16Sockmgr\\V1\\GPBMetadata\xea\x02\vSockmgr::V1b\x06proto3"
@@ -377,26 +549,32 @@ func file_sockmgr_v1_handler_proto_rawDescGZIP() []byte {
 	return file_sockmgr_v1_handler_proto_rawDescData
 }
 
-var file_sockmgr_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_sockmgr_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_sockmgr_v1_handler_proto_goTypes = []any{
 	(*Handler)(nil),        // 0: sockmgr.v1.Handler
 	(*EchoHandler)(nil),    // 1: sockmgr.v1.EchoHandler
 	(*DiscardHandler)(nil), // 2: sockmgr.v1.DiscardHandler
 	(*ReplyHandler)(nil),   // 3: sockmgr.v1.ReplyHandler
 	(*HttpHandler)(nil),    // 4: sockmgr.v1.HttpHandler
-	nil,                    // 5: sockmgr.v1.HttpHandler.HeadersEntry
+	(*DaytimeHandler)(nil), // 5: sockmgr.v1.DaytimeHandler
+	(*TimeHandler)(nil),    // 6: sockmgr.v1.TimeHandler
+	(*ChargenHandler)(nil), // 7: sockmgr.v1.ChargenHandler
+	nil,                    // 8: sockmgr.v1.HttpHandler.HeadersEntry
 }
 var file_sockmgr_v1_handler_proto_depIdxs = []int32{
 	1, // 0: sockmgr.v1.Handler.echo:type_name -> sockmgr.v1.EchoHandler
 	2, // 1: sockmgr.v1.Handler.discard:type_name -> sockmgr.v1.DiscardHandler
 	3, // 2: sockmgr.v1.Handler.reply:type_name -> sockmgr.v1.ReplyHandler
 	4, // 3: sockmgr.v1.Handler.http:type_name -> sockmgr.v1.HttpHandler
-	5, // 4: sockmgr.v1.HttpHandler.headers:type_name -> sockmgr.v1.HttpHandler.HeadersEntry
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	5, // 4: sockmgr.v1.Handler.daytime:type_name -> sockmgr.v1.DaytimeHandler
+	6, // 5: sockmgr.v1.Handler.time:type_name -> sockmgr.v1.TimeHandler
+	7, // 6: sockmgr.v1.Handler.chargen:type_name -> sockmgr.v1.ChargenHandler
+	8, // 7: sockmgr.v1.HttpHandler.headers:type_name -> sockmgr.v1.HttpHandler.HeadersEntry
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_handler_proto_init() }
@@ -409,6 +587,9 @@ func file_sockmgr_v1_handler_proto_init() {
 		(*Handler_Discard)(nil),
 		(*Handler_Reply)(nil),
 		(*Handler_Http)(nil),
+		(*Handler_Daytime)(nil),
+		(*Handler_Time)(nil),
+		(*Handler_Chargen)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -416,7 +597,7 @@ func file_sockmgr_v1_handler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_handler_proto_rawDesc), len(file_sockmgr_v1_handler_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
