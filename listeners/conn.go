@@ -357,13 +357,17 @@ func (c *conn) Expired() {
 // drain lets the handler end a connection that is at rest, and tells it to end
 // one that is not as soon as it can. A connection is not at rest if the kernel
 // has input of it, or if it waited to be accepted until now.
-func (c *conn) drain() {
+func (c *conn) drain() { c.retire(c.l.drain.from) }
+
+// retire is drain; connections that were accepted later than before are not at
+// rest.
+func (c *conn) retire(before time.Duration) {
 	d, ok := c.handler.(Drainer)
 	if !ok || c.is(done|told) {
 		return
 	}
 	c.flags |= told
-	if d.Drain(c) && !c.Pending() && len(c.in) == 0 && c.unread() == 0 && c.opened < c.l.drain.from {
+	if d.Drain(c) && !c.Pending() && len(c.in) == 0 && c.unread() == 0 && c.opened < before {
 		c.settle(nil, errDone)
 		return
 	}

@@ -154,8 +154,8 @@ func (s *Set) Conns(q ConnQuery, from, most int) (conns []ConnStatus, next int) 
 // reset the peer gets RST and unsent bytes are lost. Otherwise they are sent: it
 // is ConnClosing until the peer has taken what is owed, at most for 2 s.
 func (s *Set) CloseConn(fd int, cookie uint64, reset bool) bool {
-	c, ok := s.loop.HandlerOf(fd).(*conn)
-	if !ok || c.cookie != cookie {
+	c := s.connAt(fd, cookie)
+	if c == nil {
 		return false
 	}
 	if reset {
@@ -164,4 +164,25 @@ func (s *Set) CloseConn(fd int, cookie uint64, reset bool) bool {
 		c.finish()
 	}
 	return true
+}
+
+// RetireConn tells the handler of the connection to end it as soon as it loses
+// nothing by that. Handlers that are no Drainer do not know when that is.
+func (s *Set) RetireConn(fd int, cookie uint64) {
+	if c := s.connAt(fd, cookie); c != nil {
+		c.because(ClosedByRequest)
+		c.retire(s.loop.Clock() + 1)
+	}
+}
+
+// IsOpen reports whether the connection is still the one with that cookie.
+func (s *Set) IsOpen(fd int, cookie uint64) bool { return s.connAt(fd, cookie) != nil }
+
+// connAt is nil when the descriptor is not that connection's any more.
+func (s *Set) connAt(fd int, cookie uint64) *conn {
+	c, _ := s.loop.HandlerOf(fd).(*conn)
+	if c == nil || c.cookie != cookie {
+		return nil
+	}
+	return c
 }

@@ -160,7 +160,7 @@ func (s *Set) ConnStatus(fd int, cookie uint64) (st ConnStatus, found bool) {
 // closed since stay as they are.
 func (s *Set) AskConns(conns []ConnStatus, detail Detail) {
 	for i := range conns {
-		if c, ok := s.loop.HandlerOf(conns[i].FD).(*conn); ok && c.cookie == conns[i].Cookie {
+		if c := s.connAt(conns[i].FD, conns[i].Cookie); c != nil {
 			c.ask(&conns[i], detail)
 		}
 	}

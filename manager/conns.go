@@ -110,6 +110,41 @@ func (m *Manager) CloseConns(ctx context.Context, conns []listeners.ConnStatus, 
 	return closed, nil
 }
 
+// RetireConns tells handlers to end connections as soon as they lose nothing by
+// that.
+func (m *Manager) RetireConns(ctx context.Context, conns []listeners.ConnStatus) error {
+	for chunk := range slices.Chunk(conns, 64) {
+		err := m.on(ctx, func() error {
+			for _, c := range chunk {
+				m.set.RetireConn(c.FD, c.Cookie)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// EachOpen passes on the cookies of those of conns that are open.
+func (m *Manager) EachOpen(ctx context.Context, conns []listeners.ConnStatus, f func(cookie uint64)) error {
+	for chunk := range slices.Chunk(conns, connsPerTurn) {
+		err := m.on(ctx, func() error {
+			for _, c := range chunk {
+				if m.set.IsOpen(c.FD, c.Cookie) {
+					f(c.Cookie)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // SetConnOptions changes options of one connection.
 func (m *Manager) SetConnOptions(ctx context.Context, id string, values map[string]listeners.Value, checkOnly bool) ([]listeners.Result, error) {
 	st, err := m.Conn(ctx, id)

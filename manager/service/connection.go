@@ -3,8 +3,6 @@ package service
 import (
 	"context"
 
-	"google.golang.org/grpc"
-
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/manager"
@@ -68,43 +66,4 @@ func (s *connectionService) ListConnections(ctx context.Context, r *pb.ListConne
 		resp.NextPageToken = makeToken(next, connectionPrefix, query)
 	}
 	return resp, nil
-}
-
-// CloseConnections is ConnectionService. It finds all that match first, so that
-// connections which open meanwhile are left alone.
-func (s *connectionService) CloseConnections(r *pb.CloseConnectionsRequest, stream grpc.ServerStreamingServer[pb.CloseConnectionsResponse]) error {
-	if r.GetFilter() == "" && !r.GetAll() {
-		return &listeners.Violation{Field: "filter", Message: "is empty: set all to close every connection of the daemon"}
-	}
-	w, err := s.newWalk(r.GetFilter())
-	if err != nil {
-		return err
-	}
-	var matched []listeners.ConnStatus
-	err = w.all(stream.Context(), func(st listeners.ConnStatus, _ *pb.Connection) error {
-		if st.State != listeners.ConnClosing || r.GetReset_() { // or else it is being closed
-			matched = append(matched, st)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	resp := &pb.CloseConnectionsResponse{Matched: uint64(len(matched))}
-	for len(matched) > 0 && !r.GetValidateOnly() {
-		n := min(len(matched), maxPage)
-		closed, err := s.m.CloseConns(stream.Context(), matched[:n], r.GetReset_())
-		if err != nil {
-			return err
-		}
-		matched = matched[n:]
-		resp.Closed += uint64(closed)
-		if len(matched) > 0 {
-			if err := stream.Send(resp); err != nil {
-				return err
-			}
-		}
-	}
-	resp.Done = true
-	return stream.Send(resp)
 }

@@ -4,10 +4,13 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 )
@@ -114,5 +117,79 @@ func TestCloseConnections(t *testing.T) {
 		if l := d.get(id); l.GetStatus().GetActiveConnections() != 0 || l.GetStatus().GetState() != pb.ListenerStatus_STATE_RUNNING {
 			t.Errorf("%v", l)
 		}
+	}
+}
+
+// With a grace connections may finish: those whose handler knows when they are
+// at rest are ended then, others are waited for, and what is left is closed.
+func TestCloseConnectionsGrace(t *testing.T) {
+	d := serve(t)
+	web := d.createSpec("web", &pb.ListenerSpec{Listen: []string{"tcp://127.0.0.1:0"}, Handler: &pb.Handler{Kind: &pb.Handler_Http{Http: &pb.HttpHandler{}}}})
+	api := d.create("api").GetStatus().GetBound()[0]
+	watch := d.watchConns(&pb.WatchConnectionsRequest{Filter: "state = closed"})
+	begin := func(request string) net.Conn {
+		c, err := net.Dial("tcp", endpointOf(web.GetStatus().GetBound()[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	const half, rest = "GET / HTTP/1.1\r\nHost: h\r\n", "\r\n"
+	idle, busy := begin(half+rest), begin(half)
+	if _, err := idle.Read(make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return d.get("web").GetStatus().GetReceivedBytes() == uint64(2*len(half)+len(rest)) })
+	result := make(chan *pb.CloseConnectionsResponse)
+	go func() {
+		result <- d.closeConns(&pb.CloseConnectionsRequest{Filter: `listener = "listeners/web"`, Grace: durationpb.New(patience)})
+	}()
+	if _, err := io.ReadAll(idle); err != nil { // it is ended at once
+		t.Error(err)
+	}
+	idle.Close()
+	if m := watch.want(closed, idle); m.GetConnection().GetCloseReason() != "closed_by" {
+		t.Errorf("%v", m)
+	}
+	if _, err := io.WriteString(busy, rest); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(busy); err != nil || !strings.Contains(string(answer), "\r\nConnection: close\r\n") {
+		t.Errorf("%q, %v", answer, err)
+	}
+	busy.Close()
+	watch.want(closed, busy)
+	if p := <-result; p.GetMatched() != 2 || p.GetClosed() != 2 || p.GetFailed() != 0 {
+		t.Errorf("%v", p)
+	}
+
+	stays, leaves := ping(t, api), ping(t, api)
+	go func() {
+		result <- d.closeConns(&pb.CloseConnectionsRequest{All: true, Grace: durationpb.New(time.Second), Reset_: true})
+	}()
+	eventually(t, func() bool { // both have been told
+		list, err := d.connections.ListConnections(d.ctx, &pb.ListConnectionsRequest{Filter: "state = open AND close_reason = closed_by"})
+		return err == nil && len(list.GetConnections()) == 2
+	})
+	exchange(t, stays)
+	leaves.Close()
+	watch.want(closed, leaves)
+	watch.want(closed, stays)
+	if p := <-result; p.GetMatched() != 2 || p.GetClosed() != 2 {
+		t.Errorf("%v", p)
+	}
+	if n, err := stays.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%d, %v", n, err)
+	}
+	for _, bad := range []time.Duration{-1, 2 * time.Hour} {
+		stream, err := d.connections.CloseConnections(d.ctx, &pb.CloseConnectionsRequest{All: true, Grace: durationpb.New(bad)})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		wantError(t, err, codes.InvalidArgument, "SPEC_INVALID", "grace")
 	}
 }

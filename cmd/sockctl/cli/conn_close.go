@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 )
@@ -18,6 +20,16 @@ import (
 type closeFlags struct {
 	filter          string
 	all, reset, yes bool
+	grace           time.Duration
+}
+
+// request closes what a filter finds.
+func (f *closeFlags) request(filter string) *pb.CloseConnectionsRequest {
+	req := &pb.CloseConnectionsRequest{Filter: filter, Reset_: f.reset}
+	if f.grace != 0 {
+		req.Grace = durationpb.New(f.grace)
+	}
+	return req
 }
 
 func (a *app) connCloseCommand() *cobra.Command {
@@ -38,9 +50,11 @@ func (a *app) connCloseCommand() *cobra.Command {
 	c.Flags().StringVar(&f.filter, "filter", "", "close those that match, as AIP-160 has it")
 	c.Flags().BoolVar(&f.all, "all", false, "close all of the listeners named")
 	c.Flags().BoolVar(&f.reset, "reset", false, "send RST: the peer sees a broken connection at once")
+	c.Flags().DurationVar(&f.grace, "grace", 0, "let them finish for this `TIME` first: HTTP ends them after the response that is due")
 	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "do not ask")
 	c.MarkFlagsMutuallyExclusive("filter", "all")
 	must(c.RegisterFlagCompletionFunc("filter", cobra.NoFileCompletions))
+	must(c.RegisterFlagCompletionFunc("grace", cobra.NoFileCompletions))
 	c.RunE = a.run(func(ctx context.Context, args []string) error {
 		byFilter := c.Flags().Changed("filter")
 		switch {
@@ -60,7 +74,7 @@ func (a *app) connCloseCommand() *cobra.Command {
 		if byFilter || f.all {
 			return a.closeMany(ctx, api, unique(args), &f)
 		}
-		return a.closeEach(ctx, api, args, f.reset)
+		return a.closeEach(ctx, api, args, &f)
 	})
 	return c
 }
@@ -82,7 +96,7 @@ func (a *app) closeMany(ctx context.Context, api *client, ids []string, f *close
 			}
 		}
 	}
-	p, err := a.closeConnections(ctx, api, &pb.CloseConnectionsRequest{Filter: filter, Reset_: f.reset})
+	p, err := a.closeConnections(ctx, api, f.request(filter))
 	if err != nil {
 		return err
 	}
@@ -104,7 +118,7 @@ func notClosed(p *pb.CloseConnectionsResponse) *failure {
 
 // closeEach closes connections one by one: progress is counts, and counts of
 // several would not say which one was not there.
-func (a *app) closeEach(ctx context.Context, api *client, ids []string, reset bool) error {
+func (a *app) closeEach(ctx context.Context, api *client, ids []string, f *closeFlags) error {
 	sum := &pb.CloseConnectionsResponse{Done: true}
 	err := a.each(ctx, ids, func(id string) error {
 		name := connectionName(id)
@@ -115,7 +129,7 @@ func (a *app) closeEach(ctx context.Context, api *client, ids []string, reset bo
 			}
 			name = conn.GetName()
 		}
-		p, err := a.closeConnections(ctx, api, &pb.CloseConnectionsRequest{Filter: "name = " + quote(name), Reset_: reset})
+		p, err := a.closeConnections(ctx, api, f.request("name = "+quote(name)))
 		if err != nil {
 			return err
 		}
@@ -143,7 +157,7 @@ func (a *app) closeEach(ctx context.Context, api *client, ids []string, reset bo
 
 // closeConnections runs one call to its end and returns the last progress.
 func (a *app) closeConnections(ctx context.Context, api *client, req *pb.CloseConnectionsRequest) (*pb.CloseConnectionsResponse, error) {
-	ctx, cancel := a.within(ctx, 0)
+	ctx, cancel := a.within(ctx, req.GetGrace().AsDuration())
 	defer cancel()
 	stream, err := api.connections.CloseConnections(ctx, req)
 	if err != nil {

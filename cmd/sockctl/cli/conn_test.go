@@ -98,6 +98,7 @@ func TestConnClose(t *testing.T) {
 	}
 	closing(0, "closed 1\n", "", `CloseConnections {"filter":"name = \"connections/2a\""}`, "2a")
 	closing(0, "closed 1\n", "", `CloseConnections {"filter":"name = \"connections/2a\"","reset":true}`, "connections/2a", "--reset")
+	closing(0, "closed 1\n", "", `CloseConnections {"filter":"name = \"connections/2a\"","grace":"10s"}`, "2a", "--grace", "10s")
 	closing(0, "closed 1\n", "", `
 GetConnection {"name":"10.0.0.7:51344"}
 CloseConnections {"filter":"name = \"connections/2a\""}`, "10.0.0.7:51344")

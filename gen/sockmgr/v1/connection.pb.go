@@ -591,6 +591,9 @@ type CloseConnectionsRequest struct {
 	All bool `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
 	// Send RST.
 	Reset_ bool `protobuf:"varint,3,opt,name=reset,proto3" json:"reset,omitempty"`
+	// Let them finish for this time first, at most an hour: HTTP ends them after
+	// the response that is due, other handlers wait for the client to.
+	Grace *durationpb.Duration `protobuf:"bytes,4,opt,name=grace,proto3" json:"grace,omitempty"`
 	// Count only.
 	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -646,6 +649,13 @@ func (x *CloseConnectionsRequest) GetReset_() bool {
 		return x.Reset_
 	}
 	return false
+}
+
+func (x *CloseConnectionsRequest) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
 }
 
 func (x *CloseConnectionsRequest) GetValidateOnly() bool {
@@ -1060,11 +1070,12 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\vTYPE_OPENED\x10\x01\x12\x10\n" +
 	"\fTYPE_UPDATED\x10\x02\x12\x0f\n" +
 	"\vTYPE_CLOSED\x10\x03\x12\x0f\n" +
-	"\vTYPE_SYNCED\x10\x04\"~\n" +
+	"\vTYPE_SYNCED\x10\x04\"\xaf\x01\n" +
 	"\x17CloseConnectionsRequest\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x10\n" +
 	"\x03all\x18\x02 \x01(\bR\x03all\x12\x14\n" +
-	"\x05reset\x18\x03 \x01(\bR\x05reset\x12#\n" +
+	"\x05reset\x18\x03 \x01(\bR\x05reset\x12/\n" +
+	"\x05grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12#\n" +
 	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"x\n" +
 	"\x18CloseConnectionsResponse\x12\x18\n" +
 	"\amatched\x18\x01 \x01(\x04R\amatched\x12\x16\n" +
@@ -1165,29 +1176,30 @@ var file_sockmgr_v1_connection_proto_depIdxs = []int32{
 	1,  // 4: sockmgr.v1.WatchConnectionsResponse.type:type_name -> sockmgr.v1.WatchConnectionsResponse.Type
 	11, // 5: sockmgr.v1.WatchConnectionsResponse.connection:type_name -> sockmgr.v1.Connection
 	14, // 6: sockmgr.v1.WatchConnectionsResponse.time:type_name -> google.protobuf.Timestamp
-	15, // 7: sockmgr.v1.Connection.network:type_name -> sockmgr.v1.Network
-	2,  // 8: sockmgr.v1.Connection.state:type_name -> sockmgr.v1.Connection.State
-	16, // 9: sockmgr.v1.Connection.local:type_name -> sockmgr.v1.SocketAddress
-	16, // 10: sockmgr.v1.Connection.remote:type_name -> sockmgr.v1.SocketAddress
-	14, // 11: sockmgr.v1.Connection.create_time:type_name -> google.protobuf.Timestamp
-	14, // 12: sockmgr.v1.Connection.last_active_time:type_name -> google.protobuf.Timestamp
-	12, // 13: sockmgr.v1.Connection.peer:type_name -> sockmgr.v1.PeerCredentials
-	17, // 14: sockmgr.v1.Connection.tcp_info:type_name -> sockmgr.v1.TcpInfo
-	18, // 15: sockmgr.v1.Connection.queue:type_name -> sockmgr.v1.QueueInfo
-	19, // 16: sockmgr.v1.Connection.memory:type_name -> sockmgr.v1.SocketMemory
-	3,  // 17: sockmgr.v1.ConnectionService.GetConnection:input_type -> sockmgr.v1.GetConnectionRequest
-	5,  // 18: sockmgr.v1.ConnectionService.ListConnections:input_type -> sockmgr.v1.ListConnectionsRequest
-	7,  // 19: sockmgr.v1.ConnectionService.WatchConnections:input_type -> sockmgr.v1.WatchConnectionsRequest
-	9,  // 20: sockmgr.v1.ConnectionService.CloseConnections:input_type -> sockmgr.v1.CloseConnectionsRequest
-	4,  // 21: sockmgr.v1.ConnectionService.GetConnection:output_type -> sockmgr.v1.GetConnectionResponse
-	6,  // 22: sockmgr.v1.ConnectionService.ListConnections:output_type -> sockmgr.v1.ListConnectionsResponse
-	8,  // 23: sockmgr.v1.ConnectionService.WatchConnections:output_type -> sockmgr.v1.WatchConnectionsResponse
-	10, // 24: sockmgr.v1.ConnectionService.CloseConnections:output_type -> sockmgr.v1.CloseConnectionsResponse
-	21, // [21:25] is the sub-list for method output_type
-	17, // [17:21] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	13, // 7: sockmgr.v1.CloseConnectionsRequest.grace:type_name -> google.protobuf.Duration
+	15, // 8: sockmgr.v1.Connection.network:type_name -> sockmgr.v1.Network
+	2,  // 9: sockmgr.v1.Connection.state:type_name -> sockmgr.v1.Connection.State
+	16, // 10: sockmgr.v1.Connection.local:type_name -> sockmgr.v1.SocketAddress
+	16, // 11: sockmgr.v1.Connection.remote:type_name -> sockmgr.v1.SocketAddress
+	14, // 12: sockmgr.v1.Connection.create_time:type_name -> google.protobuf.Timestamp
+	14, // 13: sockmgr.v1.Connection.last_active_time:type_name -> google.protobuf.Timestamp
+	12, // 14: sockmgr.v1.Connection.peer:type_name -> sockmgr.v1.PeerCredentials
+	17, // 15: sockmgr.v1.Connection.tcp_info:type_name -> sockmgr.v1.TcpInfo
+	18, // 16: sockmgr.v1.Connection.queue:type_name -> sockmgr.v1.QueueInfo
+	19, // 17: sockmgr.v1.Connection.memory:type_name -> sockmgr.v1.SocketMemory
+	3,  // 18: sockmgr.v1.ConnectionService.GetConnection:input_type -> sockmgr.v1.GetConnectionRequest
+	5,  // 19: sockmgr.v1.ConnectionService.ListConnections:input_type -> sockmgr.v1.ListConnectionsRequest
+	7,  // 20: sockmgr.v1.ConnectionService.WatchConnections:input_type -> sockmgr.v1.WatchConnectionsRequest
+	9,  // 21: sockmgr.v1.ConnectionService.CloseConnections:input_type -> sockmgr.v1.CloseConnectionsRequest
+	4,  // 22: sockmgr.v1.ConnectionService.GetConnection:output_type -> sockmgr.v1.GetConnectionResponse
+	6,  // 23: sockmgr.v1.ConnectionService.ListConnections:output_type -> sockmgr.v1.ListConnectionsResponse
+	8,  // 24: sockmgr.v1.ConnectionService.WatchConnections:output_type -> sockmgr.v1.WatchConnectionsResponse
+	10, // 25: sockmgr.v1.ConnectionService.CloseConnections:output_type -> sockmgr.v1.CloseConnectionsResponse
+	22, // [22:26] is the sub-list for method output_type
+	18, // [18:22] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_connection_proto_init() }
