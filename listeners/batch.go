@@ -2,6 +2,7 @@ package listeners
 
 import (
 	"encoding/binary"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -84,6 +85,40 @@ func (b *batch) receive(s *packetSocket) {
 		s.keep(rest)
 		s.wantRoom()
 	}
+}
+
+// relay takes one batch of what the upstream of a session answers, and sends it
+// to the source.
+func (b *batch) relay(ses *session) unix.Errno {
+	s := ses.from.s
+	for i := range b.in {
+		b.in[i].hdr.Namelen = 0
+		b.in[i].hdr.SetControllen(0)
+	}
+	n, errno := sysMmsg(unix.SYS_RECVMMSG, ses.fd, b.in[:])
+	for i := range b.in {
+		b.in[i].hdr.Namelen = unix.SizeofSockaddrAny
+	}
+	if errno != 0 {
+		return errno
+	}
+	b.queue = b.queue[:0]
+	for i := range n {
+		if b.in[i].hdr.Flags&unix.MSG_TRUNC != 0 {
+			s.l.stats.reject(RejectedTooLong)
+			continue
+		}
+		b.queue = append(b.queue, outgoing{to: &ses.to, toLen: ses.toLen, control: ses.control, data: b.data[i*datagramSize:][:b.in[i].len]})
+	}
+	if len(s.unsent) > 0 { // they come after what waits
+		s.keep(append(slices.Clone(s.unsent), b.queue...))
+		return 0
+	}
+	if rest := b.send(s, b.queue); len(rest) > 0 {
+		s.keep(rest)
+		s.wantRoom()
+	}
+	return 0
 }
 
 // send gives the kernel what it takes, and returns the rest if it should be

@@ -66,6 +66,7 @@ const (
 	told                            // of the drain: see drain
 	lingers                         // SO_LINGER may be on: see stopLinger
 	feeds                           // its handler is a Feeder
+	relayed                         // its handler is a relay, which does all
 )
 
 func (c *conn) is(f connFlags) bool { return c.flags&f != 0 }
@@ -154,6 +155,10 @@ func ntohs(n uint16) uint16 {
 
 // Ready writes before it reads: a peer that does not drain gets no new work.
 func (c *conn) Ready(ev mux.Events) {
+	if c.is(relayed) {
+		c.handler.(*relay).ready(ev)
+		return
+	}
 	switch {
 	case ev&mux.Writable == 0:
 	case c.Pending():
@@ -250,7 +255,7 @@ func (c *conn) proceed(p []byte) {
 // settle keeps what was not consumed and decides what to wait for.
 func (c *conn) settle(rest []byte, err error) {
 	switch {
-	case c.fd < 0:
+	case c.fd < 0 || c.is(relayed):
 		return
 	case errors.Is(err, errDone) || err == nil && c.is(eof) && !c.Pending():
 		c.becauseDone()
@@ -282,6 +287,12 @@ func (c *conn) settle(rest []byte, err error) {
 	if c.fd >= 0 && c.deadline != 0 {
 		c.arm()
 	}
+}
+
+// rest takes the connection off the loop until someone else puts it back.
+func (c *conn) rest() {
+	c.want = 0
+	_ = c.l.set.loop.Remove(int(c.fd)) // it is there
 }
 
 func (c *conn) waitFor(want mux.Events) {
@@ -395,7 +406,7 @@ func (c *conn) finish() {
 	if c.is(done) {
 		return
 	}
-	if !c.Pending() && c.unread() == 0 {
+	if c.is(relayed) || !c.Pending() && c.unread() == 0 {
 		c.close(errClosedByRequest)
 		return
 	}
@@ -424,8 +435,13 @@ func (c *conn) close(why error) {
 	if w := l.set.watcher; w != nil {
 		w.ConnClosed(c.lastStatus(why))
 	}
+	if c.is(relayed) {
+		c.handler.(*relay).closed()
+	}
 	c.stopLinger()
-	_ = l.set.loop.Remove(int(c.fd)) // before the close, as always
+	if c.want != 0 {
+		_ = l.set.loop.Remove(int(c.fd)) // before the close, as always
+	}
 	l.set.loop.Disarm(&c.timer)
 	c.counted(reason)
 	sysClose(int(c.fd))

@@ -60,6 +60,7 @@ const (
 	RejectedUnanswerable                  // the answer might go round for ever, or its sender has no name
 	RejectedBuffer                        // write_buffer_bytes was full of earlier answers
 	RejectedSend                          // the kernel refused to send the answer
+	RejectedUpstream                      // no upstream took the connection, or the datagram
 	rejections                            // how many there are
 )
 
@@ -69,6 +70,7 @@ const Rejections = int(rejections)
 var rejectionWords = [rejections]string{
 	RejectedLimit: "limit", RejectedTooLong: "too_long", RejectedHandler: "handler",
 	RejectedUnanswerable: "unanswerable", RejectedBuffer: "buffer", RejectedSend: "send",
+	RejectedUpstream: "upstream",
 }
 
 // String returns the word that clients and metrics have for it.

@@ -97,6 +97,7 @@ var kinds = map[string]func() HandlerSpec{
 	"daytime": func() HandlerSpec { return &Daytime{} },
 	"time":    func() HandlerSpec { return &Time{} },
 	"chargen": func() HandlerSpec { return &Chargen{} },
+	"forward": func() HandlerSpec { return &Forward{} },
 }
 
 // HandlerKinds returns the names of all kinds, sorted.

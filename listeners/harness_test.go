@@ -55,7 +55,9 @@ func newHost(t *testing.T, poller string, descriptors int) *host {
 	}()
 	t.Cleanup(func() {
 		loop.Stop()
-		if err := errors.Join(<-ended, loop.Close()); err != nil {
+		err := <-ended
+		h.set.Close()
+		if err := errors.Join(err, loop.Close()); err != nil {
 			t.Error(err)
 		}
 	})

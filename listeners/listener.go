@@ -174,8 +174,23 @@ func (l *Listener) Attach(set *Set, counters *Counters) error {
 		l.joined(e)
 	}
 	l.prepareConns()
+	if a, ok := l.handler.(Attacher); ok {
+		a.Attach(l, nil)
+	}
 	l.to(Running)
 	return nil
+}
+
+// setHandler makes h serve what comes from now on.
+func (l *Listener) setHandler(h Handler) {
+	before := l.handler
+	l.handler = h
+	if a, ok := h.(Attacher); ok {
+		a.Attach(l, before)
+	}
+	if a, ok := before.(Attacher); ok {
+		a.Detach()
+	}
 }
 
 // hasRoom reports whether the sockets of l fit in the limit of descriptors.

@@ -65,6 +65,9 @@ type Tunables struct {
 	RequestTimeout   time.Duration // http; 0: none
 	KeepaliveTimeout time.Duration // http; 0: none
 	MaxRequestBody   int64         // http
+	UpstreamWait     time.Duration // forward; 0: refuse at once
+	SessionTimeout   time.Duration // forward, of datagrams
+	MaxSessions      int64         // forward, of datagrams
 }
 
 // Parse gives v, as it came from a client or a file, the option's type and

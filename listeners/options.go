@@ -112,6 +112,18 @@ var mainOptions = []*Option{
 		Type: Duration, Max: int64(day), Networks: OnStream, Effect: Live, Default: DurationValue(75 * time.Second),
 		tunable: func(t *Tunables) *int64 { return (*int64)(&t.KeepaliveTimeout) },
 	}, {
+		Name: "forward.wait", Summary: "forward: time a connection waits while no upstream is healthy. 0 refuses it at once.",
+		Type: Duration, Max: int64(time.Hour), Networks: OnStream, Effect: Live, Default: DurationValue(0),
+		tunable: func(t *Tunables) *int64 { return (*int64)(&t.UpstreamWait) },
+	}, {
+		Name: "forward.session_timeout", Summary: "forward: time after which a source of datagrams is forgotten that sent and got none.",
+		Type: Duration, Min: int64(time.Second), Max: int64(day), Networks: OnDatagram, Effect: Live, Default: DurationValue(time.Minute),
+		tunable: func(t *Tunables) *int64 { return (*int64)(&t.SessionTimeout) },
+	}, {
+		Name: "forward.max_sessions", Summary: "forward: sources of datagrams at once; each has a socket of its own. Datagrams of more are dropped.",
+		Type: Int, Min: 1, Max: 1 << 20, Networks: OnDatagram, Effect: Live, Default: IntValue(4096),
+		tunable: func(t *Tunables) *int64 { return &t.MaxSessions },
+	}, {
 		Name: "http.max_body_bytes", Summary: "http: largest request body that is read and dropped; a larger one is answered 413.",
 		Type: Bytes, Max: 1 << 40, Networks: OnStream, Effect: Live, Default: BytesValue(1 << 20),
 		tunable: func(t *Tunables) *int64 { return &t.MaxRequestBody },

@@ -56,6 +56,9 @@ func (s *packetSocket) stop() {
 			delete(set.udpPorts, s.addr.IP.Port())
 		}
 	}
+	if f, ok := s.l.handler.(*forwarder); ok {
+		f.endSessions(s)
+	}
 	s.unsent = nil
 	s.rest()
 	s.close()

@@ -24,6 +24,7 @@ const (
 	ClosedBySize                 // more than read_buffer_bytes at once
 	ClosedByDrain                // its listener drained or was stopped
 	ClosedByRequest              // someone asked to close it
+	ClosedByUpstream             // the upstream reset it, or none took it
 	ClosedByError                // any other error of a system call
 	closeReasons                 // how many there are
 )
@@ -36,7 +37,7 @@ const CloseReasons = int(closeReasons)
 var closeWords = [closeReasons]string{
 	ClosedByPeer: "eof", ClosedByHandler: "handler", ClosedByDeadline: "handler_timeout", ClosedByReset: "reset",
 	ClosedByTimeout: "timed_out", ClosedByIdle: "idle_timeout", ClosedBySize: "too_long", ClosedByDrain: "drain",
-	ClosedByRequest: "closed_by", ClosedByError: "error",
+	ClosedByRequest: "closed_by", ClosedByUpstream: "upstream", ClosedByError: "error",
 }
 
 // String returns the word; it is empty of NotClosed.
@@ -54,6 +55,8 @@ var closeErrors = []struct {
 	{errDrained, ClosedByDrain},
 	{errClosedByRequest, ClosedByRequest},
 	{errMessageSize, ClosedBySize},
+	{errNoUpstream, ClosedByUpstream},
+	{errUpstreamReset, ClosedByUpstream},
 	{errStuck, ClosedBySize},
 	{unix.ETIMEDOUT, ClosedByTimeout},
 	{unix.EHOSTUNREACH, ClosedByTimeout}, // instead of ETIMEDOUT, after an ICMP error

@@ -1,6 +1,8 @@
 package listeners
 
 import (
+	"context"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -21,6 +23,14 @@ type Set struct {
 	buf   []byte       // what is read lands here; valid during one call of a handler
 	batch *batch       // for datagrams; made with the first datagram socket
 
+	pipes []*pipe // empty ones, for flows that are spliced
+
+	upstream func(l *Listener, u UpstreamStatus, why string) // nil: nobody is told
+
+	ctx     context.Context // of what is looked up off the loop
+	cancel  context.CancelFunc
+	lookups sync.WaitGroup
+
 	udpPorts map[uint16]int // ports of our own datagram sockets: see answerable
 
 	used     int // descriptors of listeners and connections
@@ -40,14 +50,30 @@ type SetConfig struct {
 	// Changed is called on the loop when the state of a listener changed. It
 	// must not block.
 	Changed func(*Listener)
+	// Upstream is called on the loop when an upstream of a listener went down,
+	// and why, or came back. It must not block. It may be nil.
+	Upstream func(l *Listener, u UpstreamStatus, why string)
 }
 
 // NewSet returns an empty Set.
 func NewSet(c SetConfig) *Set {
-	return &Set{
-		loop: c.Loop, log: c.Log, changed: c.Changed, limit: c.Descriptors,
+	s := &Set{
+		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, limit: c.Descriptors,
 		buf: make([]byte, 64<<10), udpPorts: map[uint16]int{},
 	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// Close waits for what was begun off the loop, and closes what was kept for
+// later use. The loop has ended, and all listeners are closed.
+func (s *Set) Close() {
+	s.cancel()
+	s.lookups.Wait()
+	for _, p := range s.pipes {
+		p.close()
+	}
+	s.pipes = nil
 }
 
 // Waits before accepting again after the process ran out of descriptors.

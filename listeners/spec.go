@@ -43,6 +43,8 @@ func ParseSpec(listen []string, handler HandlerSpec, options map[string]Value) (
 			bad(SpecInvalid, field, "%v is there twice", a)
 		case handler != nil && a.Network.Datagram() && !handler.Datagram():
 			bad(SpecInvalid, field, "the %s handler serves connections, and %s has none", handler.Kind(), a.Network.Base())
+		case handler != nil && !a.Network.Datagram() && !servesStreams(handler):
+			bad(SpecInvalid, field, "the upstreams take datagrams, and %s has connections", a.Network.Base())
 		default:
 			s.Listen = append(s.Listen, a)
 		}
@@ -75,6 +77,13 @@ func ParseSpec(listen []string, handler HandlerSpec, options map[string]Value) (
 		return Spec{}, err
 	}
 	return s, nil
+}
+
+// servesStreams reports whether a handler can serve connections: all can but
+// one that relays to where datagrams go.
+func servesStreams(h HandlerSpec) bool {
+	f, ok := h.(*Forward)
+	return !ok || f.Stream()
 }
 
 // ParseOption gives v the type of the named option and checks that the option

@@ -55,6 +55,9 @@ func (l *Listener) to(s State) {
 	}
 	attached := l.state == Opened // who attaches knows
 	l.state = s
+	if a, ok := l.handler.(Attacher); ok && s == Closed && l.set != nil {
+		a.Detach()
+	}
 	if l.set != nil && l.set.changed != nil && !attached {
 		l.set.changed(l)
 	}

@@ -57,21 +57,23 @@ type SocketStatus struct {
 
 // Status is what is true of a listener now.
 type Status struct {
-	State   State
-	Bound   []Address
-	Active  int64
-	Stats   Stats
-	Queue   Queue          // of all sockets together
-	Lost    uint64         // of Queue.Drops: datagrams
-	Sockets []SocketStatus // in full
-	Paused  PauseMode
-	Drain   DrainStatus // going on, or over and not taken back
-	Starved bool        // running, but no descriptor or memory is left to accept with
+	State     State
+	Bound     []Address
+	Active    int64
+	Stats     Stats
+	Queue     Queue            // of all sockets together
+	Lost      uint64           // of Queue.Drops: datagrams
+	Sockets   []SocketStatus   // in full
+	Upstreams []UpstreamStatus // of forward
+	Paused    PauseMode
+	Drain     DrainStatus // going on, or over and not taken back
+	Starved   bool        // running, but no descriptor or memory is left to accept with
 }
 
 // Status asks the kernel. With full it asks for more, of each socket.
 func (l *Listener) Status(full bool) Status {
 	st := Status{State: l.state, Active: l.active, Stats: l.stats.Stats, Paused: l.paused}
+	st.Upstreams = l.Upstreams()
 	st.Drain = DrainStatus{Began: l.drain.began, Until: l.drain.until, Initial: l.drain.initial}
 	for _, e := range l.endpoints {
 		s := e.sock()
@@ -177,6 +179,7 @@ type ConnState uint8
 // The states of a connection.
 const (
 	ConnOpen       ConnState = iota
+	ConnConnecting           // to its upstream, or waiting for one
 	ConnHalfClosed           // the peer has finished sending
 	ConnClosing              // all is written, or is being
 	ConnClosed               // gone: what a ConnWatcher is told last
@@ -200,6 +203,7 @@ type ConnStatus struct {
 	Network        Network
 	State          ConnState
 	Local, Remote  Address
+	Upstream       Address // where it is relayed to
 	Opened, Active time.Time
 	Received, Sent uint64 // bytes
 	Reads, Writes  uint32
@@ -228,6 +232,9 @@ func (c *conn) status(detail Detail) ConnStatus {
 		st.State = ConnClosing
 	case c.is(eof):
 		st.State = ConnHalfClosed
+	}
+	if c.is(relayed) {
+		c.handler.(*relay).status(&st)
 	}
 	if !n.ip() {
 		st.Remote = s.peer()
@@ -259,6 +266,10 @@ func (c *conn) askSize(s *socket, st *ConnStatus) {
 	}
 	st.Memory = s.memory()
 	st.Queue = Queue{UserReceive: uint64(len(c.in)), UserSend: uint64(len(c.out) + len(c.shared)), Drops: uint64(st.Memory[MemDrops])}
+	if c.is(relayed) {
+		r := c.handler.(*relay)
+		st.Queue.UserReceive, st.Queue.UserSend = r.there.held(), r.back.held()
+	}
 	st.Queue.Receive, st.Queue.Send = s.bytes()
 	if st.Network == TCP {
 		unsent, _ := unix.IoctlGetInt(s.fd, unix.SIOCOUTQNSD)

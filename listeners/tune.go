@@ -205,7 +205,7 @@ func (l *Listener) prepareConns() {
 // and settings of connections to come. Options of the sockets are Tune's.
 func (l *Listener) Retarget(spec Spec) {
 	if string(handlerJSON(spec)) != string(handlerJSON(l.spec)) {
-		l.handler = spec.Handler.New()
+		l.setHandler(spec.Handler.New())
 	}
 	l.spec, l.tunables = spec, spec.tunables()
 	l.prepareConns()

@@ -56,6 +56,7 @@ func (m *Manager) keep() {
 		case <-retry.C:
 		}
 		m.tellChanges()
+		m.tellHeard()
 		next := min(m.retryFailed(), m.revertDue(), m.resumeDue())
 		if m.allClosed() && m.isClosing() {
 			return

@@ -53,6 +53,7 @@ type Manager struct {
 
 	changedMu sync.Mutex        // the loop takes it: never held for longer than an append
 	changed   []changedListener // for the keeper
+	heard     []Event           // of upstreams, for the keeper
 }
 
 // entry is one listener. Its fields are guarded by Manager.mu, and changed
@@ -122,7 +123,7 @@ func New(c Config) (*Manager, error) {
 		loopLog = c.Log
 	}
 	m.set = listeners.NewSet(listeners.SetConfig{
-		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange,
+		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream,
 	})
 	go func() {
 		m.loopErr = loop.Run()
@@ -159,6 +160,7 @@ func (m *Manager) Shutdown(ctx context.Context, drain time.Duration) error {
 	}
 	m.loop.Stop()
 	<-m.loopEnded
+	m.set.Close()
 	m.changes.close()
 	m.events.close()
 	if m.feed != nil { // the loop has ended

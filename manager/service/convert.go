@@ -73,6 +73,8 @@ func handlerToPB(h listeners.HandlerSpec) *pb.Handler {
 		return &pb.Handler{Kind: &pb.Handler_Time{Time: &pb.TimeHandler{}}}
 	case *listeners.Chargen, listeners.Chargen:
 		return &pb.Handler{Kind: &pb.Handler_Chargen{Chargen: &pb.ChargenHandler{}}}
+	case *listeners.Forward:
+		return &pb.Handler{Kind: &pb.Handler_Forward{Forward: forwardToPB(h)}}
 	}
 	return nil
 }
@@ -85,6 +87,8 @@ func handlerFromPB(h *pb.Handler) listeners.HandlerSpec {
 		return &listeners.Discard{}
 	case *pb.Handler_Reply:
 		return &listeners.Reply{Payload: k.Reply.GetPayload(), KeepOpen: k.Reply.GetKeepOpen()}
+	case *pb.Handler_Forward:
+		return forwardFromPB(k.Forward)
 	case *pb.Handler_Http:
 		status := int(min(k.Http.GetStatus(), math.MaxInt32))
 		return &listeners.HTTP{Status: status, Headers: k.Http.GetHeaders(), Body: k.Http.GetBody()}
@@ -172,6 +176,9 @@ func infoToPB(i manager.Info) *pb.Listener {
 	}
 	for _, a := range i.Live.Bound {
 		l.Status.Bound = append(l.Status.Bound, addressToPB(a))
+	}
+	for _, u := range i.Live.Upstreams {
+		l.Status.Upstreams = append(l.Status.Upstreams, upstreamToPB(u))
 	}
 	for _, s := range i.Live.Sockets {
 		l.Status.Sockets = append(l.Status.Sockets, socketToPB(i.Name, s))

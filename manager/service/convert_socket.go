@@ -37,7 +37,8 @@ func memoryToPB(m listeners.Memory) *pb.SocketMemory {
 }
 
 var connStateToPB = map[listeners.ConnState]pb.Connection_State{
-	listeners.ConnOpen: pb.Connection_STATE_OPEN, listeners.ConnHalfClosed: pb.Connection_STATE_HALF_CLOSED,
+	listeners.ConnConnecting: pb.Connection_STATE_CONNECTING,
+	listeners.ConnOpen:       pb.Connection_STATE_OPEN, listeners.ConnHalfClosed: pb.Connection_STATE_HALF_CLOSED,
 	listeners.ConnClosing: pb.Connection_STATE_CLOSING, listeners.ConnClosed: pb.Connection_STATE_CLOSED,
 }
 
@@ -57,6 +58,9 @@ func connFacts(c listeners.ConnStatus) *pb.Connection {
 		CreateTime: timeToPB(c.Opened), LastActiveTime: timeToPB(c.Active),
 		ReceivedBytes: c.Received, SentBytes: c.Sent, ReceivedMessages: uint64(c.Reads), SentMessages: uint64(c.Writes),
 		CloseReason: c.CloseWord(), Fd: int32(c.FD), WaitsFor: c.Waits.Names(),
+	}
+	if c.Upstream != (listeners.Address{}) {
+		out.Upstream = addressToPB(c.Upstream)
 	}
 	if c.Peer != nil {
 		out.Peer = &pb.PeerCredentials{Pid: c.Peer.Pid, Uid: c.Peer.Uid, Gid: c.Peer.Gid}

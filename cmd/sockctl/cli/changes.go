@@ -167,12 +167,27 @@ func handlerTexts(text string, h *pb.Handler) map[string]string {
 			})
 		case []byte:
 			texts[path] = strconv.Quote(string(v))
+		case protoreflect.EnumNumber:
+			texts[path] = enumWord(f.Enum(), v)
+		case protoreflect.List:
+			for i := range v.Len() {
+				texts[fmt.Sprintf("%s[%d]", path, i)] = oneLine(sparseValue(f, v.Get(i)))
+			}
+		case protoreflect.Message:
+			texts[path] = oneLine(sparseValue(f, protoreflect.ValueOfMessage(v)))
 		default:
 			texts[path] = quoteText(fmt.Sprint(v))
 		}
 		return true
 	})
 	return texts
+}
+
+// oneLine is a tree as JSON on one line.
+func oneLine(tree any) string {
+	var b bytes.Buffer
+	writeJSON(&b, tree, "")
+	return b.String()
 }
 
 func jsonHandler(text string, h *pb.Handler) string {

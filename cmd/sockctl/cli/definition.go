@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 )
@@ -17,6 +18,9 @@ type startFlags struct {
 	data, body, bodyFile             string
 	keepOpen                         bool
 	status                           uint32
+	upstreams                        []string
+	balance                          string
+	connectTimeout, healthInterval   time.Duration
 	changed                          func(flag string) bool
 }
 
@@ -61,7 +65,7 @@ func (a *app) definition(ctx context.Context, id string, f *startFlags) (*defini
 	return d, nil
 }
 
-var handlerKinds = []string{"chargen", "daytime", "discard", "echo", "http", "reply", "time"}
+var handlerKinds = []string{"chargen", "daytime", "discard", "echo", "forward", "http", "reply", "time"}
 
 // kindOf says which kind of handler a flag is for.
 var kindOf = []struct{ flag, kind string }{
@@ -71,6 +75,10 @@ var kindOf = []struct{ flag, kind string }{
 	{"header", "http"},
 	{"body", "http"},
 	{"body-file", "http"},
+	{"upstream", "forward"},
+	{"balance", "forward"},
+	{"connect-timeout", "forward"},
+	{"health-interval", "forward"},
 }
 
 // handler returns the handler that the flags describe, nil for none.
@@ -102,6 +110,8 @@ func (a *app) handler(ctx context.Context, f *startFlags) (*pb.Handler, error) {
 		}}, nil
 	case "http":
 		return a.httpHandler(ctx, f)
+	case "forward":
+		return forwardHandler(f)
 	}
 	return nil, usagef("--handler %q: want %s", f.handler, strings.Join(handlerKinds, ", "))
 }

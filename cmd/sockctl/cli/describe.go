@@ -43,7 +43,7 @@ func (a *app) describeListener(l *pb.Listener, options *inForce, wide bool) []*s
 	traffic.add("bytes", size(status.GetReceivedBytes())+" in, "+size(status.GetSentBytes())+" out")
 	traffic.add("drops", fmt.Sprint(status.GetDropsTotal()))
 
-	all := []*section{what, traffic}
+	all := []*section{what, traffic, upstreamSection(status.GetUpstreams())}
 	for _, s := range status.GetSockets() {
 		all = append(all, a.describeSocket(s)...)
 	}
@@ -74,6 +74,29 @@ func (a *app) drainText(d *pb.DrainStatus) string {
 		return fmt.Sprintf("done, of %s", plural(d.GetInitialConnections(), "connection"))
 	}
 	return fmt.Sprintf("%d of %s left, until %s", d.GetRemainingConnections(), plural(d.GetInitialConnections(), "connection"), a.when(d.GetDeadline()))
+}
+
+// upstreamSection has a line for each upstream.
+func upstreamSection(all []*pb.UpstreamStatus) *section {
+	s := &section{title: "upstreams"}
+	for _, u := range all {
+		words := []string{"healthy"}
+		if !u.GetHealthy() {
+			words[0] = "left out"
+		}
+		if u.GetDrain() {
+			words = append(words, "takes no new ones")
+		}
+		words = append(words, fmt.Sprintf("%d open, %d made, %d failed", u.GetActiveConnections(), u.GetConnectsTotal(), u.GetFailuresTotal()))
+		if len(u.GetResolved()) > 0 {
+			words = append(words, "is "+strings.Join(uris(u.GetResolved()), " "))
+		}
+		if u.GetLastError() != "" {
+			words = append(words, "last error: "+u.GetLastError())
+		}
+		s.add(u.GetAddress(), strings.Join(words, ", "))
+	}
+	return s
 }
 
 // describeSocket is a listening socket for people.
@@ -152,6 +175,12 @@ func handlerText(h *pb.Handler) string {
 			words = append(words, fmt.Sprintf("%s=%s", f.Name(), size(uint64(len(v)))))
 		case protoreflect.Map:
 			words = append(words, fmt.Sprintf("%s=%d", f.Name(), v.Len()))
+		case protoreflect.List:
+			words = append(words, fmt.Sprintf("%s=%d", f.Name(), v.Len()))
+		case protoreflect.EnumNumber:
+			words = append(words, fmt.Sprintf("%s=%s", f.Name(), enumWord(f.Enum(), v)))
+		case protoreflect.Message:
+			words = append(words, string(f.Name())) // it is set
 		default:
 			words = append(words, fmt.Sprintf("%s=%v", f.Name(), v))
 		}

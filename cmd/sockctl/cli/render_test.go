@@ -91,7 +91,8 @@ const fullJSON = `
     "dropsTotal": 0,
     "startTime": "2026-01-02T03:04:05.500Z",
     "receivedBytes": 0,
-    "sentBytes": 0
+    "sentBytes": 0,
+    "upstreams": []
   },
   "manager": "",
   "generation": 9223372036854775807,
@@ -139,6 +140,7 @@ status:
   startTime: "2026-01-02T03:04:05.500Z"
   receivedBytes: 0
   sentBytes: 0
+  upstreams: []
 manager: ""
 generation: 9223372036854775807
 revision: 0

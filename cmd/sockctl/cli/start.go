@@ -24,6 +24,7 @@ func (a *app) startCommand() *cobra.Command {
 		Long: "start makes the listener that --listen and --handler describe and runs it. One that is there already is\n" +
 			"started; if it runs, nothing happens. What is given must then be as it is: start changes no definition.",
 		Example: "  sockctl start web --listen tcp://127.0.0.1:8080 --handler http --body 'Hello, World'\n" +
+			"  sockctl start front --listen tcp://:80 --handler forward --upstream tcp://10.0.0.1:8080 --upstream tcp://10.0.0.2:8080,weight=2\n" +
 			"  sockctl start echo --listen udp://:7 --listen tcp://:7 --handler echo --option backlog=1024\n" +
 			"  sockctl start web",
 		Args:              cobra.ExactArgs(1),
@@ -32,7 +33,7 @@ func (a *app) startCommand() *cobra.Command {
 	f.changed = c.Flags().Changed
 	flags := c.Flags()
 	flags.StringArrayVarP(&f.listen, "listen", "l", nil, "address as tcp://HOST:PORT, udp://..., unix:///PATH, ...; repeatable")
-	flags.StringVar(&f.handler, "handler", "", "what to do with what arrives: echo, discard, reply, http, daytime, time or chargen")
+	flags.StringVar(&f.handler, "handler", "", "what to do with what arrives: echo, discard, reply, http, forward, daytime, time or chargen")
 	flags.StringArrayVar(&f.options, "option", nil, "option as name=value, see 'sockctl options'; repeatable")
 	flags.StringArrayVar(&f.labels, "label", nil, "label as name=value; repeatable")
 	flags.StringVar(&f.data, "data", "", "reply: the text to send")
@@ -41,10 +42,16 @@ func (a *app) startCommand() *cobra.Command {
 	flags.StringArrayVar(&f.headers, "header", nil, "http: response header as 'name: value'; repeatable")
 	flags.StringVar(&f.body, "body", "", "http: response body")
 	flags.StringVar(&f.bodyFile, "body-file", "", "http: file with the response body, - for standard input")
+	flags.StringArrayVar(&f.upstreams, "upstream", nil, "forward: where to relay to, as tcp://HOST:PORT[,weight=N][,drain]; repeatable")
+	flags.StringVar(&f.balance, "balance", "", "forward: how to choose: round-robin (the default), least-connections, source-hash or first")
+	flags.DurationVar(&f.connectTimeout, "connect-timeout", 0, "forward: time to connect before the next upstream is tried (default 5s)")
+	flags.DurationVar(&f.healthInterval, "health-interval", 0, "forward: connect to every upstream this often, and leave out those that fail (default: never)")
 	c.MarkFlagsMutuallyExclusive("body", "body-file")
+	must(c.RegisterFlagCompletionFunc("balance", cobra.FixedCompletions(
+		[]string{"round-robin", "least-connections", "source-hash", "first"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(c.RegisterFlagCompletionFunc("handler", cobra.FixedCompletions(handlerKinds, cobra.ShellCompDirectiveNoFileComp)))
 	must(c.RegisterFlagCompletionFunc("option", a.completeOptionFlag))
-	for _, name := range []string{"listen", "label", "data", "status", "header", "body"} {
+	for _, name := range []string{"listen", "upstream", "label", "data", "status", "header", "body"} {
 		must(c.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
 	c.RunE = a.run(func(ctx context.Context, args []string) error {

@@ -61,6 +61,7 @@ listeners:
       dropsTotal: 0
       receivedBytes: 0
       sentBytes: 0
+      upstreams: []
     manager: ""
     generation: 0
     revision: 0

@@ -145,6 +145,8 @@ type Connection_State int32
 const (
 	// Never sent.
 	Connection_STATE_UNSPECIFIED Connection_State = 0
+	// Its upstream is being connected to, or waited for.
+	Connection_STATE_CONNECTING Connection_State = 1
 	// In use.
 	Connection_STATE_OPEN Connection_State = 4
 	// One side has finished sending.
@@ -159,6 +161,7 @@ const (
 var (
 	Connection_State_name = map[int32]string{
 		0: "STATE_UNSPECIFIED",
+		1: "STATE_CONNECTING",
 		4: "STATE_OPEN",
 		5: "STATE_HALF_CLOSED",
 		6: "STATE_CLOSING",
@@ -166,6 +169,7 @@ var (
 	}
 	Connection_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
+		"STATE_CONNECTING":  1,
 		"STATE_OPEN":        4,
 		"STATE_HALF_CLOSED": 5,
 		"STATE_CLOSING":     6,
@@ -783,7 +787,9 @@ type Connection struct {
 	// Kernel memory; only in the full view.
 	Memory *SocketMemory `protobuf:"bytes,23,opt,name=memory,proto3" json:"memory,omitempty"`
 	// Readiness the loop waits for: readable, writable.
-	WaitsFor      []string `protobuf:"bytes,24,rep,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
+	WaitsFor []string `protobuf:"bytes,24,rep,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
+	// Where it is relayed to.
+	Upstream      *SocketAddress `protobuf:"bytes,25,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -958,6 +964,13 @@ func (x *Connection) GetWaitsFor() []string {
 	return nil
 }
 
+func (x *Connection) GetUpstream() *SocketAddress {
+	if x != nil {
+		return x.Upstream
+	}
+	return nil
+}
+
 // PeerCredentials is SO_PEERCRED.
 type PeerCredentials struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1081,7 +1094,7 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\amatched\x18\x01 \x01(\x04R\amatched\x12\x16\n" +
 	"\x06closed\x18\x02 \x01(\x04R\x06closed\x12\x16\n" +
 	"\x06failed\x18\x03 \x01(\x04R\x06failed\x12\x12\n" +
-	"\x04done\x18\x04 \x01(\bR\x04done\"\xb0\a\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\"\xfe\a\n" +
 	"\n" +
 	"Connection\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
@@ -1106,9 +1119,11 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\x02fd\x18\x15 \x01(\x05R\x02fd\x12\x14\n" +
 	"\x05inode\x18\x16 \x01(\x04R\x05inode\x120\n" +
 	"\x06memory\x18\x17 \x01(\v2\x18.sockmgr.v1.SocketMemoryR\x06memory\x12\x1b\n" +
-	"\twaits_for\x18\x18 \x03(\tR\bwaitsFor\"j\n" +
+	"\twaits_for\x18\x18 \x03(\tR\bwaitsFor\x125\n" +
+	"\bupstream\x18\x19 \x01(\v2\x19.sockmgr.v1.SocketAddressR\bupstream\"\x80\x01\n" +
 	"\x05State\x12\x15\n" +
-	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10STATE_CONNECTING\x10\x01\x12\x0e\n" +
 	"\n" +
 	"STATE_OPEN\x10\x04\x12\x15\n" +
 	"\x11STATE_HALF_CLOSED\x10\x05\x12\x11\n" +
@@ -1187,19 +1202,20 @@ var file_sockmgr_v1_connection_proto_depIdxs = []int32{
 	17, // 15: sockmgr.v1.Connection.tcp_info:type_name -> sockmgr.v1.TcpInfo
 	18, // 16: sockmgr.v1.Connection.queue:type_name -> sockmgr.v1.QueueInfo
 	19, // 17: sockmgr.v1.Connection.memory:type_name -> sockmgr.v1.SocketMemory
-	3,  // 18: sockmgr.v1.ConnectionService.GetConnection:input_type -> sockmgr.v1.GetConnectionRequest
-	5,  // 19: sockmgr.v1.ConnectionService.ListConnections:input_type -> sockmgr.v1.ListConnectionsRequest
-	7,  // 20: sockmgr.v1.ConnectionService.WatchConnections:input_type -> sockmgr.v1.WatchConnectionsRequest
-	9,  // 21: sockmgr.v1.ConnectionService.CloseConnections:input_type -> sockmgr.v1.CloseConnectionsRequest
-	4,  // 22: sockmgr.v1.ConnectionService.GetConnection:output_type -> sockmgr.v1.GetConnectionResponse
-	6,  // 23: sockmgr.v1.ConnectionService.ListConnections:output_type -> sockmgr.v1.ListConnectionsResponse
-	8,  // 24: sockmgr.v1.ConnectionService.WatchConnections:output_type -> sockmgr.v1.WatchConnectionsResponse
-	10, // 25: sockmgr.v1.ConnectionService.CloseConnections:output_type -> sockmgr.v1.CloseConnectionsResponse
-	22, // [22:26] is the sub-list for method output_type
-	18, // [18:22] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	16, // 18: sockmgr.v1.Connection.upstream:type_name -> sockmgr.v1.SocketAddress
+	3,  // 19: sockmgr.v1.ConnectionService.GetConnection:input_type -> sockmgr.v1.GetConnectionRequest
+	5,  // 20: sockmgr.v1.ConnectionService.ListConnections:input_type -> sockmgr.v1.ListConnectionsRequest
+	7,  // 21: sockmgr.v1.ConnectionService.WatchConnections:input_type -> sockmgr.v1.WatchConnectionsRequest
+	9,  // 22: sockmgr.v1.ConnectionService.CloseConnections:input_type -> sockmgr.v1.CloseConnectionsRequest
+	4,  // 23: sockmgr.v1.ConnectionService.GetConnection:output_type -> sockmgr.v1.GetConnectionResponse
+	6,  // 24: sockmgr.v1.ConnectionService.ListConnections:output_type -> sockmgr.v1.ListConnectionsResponse
+	8,  // 25: sockmgr.v1.ConnectionService.WatchConnections:output_type -> sockmgr.v1.WatchConnectionsResponse
+	10, // 26: sockmgr.v1.ConnectionService.CloseConnections:output_type -> sockmgr.v1.CloseConnectionsResponse
+	23, // [23:27] is the sub-list for method output_type
+	19, // [19:23] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_connection_proto_init() }

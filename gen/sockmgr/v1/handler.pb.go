@@ -11,6 +11,7 @@ package sockmgrv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -23,6 +24,67 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// How an upstream is chosen.
+type ForwardHandler_Balance int32
+
+const (
+	// Same as BALANCE_ROUND_ROBIN.
+	ForwardHandler_BALANCE_UNSPECIFIED ForwardHandler_Balance = 0
+	// In turn, by weight.
+	ForwardHandler_BALANCE_ROUND_ROBIN ForwardHandler_Balance = 1
+	// The one with the fewest open connections for its weight.
+	ForwardHandler_BALANCE_LEAST_CONNECTIONS ForwardHandler_Balance = 2
+	// By a consistent hash of the source address.
+	ForwardHandler_BALANCE_SOURCE_HASH ForwardHandler_Balance = 3
+	// The first healthy one in order.
+	ForwardHandler_BALANCE_FIRST ForwardHandler_Balance = 4
+)
+
+// Enum value maps for ForwardHandler_Balance.
+var (
+	ForwardHandler_Balance_name = map[int32]string{
+		0: "BALANCE_UNSPECIFIED",
+		1: "BALANCE_ROUND_ROBIN",
+		2: "BALANCE_LEAST_CONNECTIONS",
+		3: "BALANCE_SOURCE_HASH",
+		4: "BALANCE_FIRST",
+	}
+	ForwardHandler_Balance_value = map[string]int32{
+		"BALANCE_UNSPECIFIED":       0,
+		"BALANCE_ROUND_ROBIN":       1,
+		"BALANCE_LEAST_CONNECTIONS": 2,
+		"BALANCE_SOURCE_HASH":       3,
+		"BALANCE_FIRST":             4,
+	}
+)
+
+func (x ForwardHandler_Balance) Enum() *ForwardHandler_Balance {
+	p := new(ForwardHandler_Balance)
+	*p = x
+	return p
+}
+
+func (x ForwardHandler_Balance) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ForwardHandler_Balance) Descriptor() protoreflect.EnumDescriptor {
+	return file_sockmgr_v1_handler_proto_enumTypes[0].Descriptor()
+}
+
+func (ForwardHandler_Balance) Type() protoreflect.EnumType {
+	return &file_sockmgr_v1_handler_proto_enumTypes[0]
+}
+
+func (x ForwardHandler_Balance) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ForwardHandler_Balance.Descriptor instead.
+func (ForwardHandler_Balance) EnumDescriptor() ([]byte, []int) {
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{5, 0}
+}
+
 // Handler is what happens to a connection or a datagram.
 type Handler struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -34,6 +96,7 @@ type Handler struct {
 	//	*Handler_Discard
 	//	*Handler_Reply
 	//	*Handler_Http
+	//	*Handler_Forward
 	//	*Handler_Daytime
 	//	*Handler_Time
 	//	*Handler_Chargen
@@ -115,6 +178,15 @@ func (x *Handler) GetHttp() *HttpHandler {
 	return nil
 }
 
+func (x *Handler) GetForward() *ForwardHandler {
+	if x != nil {
+		if x, ok := x.Kind.(*Handler_Forward); ok {
+			return x.Forward
+		}
+	}
+	return nil
+}
+
 func (x *Handler) GetDaytime() *DaytimeHandler {
 	if x != nil {
 		if x, ok := x.Kind.(*Handler_Daytime); ok {
@@ -166,6 +238,11 @@ type Handler_Http struct {
 	Http *HttpHandler `protobuf:"bytes,4,opt,name=http,proto3,oneof"`
 }
 
+type Handler_Forward struct {
+	// Relay to other addresses.
+	Forward *ForwardHandler `protobuf:"bytes,5,opt,name=forward,proto3,oneof"`
+}
+
 type Handler_Daytime struct {
 	// Send the date and the time as text (RFC 867).
 	Daytime *DaytimeHandler `protobuf:"bytes,20,opt,name=daytime,proto3,oneof"`
@@ -188,6 +265,8 @@ func (*Handler_Discard) isHandler_Kind() {}
 func (*Handler_Reply) isHandler_Kind() {}
 
 func (*Handler_Http) isHandler_Kind() {}
+
+func (*Handler_Forward) isHandler_Kind() {}
 
 func (*Handler_Daytime) isHandler_Kind() {}
 
@@ -388,6 +467,218 @@ func (x *HttpHandler) GetBody() []byte {
 	return nil
 }
 
+// ForwardHandler relays both ways, stream to stream and datagram to datagram.
+type ForwardHandler struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where to relay to, at most 256: all for connections or all for datagrams.
+	Upstreams []*Upstream `protobuf:"bytes,1,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	// How an upstream is chosen.
+	Balance ForwardHandler_Balance `protobuf:"varint,2,opt,name=balance,proto3,enum=sockmgr.v1.ForwardHandler_Balance" json:"balance,omitempty"`
+	// Time to connect to one upstream before the next is tried; 0 means 5 s, at
+	// most an hour.
+	ConnectTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
+	// Active health check; none when unset: an upstream that refused three
+	// connections in a row is left out for 10 s then.
+	HealthCheck   *HealthCheck `protobuf:"bytes,5,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForwardHandler) Reset() {
+	*x = ForwardHandler{}
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForwardHandler) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForwardHandler) ProtoMessage() {}
+
+func (x *ForwardHandler) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForwardHandler.ProtoReflect.Descriptor instead.
+func (*ForwardHandler) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ForwardHandler) GetUpstreams() []*Upstream {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
+func (x *ForwardHandler) GetBalance() ForwardHandler_Balance {
+	if x != nil {
+		return x.Balance
+	}
+	return ForwardHandler_BALANCE_UNSPECIFIED
+}
+
+func (x *ForwardHandler) GetConnectTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.ConnectTimeout
+	}
+	return nil
+}
+
+func (x *ForwardHandler) GetHealthCheck() *HealthCheck {
+	if x != nil {
+		return x.HealthCheck
+	}
+	return nil
+}
+
+// Upstream is one place to relay to.
+type Upstream struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Address URI. The host may be a name, which is resolved again every 30 s.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Share of new connections; 0 means 1, at most 1000.
+	Weight uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Take no new connections; open ones go on.
+	Drain         bool `protobuf:"varint,3,opt,name=drain,proto3" json:"drain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Upstream) Reset() {
+	*x = Upstream{}
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Upstream) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Upstream) ProtoMessage() {}
+
+func (x *Upstream) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Upstream.ProtoReflect.Descriptor instead.
+func (*Upstream) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Upstream) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Upstream) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Upstream) GetDrain() bool {
+	if x != nil {
+		return x.Drain
+	}
+	return false
+}
+
+// HealthCheck connects to every upstream now and then.
+type HealthCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Time between two checks; 0 means 2 s, at least 100 ms.
+	Interval *durationpb.Duration `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Time for one check; 0 means 1 s.
+	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Checks in a row that must succeed to come back; 0 means 1.
+	Rise uint32 `protobuf:"varint,3,opt,name=rise,proto3" json:"rise,omitempty"`
+	// Checks in a row that must fail to be left out; 0 means 3.
+	Fall          uint32 `protobuf:"varint,4,opt,name=fall,proto3" json:"fall,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthCheck) Reset() {
+	*x = HealthCheck{}
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthCheck) ProtoMessage() {}
+
+func (x *HealthCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
+func (*HealthCheck) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HealthCheck) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetRise() uint32 {
+	if x != nil {
+		return x.Rise
+	}
+	return 0
+}
+
+func (x *HealthCheck) GetFall() uint32 {
+	if x != nil {
+		return x.Fall
+	}
+	return 0
+}
+
 // DaytimeHandler sends a line such as "Mon Jan  2 15:04:05 2006" in the time
 // zone of the daemon, on accept, or for each datagram.
 type DaytimeHandler struct {
@@ -398,7 +689,7 @@ type DaytimeHandler struct {
 
 func (x *DaytimeHandler) Reset() {
 	*x = DaytimeHandler{}
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[5]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -410,7 +701,7 @@ func (x *DaytimeHandler) String() string {
 func (*DaytimeHandler) ProtoMessage() {}
 
 func (x *DaytimeHandler) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[5]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -423,7 +714,7 @@ func (x *DaytimeHandler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DaytimeHandler.ProtoReflect.Descriptor instead.
 func (*DaytimeHandler) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{5}
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{8}
 }
 
 // TimeHandler sends 32 bits, the most significant first, on accept, or for each
@@ -436,7 +727,7 @@ type TimeHandler struct {
 
 func (x *TimeHandler) Reset() {
 	*x = TimeHandler{}
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[6]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +739,7 @@ func (x *TimeHandler) String() string {
 func (*TimeHandler) ProtoMessage() {}
 
 func (x *TimeHandler) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[6]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,7 +752,7 @@ func (x *TimeHandler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeHandler.ProtoReflect.Descriptor instead.
 func (*TimeHandler) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{6}
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{9}
 }
 
 // ChargenHandler sends lines of 72 characters for as long as the peer takes
@@ -475,7 +766,7 @@ type ChargenHandler struct {
 
 func (x *ChargenHandler) Reset() {
 	*x = ChargenHandler{}
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[7]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -487,7 +778,7 @@ func (x *ChargenHandler) String() string {
 func (*ChargenHandler) ProtoMessage() {}
 
 func (x *ChargenHandler) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[7]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -500,7 +791,7 @@ func (x *ChargenHandler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChargenHandler.ProtoReflect.Descriptor instead.
 func (*ChargenHandler) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{7}
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{10}
 }
 
 var File_sockmgr_v1_handler_proto protoreflect.FileDescriptor
@@ -508,12 +799,13 @@ var File_sockmgr_v1_handler_proto protoreflect.FileDescriptor
 const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\n" +
 	"\x18sockmgr/v1/handler.proto\x12\n" +
-	"sockmgr.v1\"\xf8\x02\n" +
+	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\"\xb0\x03\n" +
 	"\aHandler\x12-\n" +
 	"\x04echo\x18\x01 \x01(\v2\x17.sockmgr.v1.EchoHandlerH\x00R\x04echo\x126\n" +
 	"\adiscard\x18\x02 \x01(\v2\x1a.sockmgr.v1.DiscardHandlerH\x00R\adiscard\x120\n" +
 	"\x05reply\x18\x03 \x01(\v2\x18.sockmgr.v1.ReplyHandlerH\x00R\x05reply\x12-\n" +
 	"\x04http\x18\x04 \x01(\v2\x17.sockmgr.v1.HttpHandlerH\x00R\x04http\x126\n" +
+	"\aforward\x18\x05 \x01(\v2\x1a.sockmgr.v1.ForwardHandlerH\x00R\aforward\x126\n" +
 	"\adaytime\x18\x14 \x01(\v2\x1a.sockmgr.v1.DaytimeHandlerH\x00R\adaytime\x12-\n" +
 	"\x04time\x18\x15 \x01(\v2\x17.sockmgr.v1.TimeHandlerH\x00R\x04time\x126\n" +
 	"\achargen\x18\x16 \x01(\v2\x1a.sockmgr.v1.ChargenHandlerH\x00R\achargenB\x06\n" +
@@ -529,7 +821,27 @@ const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\x04body\x18\x03 \x01(\fR\x04body\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x10\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x03\n" +
+	"\x0eForwardHandler\x122\n" +
+	"\tupstreams\x18\x01 \x03(\v2\x14.sockmgr.v1.UpstreamR\tupstreams\x12<\n" +
+	"\abalance\x18\x02 \x01(\x0e2\".sockmgr.v1.ForwardHandler.BalanceR\abalance\x12B\n" +
+	"\x0fconnect_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0econnectTimeout\x12:\n" +
+	"\fhealth_check\x18\x05 \x01(\v2\x17.sockmgr.v1.HealthCheckR\vhealthCheck\"\x86\x01\n" +
+	"\aBalance\x12\x17\n" +
+	"\x13BALANCE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13BALANCE_ROUND_ROBIN\x10\x01\x12\x1d\n" +
+	"\x19BALANCE_LEAST_CONNECTIONS\x10\x02\x12\x17\n" +
+	"\x13BALANCE_SOURCE_HASH\x10\x03\x12\x11\n" +
+	"\rBALANCE_FIRST\x10\x04\"R\n" +
+	"\bUpstream\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06weight\x18\x02 \x01(\rR\x06weight\x12\x14\n" +
+	"\x05drain\x18\x03 \x01(\bR\x05drain\"\xa1\x01\n" +
+	"\vHealthCheck\x125\n" +
+	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x12\n" +
+	"\x04rise\x18\x03 \x01(\rR\x04rise\x12\x12\n" +
+	"\x04fall\x18\x04 \x01(\rR\x04fall\"\x10\n" +
 	"\x0eDaytimeHandler\"\r\n" +
 	"\vTimeHandler\"\x10\n" +
 	"\x0eChargenHandlerB\x9c\x01\n" +
@@ -549,32 +861,45 @@ func file_sockmgr_v1_handler_proto_rawDescGZIP() []byte {
 	return file_sockmgr_v1_handler_proto_rawDescData
 }
 
-var file_sockmgr_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_sockmgr_v1_handler_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_sockmgr_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_sockmgr_v1_handler_proto_goTypes = []any{
-	(*Handler)(nil),        // 0: sockmgr.v1.Handler
-	(*EchoHandler)(nil),    // 1: sockmgr.v1.EchoHandler
-	(*DiscardHandler)(nil), // 2: sockmgr.v1.DiscardHandler
-	(*ReplyHandler)(nil),   // 3: sockmgr.v1.ReplyHandler
-	(*HttpHandler)(nil),    // 4: sockmgr.v1.HttpHandler
-	(*DaytimeHandler)(nil), // 5: sockmgr.v1.DaytimeHandler
-	(*TimeHandler)(nil),    // 6: sockmgr.v1.TimeHandler
-	(*ChargenHandler)(nil), // 7: sockmgr.v1.ChargenHandler
-	nil,                    // 8: sockmgr.v1.HttpHandler.HeadersEntry
+	(ForwardHandler_Balance)(0), // 0: sockmgr.v1.ForwardHandler.Balance
+	(*Handler)(nil),             // 1: sockmgr.v1.Handler
+	(*EchoHandler)(nil),         // 2: sockmgr.v1.EchoHandler
+	(*DiscardHandler)(nil),      // 3: sockmgr.v1.DiscardHandler
+	(*ReplyHandler)(nil),        // 4: sockmgr.v1.ReplyHandler
+	(*HttpHandler)(nil),         // 5: sockmgr.v1.HttpHandler
+	(*ForwardHandler)(nil),      // 6: sockmgr.v1.ForwardHandler
+	(*Upstream)(nil),            // 7: sockmgr.v1.Upstream
+	(*HealthCheck)(nil),         // 8: sockmgr.v1.HealthCheck
+	(*DaytimeHandler)(nil),      // 9: sockmgr.v1.DaytimeHandler
+	(*TimeHandler)(nil),         // 10: sockmgr.v1.TimeHandler
+	(*ChargenHandler)(nil),      // 11: sockmgr.v1.ChargenHandler
+	nil,                         // 12: sockmgr.v1.HttpHandler.HeadersEntry
+	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
 }
 var file_sockmgr_v1_handler_proto_depIdxs = []int32{
-	1, // 0: sockmgr.v1.Handler.echo:type_name -> sockmgr.v1.EchoHandler
-	2, // 1: sockmgr.v1.Handler.discard:type_name -> sockmgr.v1.DiscardHandler
-	3, // 2: sockmgr.v1.Handler.reply:type_name -> sockmgr.v1.ReplyHandler
-	4, // 3: sockmgr.v1.Handler.http:type_name -> sockmgr.v1.HttpHandler
-	5, // 4: sockmgr.v1.Handler.daytime:type_name -> sockmgr.v1.DaytimeHandler
-	6, // 5: sockmgr.v1.Handler.time:type_name -> sockmgr.v1.TimeHandler
-	7, // 6: sockmgr.v1.Handler.chargen:type_name -> sockmgr.v1.ChargenHandler
-	8, // 7: sockmgr.v1.HttpHandler.headers:type_name -> sockmgr.v1.HttpHandler.HeadersEntry
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	2,  // 0: sockmgr.v1.Handler.echo:type_name -> sockmgr.v1.EchoHandler
+	3,  // 1: sockmgr.v1.Handler.discard:type_name -> sockmgr.v1.DiscardHandler
+	4,  // 2: sockmgr.v1.Handler.reply:type_name -> sockmgr.v1.ReplyHandler
+	5,  // 3: sockmgr.v1.Handler.http:type_name -> sockmgr.v1.HttpHandler
+	6,  // 4: sockmgr.v1.Handler.forward:type_name -> sockmgr.v1.ForwardHandler
+	9,  // 5: sockmgr.v1.Handler.daytime:type_name -> sockmgr.v1.DaytimeHandler
+	10, // 6: sockmgr.v1.Handler.time:type_name -> sockmgr.v1.TimeHandler
+	11, // 7: sockmgr.v1.Handler.chargen:type_name -> sockmgr.v1.ChargenHandler
+	12, // 8: sockmgr.v1.HttpHandler.headers:type_name -> sockmgr.v1.HttpHandler.HeadersEntry
+	7,  // 9: sockmgr.v1.ForwardHandler.upstreams:type_name -> sockmgr.v1.Upstream
+	0,  // 10: sockmgr.v1.ForwardHandler.balance:type_name -> sockmgr.v1.ForwardHandler.Balance
+	13, // 11: sockmgr.v1.ForwardHandler.connect_timeout:type_name -> google.protobuf.Duration
+	8,  // 12: sockmgr.v1.ForwardHandler.health_check:type_name -> sockmgr.v1.HealthCheck
+	13, // 13: sockmgr.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	13, // 14: sockmgr.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_handler_proto_init() }
@@ -587,6 +912,7 @@ func file_sockmgr_v1_handler_proto_init() {
 		(*Handler_Discard)(nil),
 		(*Handler_Reply)(nil),
 		(*Handler_Http)(nil),
+		(*Handler_Forward)(nil),
 		(*Handler_Daytime)(nil),
 		(*Handler_Time)(nil),
 		(*Handler_Chargen)(nil),
@@ -596,13 +922,14 @@ func file_sockmgr_v1_handler_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_handler_proto_rawDesc), len(file_sockmgr_v1_handler_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   9,
+			NumEnums:      1,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_sockmgr_v1_handler_proto_goTypes,
 		DependencyIndexes: file_sockmgr_v1_handler_proto_depIdxs,
+		EnumInfos:         file_sockmgr_v1_handler_proto_enumTypes,
 		MessageInfos:      file_sockmgr_v1_handler_proto_msgTypes,
 	}.Build()
 	File_sockmgr_v1_handler_proto = out.File

@@ -2503,7 +2503,9 @@ type ListenerStatus struct {
 	// began.
 	SentBytes uint64 `protobuf:"varint,16,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
 	// Paused: when it resumes by itself.
-	ResumeTime    *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=resume_time,json=resumeTime,proto3" json:"resume_time,omitempty"`
+	ResumeTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=resume_time,json=resumeTime,proto3" json:"resume_time,omitempty"`
+	// Of the forward handler: its upstreams, in order.
+	Upstreams     []*UpstreamStatus `protobuf:"bytes,18,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2650,6 +2652,131 @@ func (x *ListenerStatus) GetResumeTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ListenerStatus) GetUpstreams() []*UpstreamStatus {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
+// UpstreamStatus is what is true of an upstream now.
+type UpstreamStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Address, as in the spec.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// What a name was resolved to.
+	Resolved []*SocketAddress `protobuf:"bytes,2,rep,name=resolved,proto3" json:"resolved,omitempty"`
+	// Takes new connections, as far as is known.
+	Healthy bool `protobuf:"varint,3,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	// Takes no new ones because it is told so.
+	Drain bool `protobuf:"varint,4,opt,name=drain,proto3" json:"drain,omitempty"`
+	// Share of new connections.
+	Weight uint32 `protobuf:"varint,5,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Open connections, or sessions of datagrams.
+	ActiveConnections uint64 `protobuf:"varint,6,opt,name=active_connections,json=activeConnections,proto3" json:"active_connections,omitempty"`
+	// Connections made since the listener was, or the daemon began.
+	ConnectsTotal uint64 `protobuf:"varint,7,opt,name=connects_total,json=connectsTotal,proto3" json:"connects_total,omitempty"`
+	// Connections that could not be made.
+	FailuresTotal uint64 `protobuf:"varint,8,opt,name=failures_total,json=failuresTotal,proto3" json:"failures_total,omitempty"`
+	// Why the last one could not, or was reset.
+	LastError     string `protobuf:"bytes,9,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpstreamStatus) Reset() {
+	*x = UpstreamStatus{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamStatus) ProtoMessage() {}
+
+func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamStatus.ProtoReflect.Descriptor instead.
+func (*UpstreamStatus) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *UpstreamStatus) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *UpstreamStatus) GetResolved() []*SocketAddress {
+	if x != nil {
+		return x.Resolved
+	}
+	return nil
+}
+
+func (x *UpstreamStatus) GetHealthy() bool {
+	if x != nil {
+		return x.Healthy
+	}
+	return false
+}
+
+func (x *UpstreamStatus) GetDrain() bool {
+	if x != nil {
+		return x.Drain
+	}
+	return false
+}
+
+func (x *UpstreamStatus) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *UpstreamStatus) GetActiveConnections() uint64 {
+	if x != nil {
+		return x.ActiveConnections
+	}
+	return 0
+}
+
+func (x *UpstreamStatus) GetConnectsTotal() uint64 {
+	if x != nil {
+		return x.ConnectsTotal
+	}
+	return 0
+}
+
+func (x *UpstreamStatus) GetFailuresTotal() uint64 {
+	if x != nil {
+		return x.FailuresTotal
+	}
+	return 0
+}
+
+func (x *UpstreamStatus) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
 // DrainStatus is how far a drain is.
 type DrainStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2667,7 +2794,7 @@ type DrainStatus struct {
 
 func (x *DrainStatus) Reset() {
 	*x = DrainStatus{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2679,7 +2806,7 @@ func (x *DrainStatus) String() string {
 func (*DrainStatus) ProtoMessage() {}
 
 func (x *DrainStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2692,7 +2819,7 @@ func (x *DrainStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainStatus.ProtoReflect.Descriptor instead.
 func (*DrainStatus) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{30}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DrainStatus) GetStartTime() *timestamppb.Timestamp {
@@ -2919,7 +3046,7 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\vDrainPolicy\x123\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x126\n" +
 	"\tlame_duck\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\blameDuck\x12'\n" +
-	"\x0freset_remaining\x18\x03 \x01(\bR\x0eresetRemaining\"\xea\x06\n" +
+	"\x0freset_remaining\x18\x03 \x01(\bR\x0eresetRemaining\"\xa4\a\n" +
 	"\x0eListenerStatus\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .sockmgr.v1.ListenerStatus.StateR\x05state\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12/\n" +
@@ -2942,7 +3069,8 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\n" +
 	"sent_bytes\x18\x10 \x01(\x04R\tsentBytes\x12;\n" +
 	"\vresume_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"resumeTime\"\x8f\x01\n" +
+	"resumeTime\x128\n" +
+	"\tupstreams\x18\x12 \x03(\v2\x1a.sockmgr.v1.UpstreamStatusR\tupstreams\"\x8f\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_RUNNING\x10\x01\x12\x11\n" +
@@ -2950,7 +3078,18 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\fSTATE_PAUSED\x10\x03\x12\x12\n" +
 	"\x0eSTATE_DRAINING\x10\x04\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x05\x12\x10\n" +
-	"\fSTATE_FAILED\x10\x06\"\xe6\x01\n" +
+	"\fSTATE_FAILED\x10\x06\"\xc5\x02\n" +
+	"\x0eUpstreamStatus\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x125\n" +
+	"\bresolved\x18\x02 \x03(\v2\x19.sockmgr.v1.SocketAddressR\bresolved\x12\x18\n" +
+	"\ahealthy\x18\x03 \x01(\bR\ahealthy\x12\x14\n" +
+	"\x05drain\x18\x04 \x01(\bR\x05drain\x12\x16\n" +
+	"\x06weight\x18\x05 \x01(\rR\x06weight\x12-\n" +
+	"\x12active_connections\x18\x06 \x01(\x04R\x11activeConnections\x12%\n" +
+	"\x0econnects_total\x18\a \x01(\x04R\rconnectsTotal\x12%\n" +
+	"\x0efailures_total\x18\b \x01(\x04R\rfailuresTotal\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\t \x01(\tR\tlastError\"\xe6\x01\n" +
 	"\vDrainStatus\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x126\n" +
@@ -2996,7 +3135,7 @@ func file_sockmgr_v1_listener_proto_rawDescGZIP() []byte {
 }
 
 var file_sockmgr_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_sockmgr_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_sockmgr_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_sockmgr_v1_listener_proto_goTypes = []any{
 	(ListenerView)(0),                // 0: sockmgr.v1.ListenerView
 	(PauseMode)(0),                   // 1: sockmgr.v1.PauseMode
@@ -3034,108 +3173,111 @@ var file_sockmgr_v1_listener_proto_goTypes = []any{
 	(*ListenerSpec)(nil),             // 33: sockmgr.v1.ListenerSpec
 	(*DrainPolicy)(nil),              // 34: sockmgr.v1.DrainPolicy
 	(*ListenerStatus)(nil),           // 35: sockmgr.v1.ListenerStatus
-	(*DrainStatus)(nil),              // 36: sockmgr.v1.DrainStatus
-	nil,                              // 37: sockmgr.v1.Listener.LabelsEntry
-	nil,                              // 38: sockmgr.v1.Listener.AnnotationsEntry
-	nil,                              // 39: sockmgr.v1.ListenerSpec.OptionsEntry
-	(*Issue)(nil),                    // 40: sockmgr.v1.Issue
-	(*fieldmaskpb.FieldMask)(nil),    // 41: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),      // 42: google.protobuf.Duration
-	(OptionSpec_Effect)(0),           // 43: sockmgr.v1.OptionSpec.Effect
-	(*timestamppb.Timestamp)(nil),    // 44: google.protobuf.Timestamp
-	(*Handler)(nil),                  // 45: sockmgr.v1.Handler
-	(*SocketAddress)(nil),            // 46: sockmgr.v1.SocketAddress
-	(*Socket)(nil),                   // 47: sockmgr.v1.Socket
-	(*structpb.Value)(nil),           // 48: google.protobuf.Value
+	(*UpstreamStatus)(nil),           // 36: sockmgr.v1.UpstreamStatus
+	(*DrainStatus)(nil),              // 37: sockmgr.v1.DrainStatus
+	nil,                              // 38: sockmgr.v1.Listener.LabelsEntry
+	nil,                              // 39: sockmgr.v1.Listener.AnnotationsEntry
+	nil,                              // 40: sockmgr.v1.ListenerSpec.OptionsEntry
+	(*Issue)(nil),                    // 41: sockmgr.v1.Issue
+	(*fieldmaskpb.FieldMask)(nil),    // 42: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),      // 43: google.protobuf.Duration
+	(OptionSpec_Effect)(0),           // 44: sockmgr.v1.OptionSpec.Effect
+	(*timestamppb.Timestamp)(nil),    // 45: google.protobuf.Timestamp
+	(*Handler)(nil),                  // 46: sockmgr.v1.Handler
+	(*SocketAddress)(nil),            // 47: sockmgr.v1.SocketAddress
+	(*Socket)(nil),                   // 48: sockmgr.v1.Socket
+	(*structpb.Value)(nil),           // 49: google.protobuf.Value
 }
 var file_sockmgr_v1_listener_proto_depIdxs = []int32{
 	32, // 0: sockmgr.v1.CreateListenerRequest.listener:type_name -> sockmgr.v1.Listener
 	32, // 1: sockmgr.v1.CreateListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	40, // 2: sockmgr.v1.CreateListenerResponse.issues:type_name -> sockmgr.v1.Issue
+	41, // 2: sockmgr.v1.CreateListenerResponse.issues:type_name -> sockmgr.v1.Issue
 	0,  // 3: sockmgr.v1.GetListenerRequest.view:type_name -> sockmgr.v1.ListenerView
 	32, // 4: sockmgr.v1.GetListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	0,  // 5: sockmgr.v1.ListListenersRequest.view:type_name -> sockmgr.v1.ListenerView
 	32, // 6: sockmgr.v1.ListListenersResponse.listeners:type_name -> sockmgr.v1.Listener
 	32, // 7: sockmgr.v1.UpdateListenerRequest.listener:type_name -> sockmgr.v1.Listener
-	41, // 8: sockmgr.v1.UpdateListenerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	42, // 8: sockmgr.v1.UpdateListenerRequest.update_mask:type_name -> google.protobuf.FieldMask
 	32, // 9: sockmgr.v1.UpdateListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	40, // 10: sockmgr.v1.UpdateListenerResponse.issues:type_name -> sockmgr.v1.Issue
+	41, // 10: sockmgr.v1.UpdateListenerResponse.issues:type_name -> sockmgr.v1.Issue
 	19, // 11: sockmgr.v1.UpdateListenerResponse.changes:type_name -> sockmgr.v1.FieldChange
-	42, // 12: sockmgr.v1.DeleteListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
+	43, // 12: sockmgr.v1.DeleteListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
 	32, // 13: sockmgr.v1.DeleteListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	32, // 14: sockmgr.v1.ApplyListenersRequest.listeners:type_name -> sockmgr.v1.Listener
 	18, // 15: sockmgr.v1.ApplyListenersResponse.changes:type_name -> sockmgr.v1.ListenerChange
 	2,  // 16: sockmgr.v1.ListenerChange.action:type_name -> sockmgr.v1.ListenerChange.Action
 	19, // 17: sockmgr.v1.ListenerChange.fields:type_name -> sockmgr.v1.FieldChange
 	32, // 18: sockmgr.v1.ListenerChange.listener:type_name -> sockmgr.v1.Listener
-	40, // 19: sockmgr.v1.ListenerChange.issues:type_name -> sockmgr.v1.Issue
-	40, // 20: sockmgr.v1.ListenerChange.error:type_name -> sockmgr.v1.Issue
-	43, // 21: sockmgr.v1.FieldChange.effect:type_name -> sockmgr.v1.OptionSpec.Effect
+	41, // 19: sockmgr.v1.ListenerChange.issues:type_name -> sockmgr.v1.Issue
+	41, // 20: sockmgr.v1.ListenerChange.error:type_name -> sockmgr.v1.Issue
+	44, // 21: sockmgr.v1.FieldChange.effect:type_name -> sockmgr.v1.OptionSpec.Effect
 	32, // 22: sockmgr.v1.StartListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	42, // 23: sockmgr.v1.StopListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
+	43, // 23: sockmgr.v1.StopListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
 	32, // 24: sockmgr.v1.StopListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	42, // 25: sockmgr.v1.PauseListenerRequest.resume_after:type_name -> google.protobuf.Duration
+	43, // 25: sockmgr.v1.PauseListenerRequest.resume_after:type_name -> google.protobuf.Duration
 	1,  // 26: sockmgr.v1.PauseListenerRequest.mode:type_name -> sockmgr.v1.PauseMode
 	32, // 27: sockmgr.v1.PauseListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	32, // 28: sockmgr.v1.ResumeListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	42, // 29: sockmgr.v1.DrainListenerRequest.timeout:type_name -> google.protobuf.Duration
+	43, // 29: sockmgr.v1.DrainListenerRequest.timeout:type_name -> google.protobuf.Duration
 	32, // 30: sockmgr.v1.DrainListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	0,  // 31: sockmgr.v1.WatchListenersRequest.view:type_name -> sockmgr.v1.ListenerView
 	3,  // 32: sockmgr.v1.WatchListenersResponse.type:type_name -> sockmgr.v1.WatchListenersResponse.Type
 	32, // 33: sockmgr.v1.WatchListenersResponse.listener:type_name -> sockmgr.v1.Listener
-	44, // 34: sockmgr.v1.WatchListenersResponse.time:type_name -> google.protobuf.Timestamp
-	37, // 35: sockmgr.v1.Listener.labels:type_name -> sockmgr.v1.Listener.LabelsEntry
-	38, // 36: sockmgr.v1.Listener.annotations:type_name -> sockmgr.v1.Listener.AnnotationsEntry
+	45, // 34: sockmgr.v1.WatchListenersResponse.time:type_name -> google.protobuf.Timestamp
+	38, // 35: sockmgr.v1.Listener.labels:type_name -> sockmgr.v1.Listener.LabelsEntry
+	39, // 36: sockmgr.v1.Listener.annotations:type_name -> sockmgr.v1.Listener.AnnotationsEntry
 	33, // 37: sockmgr.v1.Listener.spec:type_name -> sockmgr.v1.ListenerSpec
 	35, // 38: sockmgr.v1.Listener.status:type_name -> sockmgr.v1.ListenerStatus
-	44, // 39: sockmgr.v1.Listener.create_time:type_name -> google.protobuf.Timestamp
-	44, // 40: sockmgr.v1.Listener.update_time:type_name -> google.protobuf.Timestamp
+	45, // 39: sockmgr.v1.Listener.create_time:type_name -> google.protobuf.Timestamp
+	45, // 40: sockmgr.v1.Listener.update_time:type_name -> google.protobuf.Timestamp
 	4,  // 41: sockmgr.v1.ListenerSpec.desired_state:type_name -> sockmgr.v1.ListenerSpec.DesiredState
-	45, // 42: sockmgr.v1.ListenerSpec.handler:type_name -> sockmgr.v1.Handler
-	39, // 43: sockmgr.v1.ListenerSpec.options:type_name -> sockmgr.v1.ListenerSpec.OptionsEntry
+	46, // 42: sockmgr.v1.ListenerSpec.handler:type_name -> sockmgr.v1.Handler
+	40, // 43: sockmgr.v1.ListenerSpec.options:type_name -> sockmgr.v1.ListenerSpec.OptionsEntry
 	34, // 44: sockmgr.v1.ListenerSpec.drain:type_name -> sockmgr.v1.DrainPolicy
 	1,  // 45: sockmgr.v1.ListenerSpec.pause_mode:type_name -> sockmgr.v1.PauseMode
-	42, // 46: sockmgr.v1.DrainPolicy.timeout:type_name -> google.protobuf.Duration
-	42, // 47: sockmgr.v1.DrainPolicy.lame_duck:type_name -> google.protobuf.Duration
+	43, // 46: sockmgr.v1.DrainPolicy.timeout:type_name -> google.protobuf.Duration
+	43, // 47: sockmgr.v1.DrainPolicy.lame_duck:type_name -> google.protobuf.Duration
 	5,  // 48: sockmgr.v1.ListenerStatus.state:type_name -> sockmgr.v1.ListenerStatus.State
-	46, // 49: sockmgr.v1.ListenerStatus.bound:type_name -> sockmgr.v1.SocketAddress
-	47, // 50: sockmgr.v1.ListenerStatus.sockets:type_name -> sockmgr.v1.Socket
-	44, // 51: sockmgr.v1.ListenerStatus.start_time:type_name -> google.protobuf.Timestamp
-	36, // 52: sockmgr.v1.ListenerStatus.drain:type_name -> sockmgr.v1.DrainStatus
-	44, // 53: sockmgr.v1.ListenerStatus.retry_time:type_name -> google.protobuf.Timestamp
-	44, // 54: sockmgr.v1.ListenerStatus.resume_time:type_name -> google.protobuf.Timestamp
-	44, // 55: sockmgr.v1.DrainStatus.start_time:type_name -> google.protobuf.Timestamp
-	44, // 56: sockmgr.v1.DrainStatus.deadline:type_name -> google.protobuf.Timestamp
-	48, // 57: sockmgr.v1.ListenerSpec.OptionsEntry.value:type_name -> google.protobuf.Value
-	6,  // 58: sockmgr.v1.ListenerService.CreateListener:input_type -> sockmgr.v1.CreateListenerRequest
-	8,  // 59: sockmgr.v1.ListenerService.GetListener:input_type -> sockmgr.v1.GetListenerRequest
-	10, // 60: sockmgr.v1.ListenerService.ListListeners:input_type -> sockmgr.v1.ListListenersRequest
-	12, // 61: sockmgr.v1.ListenerService.UpdateListener:input_type -> sockmgr.v1.UpdateListenerRequest
-	14, // 62: sockmgr.v1.ListenerService.DeleteListener:input_type -> sockmgr.v1.DeleteListenerRequest
-	16, // 63: sockmgr.v1.ListenerService.ApplyListeners:input_type -> sockmgr.v1.ApplyListenersRequest
-	20, // 64: sockmgr.v1.ListenerService.StartListener:input_type -> sockmgr.v1.StartListenerRequest
-	22, // 65: sockmgr.v1.ListenerService.StopListener:input_type -> sockmgr.v1.StopListenerRequest
-	24, // 66: sockmgr.v1.ListenerService.PauseListener:input_type -> sockmgr.v1.PauseListenerRequest
-	26, // 67: sockmgr.v1.ListenerService.ResumeListener:input_type -> sockmgr.v1.ResumeListenerRequest
-	28, // 68: sockmgr.v1.ListenerService.DrainListener:input_type -> sockmgr.v1.DrainListenerRequest
-	30, // 69: sockmgr.v1.ListenerService.WatchListeners:input_type -> sockmgr.v1.WatchListenersRequest
-	7,  // 70: sockmgr.v1.ListenerService.CreateListener:output_type -> sockmgr.v1.CreateListenerResponse
-	9,  // 71: sockmgr.v1.ListenerService.GetListener:output_type -> sockmgr.v1.GetListenerResponse
-	11, // 72: sockmgr.v1.ListenerService.ListListeners:output_type -> sockmgr.v1.ListListenersResponse
-	13, // 73: sockmgr.v1.ListenerService.UpdateListener:output_type -> sockmgr.v1.UpdateListenerResponse
-	15, // 74: sockmgr.v1.ListenerService.DeleteListener:output_type -> sockmgr.v1.DeleteListenerResponse
-	17, // 75: sockmgr.v1.ListenerService.ApplyListeners:output_type -> sockmgr.v1.ApplyListenersResponse
-	21, // 76: sockmgr.v1.ListenerService.StartListener:output_type -> sockmgr.v1.StartListenerResponse
-	23, // 77: sockmgr.v1.ListenerService.StopListener:output_type -> sockmgr.v1.StopListenerResponse
-	25, // 78: sockmgr.v1.ListenerService.PauseListener:output_type -> sockmgr.v1.PauseListenerResponse
-	27, // 79: sockmgr.v1.ListenerService.ResumeListener:output_type -> sockmgr.v1.ResumeListenerResponse
-	29, // 80: sockmgr.v1.ListenerService.DrainListener:output_type -> sockmgr.v1.DrainListenerResponse
-	31, // 81: sockmgr.v1.ListenerService.WatchListeners:output_type -> sockmgr.v1.WatchListenersResponse
-	70, // [70:82] is the sub-list for method output_type
-	58, // [58:70] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	47, // 49: sockmgr.v1.ListenerStatus.bound:type_name -> sockmgr.v1.SocketAddress
+	48, // 50: sockmgr.v1.ListenerStatus.sockets:type_name -> sockmgr.v1.Socket
+	45, // 51: sockmgr.v1.ListenerStatus.start_time:type_name -> google.protobuf.Timestamp
+	37, // 52: sockmgr.v1.ListenerStatus.drain:type_name -> sockmgr.v1.DrainStatus
+	45, // 53: sockmgr.v1.ListenerStatus.retry_time:type_name -> google.protobuf.Timestamp
+	45, // 54: sockmgr.v1.ListenerStatus.resume_time:type_name -> google.protobuf.Timestamp
+	36, // 55: sockmgr.v1.ListenerStatus.upstreams:type_name -> sockmgr.v1.UpstreamStatus
+	47, // 56: sockmgr.v1.UpstreamStatus.resolved:type_name -> sockmgr.v1.SocketAddress
+	45, // 57: sockmgr.v1.DrainStatus.start_time:type_name -> google.protobuf.Timestamp
+	45, // 58: sockmgr.v1.DrainStatus.deadline:type_name -> google.protobuf.Timestamp
+	49, // 59: sockmgr.v1.ListenerSpec.OptionsEntry.value:type_name -> google.protobuf.Value
+	6,  // 60: sockmgr.v1.ListenerService.CreateListener:input_type -> sockmgr.v1.CreateListenerRequest
+	8,  // 61: sockmgr.v1.ListenerService.GetListener:input_type -> sockmgr.v1.GetListenerRequest
+	10, // 62: sockmgr.v1.ListenerService.ListListeners:input_type -> sockmgr.v1.ListListenersRequest
+	12, // 63: sockmgr.v1.ListenerService.UpdateListener:input_type -> sockmgr.v1.UpdateListenerRequest
+	14, // 64: sockmgr.v1.ListenerService.DeleteListener:input_type -> sockmgr.v1.DeleteListenerRequest
+	16, // 65: sockmgr.v1.ListenerService.ApplyListeners:input_type -> sockmgr.v1.ApplyListenersRequest
+	20, // 66: sockmgr.v1.ListenerService.StartListener:input_type -> sockmgr.v1.StartListenerRequest
+	22, // 67: sockmgr.v1.ListenerService.StopListener:input_type -> sockmgr.v1.StopListenerRequest
+	24, // 68: sockmgr.v1.ListenerService.PauseListener:input_type -> sockmgr.v1.PauseListenerRequest
+	26, // 69: sockmgr.v1.ListenerService.ResumeListener:input_type -> sockmgr.v1.ResumeListenerRequest
+	28, // 70: sockmgr.v1.ListenerService.DrainListener:input_type -> sockmgr.v1.DrainListenerRequest
+	30, // 71: sockmgr.v1.ListenerService.WatchListeners:input_type -> sockmgr.v1.WatchListenersRequest
+	7,  // 72: sockmgr.v1.ListenerService.CreateListener:output_type -> sockmgr.v1.CreateListenerResponse
+	9,  // 73: sockmgr.v1.ListenerService.GetListener:output_type -> sockmgr.v1.GetListenerResponse
+	11, // 74: sockmgr.v1.ListenerService.ListListeners:output_type -> sockmgr.v1.ListListenersResponse
+	13, // 75: sockmgr.v1.ListenerService.UpdateListener:output_type -> sockmgr.v1.UpdateListenerResponse
+	15, // 76: sockmgr.v1.ListenerService.DeleteListener:output_type -> sockmgr.v1.DeleteListenerResponse
+	17, // 77: sockmgr.v1.ListenerService.ApplyListeners:output_type -> sockmgr.v1.ApplyListenersResponse
+	21, // 78: sockmgr.v1.ListenerService.StartListener:output_type -> sockmgr.v1.StartListenerResponse
+	23, // 79: sockmgr.v1.ListenerService.StopListener:output_type -> sockmgr.v1.StopListenerResponse
+	25, // 80: sockmgr.v1.ListenerService.PauseListener:output_type -> sockmgr.v1.PauseListenerResponse
+	27, // 81: sockmgr.v1.ListenerService.ResumeListener:output_type -> sockmgr.v1.ResumeListenerResponse
+	29, // 82: sockmgr.v1.ListenerService.DrainListener:output_type -> sockmgr.v1.DrainListenerResponse
+	31, // 83: sockmgr.v1.ListenerService.WatchListeners:output_type -> sockmgr.v1.WatchListenersResponse
+	72, // [72:84] is the sub-list for method output_type
+	60, // [60:72] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_listener_proto_init() }
@@ -3157,7 +3299,7 @@ func file_sockmgr_v1_listener_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_listener_proto_rawDesc), len(file_sockmgr_v1_listener_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

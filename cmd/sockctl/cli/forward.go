@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+)
+
+// balances are the words of --balance. Never written to.
+var balances = map[string]pb.ForwardHandler_Balance{
+	"":                  pb.ForwardHandler_BALANCE_UNSPECIFIED,
+	"round-robin":       pb.ForwardHandler_BALANCE_ROUND_ROBIN,
+	"least-connections": pb.ForwardHandler_BALANCE_LEAST_CONNECTIONS,
+	"source-hash":       pb.ForwardHandler_BALANCE_SOURCE_HASH,
+	"first":             pb.ForwardHandler_BALANCE_FIRST,
+}
+
+func forwardHandler(f *startFlags) (*pb.Handler, error) {
+	h := &pb.ForwardHandler{}
+	if len(f.upstreams) == 0 {
+		return nil, usagef("--handler forward needs --upstream")
+	}
+	for _, text := range f.upstreams {
+		u, err := parseUpstream(text)
+		if err != nil {
+			return nil, err
+		}
+		h.Upstreams = append(h.Upstreams, u)
+	}
+	var known bool
+	if h.Balance, known = balances[strings.ReplaceAll(f.balance, "_", "-")]; !known {
+		return nil, usagef("--balance %q: want round-robin, least-connections, source-hash or first", f.balance)
+	}
+	if f.connectTimeout < 0 || f.healthInterval < 0 {
+		return nil, usagef("a time cannot be negative")
+	}
+	if f.connectTimeout > 0 {
+		h.ConnectTimeout = durationpb.New(f.connectTimeout)
+	}
+	if f.changed("health-interval") {
+		h.HealthCheck = &pb.HealthCheck{}
+		if f.healthInterval > 0 {
+			h.HealthCheck.Interval = durationpb.New(f.healthInterval)
+		}
+	}
+	return &pb.Handler{Kind: &pb.Handler_Forward{Forward: h}}, nil
+}
+
+// parseUpstream reads tcp://10.0.0.1:8080,weight=2,drain.
+func parseUpstream(text string) (*pb.Upstream, error) {
+	words := strings.Split(text, ",")
+	u := &pb.Upstream{Address: words[0]}
+	for _, word := range words[1:] {
+		name, value, _ := strings.Cut(word, "=")
+		switch {
+		case word == "drain":
+			u.Drain = true
+		case name == "weight":
+			n, err := strconv.ParseUint(value, 10, 32)
+			if err != nil || n == 0 {
+				return nil, usagef("--upstream %s: weight is %q; want a number from 1", text, value)
+			}
+			u.Weight = uint32(n)
+		default:
+			return nil, usagef("--upstream %s: %q is not known; want weight=N or drain", text, word)
+		}
+	}
+	return u, nil
+}

@@ -1,0 +1,122 @@
+package listeners
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// A flow is one direction of a relay.
+type flow struct {
+	rest []byte     // read, and not taken by the other side yet
+	eof  bool       // the source has finished, or the other side takes no more
+	shut bool       // and that was passed on
+	lost unix.Errno // why the other side takes no more; 0: it does
+	full uint8      // reads in a row that filled the buffer
+	pipe *pipe      // has what was spliced and not taken yet; nil: nothing
+}
+
+func (f *flow) pending() bool { return len(f.rest) > 0 || f.pipe != nil }
+
+// held is how many bytes it has in user space, or in a pipe.
+func (f *flow) held() uint64 {
+	n := len(f.rest)
+	if f.pipe != nil {
+		n += f.pipe.held
+	}
+	return uint64(n)
+}
+
+// wantsInput reports whether to read: not before all that was read is gone,
+// which is what keeps a slow receiver's sender waiting.
+func (f *flow) wantsInput() bool { return !f.eof && !f.pending() }
+
+// drop gives back what it holds.
+func (f *flow) drop() {
+	f.rest = nil
+	if f.pipe != nil {
+		f.pipe.release()
+		f.pipe = nil
+	}
+}
+
+// pump reads once and passes on.
+func (f *flow) pump(r *relay, from, to int) {
+	if f.full >= spliceAfter && f.splice(r, from, to) {
+		return
+	}
+	buf := r.c.l.set.buf
+	n, errno := sysRecv(from, buf, 0)
+	switch {
+	case errno == unix.EAGAIN || errno == unix.EINTR:
+		return
+	case n == 0 && r.other(f).lost == unix.ECONNRESET: // the write was told, and only it
+		r.fail(from, os.NewSyscallError("write", unix.ECONNRESET))
+		return
+	case errno == unix.EPIPE: // it has finished, and then reset: it takes no more
+		r.other(f).refuse(errno)
+		fallthrough
+	case errno == 0 && n == 0:
+		f.eof = true
+		f.finish(to)
+		return
+	case errno != 0:
+		r.fail(from, os.NewSyscallError("read", errno))
+		return
+	}
+	if f.full++; n < len(buf) {
+		f.full = 0
+	}
+	fromClient := from == int(r.c.fd)
+	if fromClient {
+		r.received(n)
+	}
+	if sent := f.send(r, to, buf[:n], !fromClient); sent < n && !f.eof {
+		f.rest = append(f.rest[:0], buf[sent:n]...)
+	}
+}
+
+// send gives p to the kernel, which may take a part of it.
+func (f *flow) send(r *relay, to int, p []byte, toClient bool) int {
+	n, errno := sysSend(to, p)
+	switch errno {
+	case 0:
+		if toClient {
+			r.sent(n)
+		}
+		return n
+	case unix.EAGAIN, unix.EINTR, unix.ENOBUFS:
+		return 0
+	default:
+		f.refuse(errno)
+		return 0
+	}
+}
+
+// refuse notes that the other side takes no more: it has closed, or reset. What
+// it has sent before is still passed on; its own end then ends the relay.
+func (f *flow) refuse(why unix.Errno) {
+	f.drop()
+	f.eof, f.shut, f.lost = true, true, why
+}
+
+// flush passes on what waits.
+func (f *flow) flush(r *relay, _, to int) {
+	if f.pipe != nil {
+		f.drain(r, to)
+	} else {
+		f.rest = f.rest[f.send(r, to, f.rest, to == int(r.c.fd)):]
+	}
+	if len(f.rest) == 0 {
+		f.rest = nil // an idle connection holds no buffer
+	}
+	f.finish(to)
+}
+
+// finish passes on that the source has finished, once all it sent is gone.
+func (f *flow) finish(to int) {
+	if f.eof && !f.shut && !f.pending() {
+		f.shut = true
+		_ = unix.Shutdown(to, unix.SHUT_WR) // ENOTCONN: it has reset, and its own event tells
+	}
+}

@@ -1,0 +1,143 @@
+package listeners
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+// An Attacher is a Handler that does something of its own while it is the
+// handler of a listener on a loop. Both are called on the loop.
+type Attacher interface {
+	// Attach begins. before is the handler that it takes the place of, nil if
+	// there was none.
+	Attach(l *Listener, before Handler)
+	// Detach ends what Attach began: another has taken its place, or the
+	// listener is closed. Peers that it serves still are served on.
+	Detach()
+}
+
+// A forwarder is the Handler of Forward. Loop only.
+type forwarder struct {
+	spec  *Forward
+	l     *Listener // nil: not attached
+	pool  pool
+	timer mux.Timer // of resolving and checks
+	held  []*relay  // wait for an upstream, in order; nil: one that has gone
+
+	sessions map[source]*session // of datagrams
+}
+
+func newForwarder(spec *Forward) *forwarder {
+	f := &forwarder{spec: spec, sessions: map[source]*session{}}
+	f.pool = newPool(spec)
+	return f
+}
+
+// Attach is Attacher.Attach. What is known of an upstream that was there before
+// stays known.
+func (f *forwarder) Attach(l *Listener, before Handler) {
+	f.l = l
+	if old, ok := before.(*forwarder); ok {
+		f.pool.inherit(&old.pool)
+		for _, r := range old.held {
+			f.hold(r)
+		}
+		old.held = nil
+		for _, ses := range old.sessions {
+			ses.f = f
+		}
+		f.sessions, old.sessions = old.sessions, nil
+	}
+	f.Expired()
+	f.unhold()
+}
+
+// Detach is Attacher.Detach.
+func (f *forwarder) Detach() {
+	f.l.set.loop.Disarm(&f.timer)
+	f.endSessions(nil)
+	for _, u := range f.pool.upstreams {
+		if u.owner == f {
+			u.owner = nil
+			u.cancelCheck(f.l.set)
+		}
+	}
+}
+
+// Expired does what is due, and comes again when the next thing is.
+func (f *forwarder) Expired() {
+	now := f.l.set.loop.Clock()
+	next := now + resolveInterval
+	for _, u := range f.pool.upstreams {
+		u.owner = f
+		if u.host != "" {
+			if now >= u.resolveAt {
+				u.resolveAt = now + resolveInterval
+				f.resolve(u)
+			}
+			next = min(next, u.resolveAt)
+		}
+		if h := f.spec.Health; h != nil {
+			if now >= u.checkAt {
+				u.checkAt = now + orDefault(h.Interval, defaultInterval)
+				f.check(u, h)
+			}
+			next = min(next, u.checkAt)
+		}
+	}
+	f.l.set.loop.Arm(&f.timer, next, f)
+}
+
+// Open begins to relay a connection.
+func (f *forwarder) Open(p Peer) (Handler, error) {
+	c := p.(*conn)
+	r := &relay{f: f, c: c, fd: -1}
+	c.flags |= relayed
+	c.handler = r
+	c.rest() // until the upstream is there, what the client says waits in the kernel
+	r.begin()
+	return r, nil
+}
+
+// dialTo begins to connect to an upstream.
+func dialTo(a Address) (fd int, connected bool, err error) {
+	sa, family, err := a.sockaddr()
+	if err != nil {
+		return -1, false, err
+	}
+	fd, err = unix.Socket(family, networks[a.Network].sock|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, false, err
+	}
+	if a.Network.Class() == OnTCP {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // what is relayed has waited enough
+	}
+	switch err = unix.Connect(fd, sa); {
+	case err == nil:
+		return fd, true, nil
+	case errors.Is(err, unix.EINPROGRESS):
+		return fd, false, nil
+	default:
+		sysClose(fd)
+		return -1, false, err
+	}
+}
+
+// sockError takes the error that waits at a socket, 0 for none.
+func sockError(fd int) unix.Errno {
+	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return unix.EBADF
+	}
+	return unix.Errno(n)
+}
+
+// sourceOf is what source_hash goes by.
+func sourceOf(c *conn) netip.Addr { return c.remote.Addr() }
+
+const resolveInterval = 30 * time.Second

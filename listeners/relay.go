@@ -1,0 +1,325 @@
+package listeners
+
+import (
+	"errors"
+	"io"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+// Why a relayed connection was closed.
+var (
+	errNoUpstream    = errors.New("no upstream took the connection")
+	errUpstreamReset = errors.New("the upstream reset the connection")
+)
+
+// A relay is one connection and the one to its upstream that belongs to it.
+// Loop only.
+//
+//	          choose           connected            both ends have finished
+//	held ----------> connecting -------> relaying -------------------------> closed
+//	  ^                 |  ^
+//	  +-----------------+--+ refused, timed out: the next one
+//	   none is left
+type relay struct {
+	f     *forwarder
+	c     *conn     // the client's
+	up    *upstream // nil: held
+	tried []*upstream
+
+	fd     int32 // to the upstream; -1: none
+	isOpen bool  // and it is connected
+	want   mux.Events
+	place  int       // among those that are held
+	timer  mux.Timer // of connecting, or of being held
+
+	there flow // from the client to the upstream
+	back  flow // from the upstream to the client
+}
+
+// begin connects to the next upstream, or finds that there is none.
+func (r *relay) begin() {
+	set := r.f.l.set
+	for {
+		r.up = r.f.pool.choose(sourceOf(r.c), set.loop.Clock(), r.tried)
+		if r.up == nil {
+			r.none()
+			return
+		}
+		if set.full() {
+			r.c.l.stats.reject(RejectedLimit)
+			r.c.reset(errDescriptors)
+			return
+		}
+		r.tried = append(r.tried, r.up)
+		a, _ := r.up.next() // it is usable
+		fd, connected, err := dialTo(a)
+		if err == nil {
+			if err = set.loop.Add(fd, mux.Writable, r); err != nil {
+				sysClose(fd)
+			}
+		}
+		if err != nil {
+			r.up.refused(connectText(err), set.loop.Clock())
+			continue
+		}
+		set.used++
+		r.fd, r.want = int32(fd), mux.Writable
+		r.up.active++
+		if connected {
+			r.opened()
+			return
+		}
+		set.loop.Arm(&r.timer, set.loop.Clock()+r.f.spec.connectTimeout(), r)
+		return
+	}
+}
+
+func connectText(err error) string {
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
+		return "connect: " + errnoText(errno)
+	}
+	return "connect: " + err.Error()
+}
+
+// none refuses the client, or holds it until an upstream is back.
+func (r *relay) none() {
+	if wait := r.c.l.tunables.UpstreamWait; wait > 0 && !r.timer.Set() {
+		r.f.hold(r)
+		r.c.l.set.loop.Arm(&r.timer, r.c.l.set.loop.Clock()+wait, r)
+		return
+	}
+	r.c.l.stats.reject(RejectedUpstream)
+	r.c.reset(errNoUpstream)
+}
+
+// Expired is the end of the time for connecting, or for being held.
+func (r *relay) Expired() {
+	if r.up == nil {
+		r.f.dropHeld(r)
+		r.c.l.stats.reject(RejectedUpstream)
+		r.c.reset(errNoUpstream)
+		return
+	}
+	up := r.up
+	r.leave()
+	up.refused("connect: timed out after "+r.f.spec.connectTimeout().String(), r.c.l.set.loop.Clock())
+	r.begin()
+}
+
+// leave lets the upstream go.
+func (r *relay) leave() {
+	if r.fd < 0 {
+		return
+	}
+	set := r.c.l.set
+	set.loop.Disarm(&r.timer)
+	if r.want != 0 {
+		r.want = 0
+		_ = set.loop.Remove(int(r.fd)) // before the close, as always
+	}
+	sysClose(int(r.fd))
+	r.fd, r.isOpen = -1, false
+	r.up.active--
+	set.released()
+}
+
+// Ready is the upstream's side.
+func (r *relay) Ready(ev mux.Events) {
+	if !r.isOpen {
+		if errno := sockError(int(r.fd)); errno != 0 {
+			up := r.up
+			r.leave()
+			up.refused("connect: "+errnoText(errno), r.c.l.set.loop.Clock())
+			r.begin()
+			return
+		}
+		r.opened()
+		return
+	}
+	r.move(&r.back, &r.there, int(r.fd), int(r.c.fd), ev)
+}
+
+// ready is the client's side. Before there is an upstream it is off the loop.
+func (r *relay) ready(ev mux.Events) {
+	r.move(&r.there, &r.back, int(r.c.fd), int(r.fd), ev)
+}
+
+// opened begins to relay.
+func (r *relay) opened() {
+	r.isOpen = true
+	r.tried = nil
+	r.up.took()
+	r.c.l.set.loop.Disarm(&r.timer)
+	r.settle()
+}
+
+// move goes on with one side: what it sends goes to the other, and what the
+// other has sent goes to it. out is what this side sends.
+func (r *relay) move(out, in *flow, from, to int, ev mux.Events) {
+	if ev&mux.Writable != 0 && in.pending() {
+		in.flush(r, to, from)
+	}
+	if ev&mux.Readable != 0 && r.c.fd >= 0 && out.wantsInput() {
+		out.pump(r, from, to)
+	}
+	if r.c.fd >= 0 {
+		r.settle()
+	}
+}
+
+// settle ends what is over, and decides what to wait for on both sides. A side
+// of which nothing is wanted is off the loop, which would report a hang-up for
+// ever.
+func (r *relay) settle() {
+	if r.there.shut && r.back.shut {
+		r.c.close(io.EOF)
+		return
+	}
+	loop := r.c.l.set.loop
+	err := change(loop, int(r.c.fd), &r.c.want, wants(&r.there, &r.back), r.c)
+	if err == nil {
+		err = change(loop, int(r.fd), &r.want, wants(&r.back, &r.there), r)
+	}
+	if err != nil {
+		r.c.close(err)
+	}
+}
+
+// other is the flow the other way.
+func (r *relay) other(f *flow) *flow {
+	if f == &r.there {
+		return &r.back
+	}
+	return &r.there
+}
+
+// wants is what a side waits for: out is what it sends.
+func wants(out, in *flow) (ev mux.Events) {
+	if out.wantsInput() {
+		ev |= mux.Readable
+	}
+	if in.pending() {
+		ev |= mux.Writable
+	}
+	return ev
+}
+
+// change makes the loop wait for something else.
+func change(loop *mux.Loop, fd int, have *mux.Events, want mux.Events, h mux.Handler) error {
+	was := *have
+	*have = want
+	switch {
+	case was == want:
+		return nil
+	case was == 0:
+		return loop.Add(fd, want, h)
+	case want == 0:
+		return loop.Remove(fd)
+	default:
+		return loop.Modify(fd, want)
+	}
+}
+
+// fail ends both sides because reading from one has failed. RST is carried over.
+func (r *relay) fail(fd int, err error) {
+	if fd != int(r.c.fd) {
+		if errno, ok := errors.AsType[unix.Errno](err); ok {
+			r.up.lastError = errnoText(errno)
+		}
+		r.c.reset(errUpstreamReset)
+		return
+	}
+	_ = unix.SetsockoptLinger(int(r.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	r.c.close(err)
+}
+
+// closed is called when the client's side is about to be closed.
+func (r *relay) closed() {
+	r.c.l.set.loop.Disarm(&r.timer)
+	if r.up == nil {
+		r.f.dropHeld(r)
+	}
+	r.leave()
+	r.there.drop()
+	r.back.drop()
+}
+
+// Handle is never called: a relay has its connection to itself.
+func (r *relay) Handle(Peer, []byte) (int, error) { return 0, errors.ErrUnsupported }
+
+// hold keeps a relay until an upstream is back.
+func (f *forwarder) hold(r *relay) {
+	if r == nil {
+		return
+	}
+	r.f, r.place = f, len(f.held)
+	f.held = append(f.held, r)
+}
+
+func (f *forwarder) dropHeld(r *relay) {
+	if r.place < len(f.held) && f.held[r.place] == r {
+		f.held[r.place] = nil
+	}
+}
+
+// unheldPerTurn bounds how many begin to connect in one turn.
+const unheldPerTurn = 64
+
+// unhold lets those go on that wait for an upstream, the first first.
+func (f *forwarder) unhold() {
+	n := min(len(f.held), unheldPerTurn)
+	some := slices.Clone(f.held[:n])
+	rest := f.held[n:]
+	f.held = nil
+	for _, r := range rest {
+		f.hold(r)
+	}
+	for _, r := range some {
+		if r != nil {
+			r.c.l.set.loop.Disarm(&r.timer)
+			r.tried = r.tried[:0]
+			r.begin()
+		}
+	}
+	if len(rest) > 0 {
+		_ = f.l.set.loop.Post(f.unhold) // ended: all is closed
+	}
+}
+
+// received and sent count bytes, on the client's side.
+func (r *relay) received(n int) {
+	c := r.c
+	if c.received == 0 {
+		c.begun()
+	}
+	c.active = c.l.set.loop.Clock()
+	c.received += uint64(n)
+	c.reads++
+	c.l.stats.Received += uint64(n)
+}
+
+func (r *relay) sent(n int) {
+	c := r.c
+	c.active = c.l.set.loop.Clock()
+	c.sent += uint64(n)
+	c.writes++
+	c.l.stats.Sent += uint64(n)
+}
+
+// status adds what is known of the upstream's side.
+func (r *relay) status(st *ConnStatus) {
+	switch {
+	case !r.isOpen:
+		st.State = ConnConnecting
+	case r.there.eof || r.back.eof:
+		st.State = ConnHalfClosed
+	}
+	if r.isOpen {
+		s := &socket{fd: int(r.fd), addr: Address{Network: r.up.network().Base()}}
+		st.Upstream = s.peer()
+	}
+}

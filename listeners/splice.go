@@ -1,0 +1,113 @@
+package listeners
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// spliceAfter is how many reads in a row must fill the buffer before bytes
+	// are moved without being copied to the daemon: a pipe costs two system
+	// calls for each move, which only long ones earn back.
+	spliceAfter = 4
+	// pipeSize is the room of a pipe. With 64 KiB a byte costs twice the CPU.
+	pipeSize = 1 << 20
+	// pipesKept is how many empty pipes wait for the next flow. All pipes of a
+	// user share 64 MiB (pipe-user-pages-soft); beyond it new ones are small.
+	pipesKept = 16
+)
+
+// A pipe holds bytes in the kernel between two sockets.
+type pipe struct {
+	set  *Set
+	r, w int
+	held int // bytes in it
+}
+
+// takePipe returns an empty pipe; nil when there is none to be had.
+func (s *Set) takePipe() *pipe {
+	if n := len(s.pipes); n > 0 {
+		p := s.pipes[n-1]
+		s.pipes = s.pipes[:n-1]
+		return p
+	}
+	if s.limit > 0 && s.used+2 > s.limit {
+		return nil
+	}
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		return nil
+	}
+	s.used += 2
+	_, _ = unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize) // EPERM: it stays smaller
+	return &pipe{set: s, r: fds[0], w: fds[1]}
+}
+
+// release gives the pipe back; one that holds something is closed.
+func (p *pipe) release() {
+	if p.held == 0 && len(p.set.pipes) < pipesKept {
+		p.set.pipes = append(p.set.pipes, p)
+		return
+	}
+	p.close()
+}
+
+func (p *pipe) close() {
+	sysClose(p.r)
+	sysClose(p.w)
+	p.set.used -= 2
+}
+
+func sysSplice(from, to, n int) (int, unix.Errno) {
+	moved, _, errno := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n),
+		unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+	return int(moved), errno
+}
+
+// splice moves what the source has by way of a pipe, which the flow keeps only
+// while there is something in it. It reports whether that could be done.
+func (f *flow) splice(r *relay, from, to int) bool {
+	p := r.c.l.set.takePipe()
+	if p == nil {
+		f.full = 0
+		return false
+	}
+	n, errno := sysSplice(from, p.w, pipeSize)
+	if errno != 0 || n == 0 {
+		p.release()
+		f.full = 0
+		return false // the read tells what it is
+	}
+	p.held = n
+	if n < len(r.c.l.set.buf) {
+		f.full = 0 // it streams no more
+	}
+	if from == int(r.c.fd) {
+		r.received(n)
+	}
+	f.pipe = p
+	f.drain(r, to)
+	return true
+}
+
+// drain empties the pipe into the socket.
+func (f *flow) drain(r *relay, to int) {
+	for f.pipe.held > 0 {
+		n, errno := sysSplice(f.pipe.r, to, f.pipe.held)
+		switch errno {
+		case 0:
+			f.pipe.held -= n
+		case unix.EAGAIN, unix.EINTR, unix.ENOBUFS:
+			return
+		default:
+			f.refuse(errno)
+			return
+		}
+		if to == int(r.c.fd) {
+			r.sent(n)
+		}
+	}
+	f.pipe.release()
+	f.pipe = nil
+}

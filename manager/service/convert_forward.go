@@ -1,0 +1,68 @@
+package service
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/listeners"
+)
+
+var balanceToPB = map[listeners.Balance]pb.ForwardHandler_Balance{
+	"": pb.ForwardHandler_BALANCE_UNSPECIFIED, listeners.RoundRobin: pb.ForwardHandler_BALANCE_ROUND_ROBIN,
+	listeners.LeastConnections: pb.ForwardHandler_BALANCE_LEAST_CONNECTIONS,
+	listeners.SourceHash:       pb.ForwardHandler_BALANCE_SOURCE_HASH, listeners.First: pb.ForwardHandler_BALANCE_FIRST,
+}
+
+func balanceFromPB(b pb.ForwardHandler_Balance) listeners.Balance {
+	for balance, name := range balanceToPB {
+		if name == b {
+			return balance
+		}
+	}
+	return listeners.Balance(b.String()) // Validate refuses it
+}
+
+// spanToPB leaves out what is unset.
+func spanToPB(d time.Duration) *durationpb.Duration {
+	if d == 0 {
+		return nil
+	}
+	return durationpb.New(d)
+}
+
+func forwardToPB(f *listeners.Forward) *pb.ForwardHandler {
+	out := &pb.ForwardHandler{Balance: balanceToPB[f.Balance], ConnectTimeout: spanToPB(f.ConnectTimeout)}
+	for _, u := range f.Upstreams {
+		out.Upstreams = append(out.Upstreams, &pb.Upstream{Address: u.Address, Weight: u.Weight, Drain: u.Drain})
+	}
+	if h := f.Health; h != nil {
+		out.HealthCheck = &pb.HealthCheck{Interval: spanToPB(h.Interval), Timeout: spanToPB(h.Timeout), Rise: h.Rise, Fall: h.Fall}
+	}
+	return out
+}
+
+func forwardFromPB(f *pb.ForwardHandler) *listeners.Forward {
+	out := &listeners.Forward{Balance: balanceFromPB(f.GetBalance()), ConnectTimeout: f.GetConnectTimeout().AsDuration()}
+	for _, u := range f.GetUpstreams() {
+		out.Upstreams = append(out.Upstreams, listeners.Upstream{Address: u.GetAddress(), Weight: u.GetWeight(), Drain: u.GetDrain()})
+	}
+	if h := f.GetHealthCheck(); h != nil {
+		out.Health = &listeners.HealthCheck{
+			Interval: h.GetInterval().AsDuration(), Timeout: h.GetTimeout().AsDuration(), Rise: h.GetRise(), Fall: h.GetFall(),
+		}
+	}
+	return out
+}
+
+func upstreamToPB(u listeners.UpstreamStatus) *pb.UpstreamStatus {
+	out := &pb.UpstreamStatus{
+		Address: u.Address, Healthy: u.Healthy, Drain: u.Drain, Weight: u.Weight, ActiveConnections: uint64(u.Active),
+		ConnectsTotal: u.Connects, FailuresTotal: u.Failed, LastError: u.LastError,
+	}
+	for _, a := range u.Resolved {
+		out.Resolved = append(out.Resolved, addressToPB(a))
+	}
+	return out
+}

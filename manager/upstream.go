@@ -1,0 +1,44 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/sockmgr/sockmgr/listeners"
+)
+
+// maxHeard bounds how many events wait for the keeper: of more, the last states
+// are in the status anyway.
+const maxHeard = 4096
+
+// onUpstream is called on the loop, which never waits: it leaves word for the
+// keeper.
+func (m *Manager) onUpstream(l *listeners.Listener, u listeners.UpstreamStatus, why string) {
+	e := Event{
+		Resource: "listeners/" + l.Name, Type: "upstream.up", Severity: Notice,
+		Message:    fmt.Sprintf("%s: upstream %s takes connections again", l.Name, u.Address),
+		Attributes: map[string]string{"upstream": u.Address},
+	}
+	if !u.Healthy {
+		e.Type, e.Severity = "upstream.down", Warning
+		e.Message = fmt.Sprintf("%s: upstream %s is left out: %s", l.Name, u.Address, why)
+		e.Attributes["error"] = why
+	}
+	m.changedMu.Lock()
+	if len(m.heard) < maxHeard {
+		m.heard = append(m.heard, e)
+	}
+	m.changedMu.Unlock()
+	m.poke()
+}
+
+// tellHeard adds what the loop has left word of.
+func (m *Manager) tellHeard() {
+	m.changedMu.Lock()
+	heard := m.heard
+	m.heard = nil
+	m.changedMu.Unlock()
+	for _, e := range heard {
+		m.tell(context.Background(), e)
+	}
+}
