@@ -73,6 +73,10 @@ func (b *batch) receive(s *packetSocket) {
 			s.l.stats.reject(RejectedTooLong) // the rest of it is lost
 			continue
 		}
+		if r := s.l.spec.Access.rules; r != nil && s.addr.Network.ip() && !r.admitsIP(peerAddr(&b.names[i]).Addr()) {
+			s.l.stats.reject(RejectedAccess)
+			continue
+		}
 		b.peer = packetPeer{s: s, b: b, i: i, data: data}
 		if _, err := s.l.handler.Handle(&b.peer, data); err != nil {
 			s.l.stats.reject(RejectedHandler)

@@ -61,6 +61,7 @@ const (
 	RejectedBuffer                        // write_buffer_bytes was full of earlier answers
 	RejectedSend                          // the kernel refused to send the answer
 	RejectedUpstream                      // no upstream took the connection, or the datagram
+	RejectedAccess                        // the access policy does not let it in
 	rejections                            // how many there are
 )
 
@@ -70,7 +71,7 @@ const Rejections = int(rejections)
 var rejectionWords = [rejections]string{
 	RejectedLimit: "limit", RejectedTooLong: "too_long", RejectedHandler: "handler",
 	RejectedUnanswerable: "unanswerable", RejectedBuffer: "buffer", RejectedSend: "send",
-	RejectedUpstream: "upstream",
+	RejectedUpstream: "upstream", RejectedAccess: "access",
 }
 
 // String returns the word that clients and metrics have for it.

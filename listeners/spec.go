@@ -20,6 +20,7 @@ type Spec struct {
 
 	PauseMode PauseMode // what clients meet while it is paused; NotPaused is Hold
 	Drain     DrainPolicy
+	Access    AccessPolicy // who may connect
 }
 
 // ParseSpec makes a Spec. When something is wrong it returns every fault, each
@@ -182,6 +183,7 @@ type savedSpec struct {
 	Options map[string]Value `json:"options,omitempty"`
 	Pause   PauseMode        `json:"pause_mode,omitempty"`
 	Drain   DrainPolicy      `json:"drain,omitzero"`
+	Access  AccessPolicy     `json:"access,omitzero"`
 }
 
 // MarshalJSON returns the form that UnmarshalJSON takes.
@@ -190,7 +192,7 @@ func (s Spec) MarshalJSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	saved := savedSpec{Handler: handler, Options: s.Options, Pause: s.PauseMode, Drain: s.Drain}
+	saved := savedSpec{Handler: handler, Options: s.Options, Pause: s.PauseMode, Drain: s.Drain, Access: s.Access}
 	for _, a := range s.Listen {
 		saved.Listen = append(saved.Listen, a.String())
 	}
@@ -208,6 +210,9 @@ func (s *Spec) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	if *s, err = ParseSpec(saved.Listen, handler, saved.Options); err != nil {
+		return err
+	}
+	if *s, err = s.WithAccess(saved.Access); err != nil {
 		return err
 	}
 	*s, err = s.WithPolicy(saved.Pause, saved.Drain)

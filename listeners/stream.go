@@ -67,6 +67,10 @@ func (s *streamSocket) accept() bool {
 	switch errno {
 	case 0:
 		s.owed--
+		if r := s.l.spec.Access.rules; r != nil && !r.admits(fd, &from) {
+			s.l.refuse(fd, RejectedAccess, r.reset)
+			return true
+		}
 		if s.filtered {
 			_ = detachFilter(fd) // what it inherited drops nothing that it gets
 		}

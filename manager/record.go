@@ -80,6 +80,7 @@ type Draft struct {
 	Desired     Desired
 	PauseMode   listeners.PauseMode
 	Drain       listeners.DrainPolicy
+	Access      listeners.AccessPolicy
 }
 
 // draft returns the record as a Draft that may be changed.
@@ -87,6 +88,7 @@ func (r *Record) draft() Draft {
 	d := Draft{
 		Labels: maps.Clone(r.Labels), Annotations: maps.Clone(r.Annotations), Handler: r.Spec.Handler,
 		Options: maps.Clone(r.Spec.Options), Desired: r.Desired, PauseMode: r.Spec.PauseMode, Drain: r.Spec.Drain,
+		Access: r.Spec.Access,
 	}
 	for _, a := range r.Spec.Listen {
 		d.Listen = append(d.Listen, a.String())
@@ -98,6 +100,9 @@ func (r *Record) draft() Draft {
 func (r *Record) apply(d Draft, now time.Time) (changed bool, err error) {
 	faults := append(checkTexts("labels", d.Labels), checkTexts("annotations", d.Annotations)...)
 	spec, err := listeners.ParseSpec(d.Listen, d.Handler, d.Options)
+	if err == nil {
+		spec, err = spec.WithAccess(d.Access)
+	}
 	spec, policy := spec.WithPolicy(d.PauseMode, d.Drain)
 	if err := invalid(append(faults, listeners.Violations(errors.Join(err, policy))...)); err != nil {
 		return false, err

@@ -35,7 +35,8 @@ func pauseModeFromPB(m pb.PauseMode) (listeners.PauseMode, error) {
 	return 0, &listeners.Violation{Field: "mode", Message: "is not known"}
 }
 
-// policyToPB adds how a listener is paused and drained, and how far that is.
+// policyToPB adds who may connect to a listener, how it is paused and drained,
+// and how far that is.
 func policyToPB(i manager.Info, l *pb.Listener) {
 	l.Spec.PauseMode = pauseModeToPB[i.Spec.PauseMode]
 	if d := i.Spec.Drain; d != (listeners.DrainPolicy{}) {
@@ -47,6 +48,9 @@ func policyToPB(i manager.Info, l *pb.Listener) {
 			l.Spec.Drain.Timeout = durationpb.New(*d.Timeout)
 		}
 	}
+	if a := i.Spec.Access; !a.IsZero() {
+		l.Spec.Access = &pb.AccessPolicy{Allow: a.Allow, Deny: a.Deny, Reset_: a.Reset, AllowUids: a.UIDs}
+	}
 	if i.State == manager.Paused {
 		l.Status.ResumeTime = timeToPB(i.ResumeAt)
 	}
@@ -56,6 +60,10 @@ func policyToPB(i manager.Info, l *pb.Listener) {
 			InitialConnections: uint64(d.Initial), RemainingConnections: uint64(i.Live.Active),
 		}
 	}
+}
+
+func accessFromPB(p *pb.AccessPolicy) (listeners.AccessPolicy, error) {
+	return listeners.ParseAccess(p.GetAllow(), p.GetDeny(), p.GetReset_(), p.GetAllowUids())
 }
 
 func drainPolicyFromPB(p *pb.DrainPolicy) (d listeners.DrainPolicy, err error) {

@@ -29,6 +29,7 @@ func FuzzConvert(f *testing.F) {
 			Labels: map[string]string{"tier": "edge"}, Annotations: map[string]string{"a": "b"},
 			Spec: &pb.ListenerSpec{
 				Listen:  []string{"tcp://127.0.0.1:0", "udp4://:7", "tcp6://[fe80::1%25lo]:1", "unix:///run/x.sock", "unixpacket://@x"},
+				Access:  &pb.AccessPolicy{Allow: []string{"10.0.0.0/8", "::1"}, Deny: []string{"::ffff:10.1.0.0/112"}, Reset_: true, AllowUids: []uint32{7, 0}},
 				Handler: &pb.Handler{Kind: &pb.Handler_Reply{Reply: &pb.ReplyHandler{Payload: []byte("x\xff"), KeepOpen: true}}},
 				Options: map[string]*structpb.Value{
 					"backlog": structpb.NewNumberValue(7), "idle_timeout": structpb.NewStringValue("1m30s"), "tcp.no_delay": structpb.NewBoolValue(false),

@@ -58,7 +58,17 @@ var badSpecs = map[string]struct {
 	"empty label":           {spec: echoSpec(), labels: map[string]string{"": "x"}, fields: []string{"labels"}},
 	"long label":            {spec: echoSpec(), labels: map[string]string{"a": strings.Repeat("x", 5000)}, fields: []string{"labels.a"}},
 	"path too long":         {spec: echoSpec("unix:///" + strings.Repeat("x", 107)), fields: []string{"spec.listen[0]"}},
-	"path with newline":     {spec: echoSpec("unix:///tmp/a\nb"), fields: []string{"spec.listen[0]"}},
+	"access": {
+		spec: &pb.ListenerSpec{Listen: []string{"tcp://127.0.0.1:0", "unix://@a"}, Handler: echoSpec().GetHandler(), Access: &pb.AccessPolicy{
+			Allow: []string{"::/0", "10.0.0.0/8", "::1", "10.0.0.1/8"}, Deny: []string{"localhost"}, AllowUids: make([]uint32, 1001),
+		}},
+		fields: []string{"spec.access.allow[3]", "spec.access.deny[0]", "spec.access.allow_uids"},
+	},
+	"access of nobody": {
+		spec:   &pb.ListenerSpec{Listen: []string{"unixgram://@a"}, Handler: echoSpec().GetHandler(), Access: &pb.AccessPolicy{Deny: []string{"::1"}, AllowUids: []uint32{1}}},
+		fields: []string{"spec.access.deny", "spec.access.allow_uids"},
+	},
+	"path with newline": {spec: echoSpec("unix:///tmp/a\nb"), fields: []string{"spec.listen[0]"}},
 }
 
 func withHandler(h *pb.Handler, uris ...string) *pb.ListenerSpec {

@@ -19,6 +19,7 @@ func (a *app) describeListener(l *pb.Listener, options *inForce, wide bool) []*s
 	what.add("listen", strings.Join(spec.GetListen(), ", "))
 	what.add("bound", strings.Join(uris(status.GetBound()), ", "))
 	what.add("handler", handlerText(spec.GetHandler()))
+	what.add("access", accessText(spec.GetAccess()))
 	what.add("labels", pairs(l.GetLabels()))
 	what.add("annotations", pairs(l.GetAnnotations()))
 	what.add("resumes", a.when(status.GetResumeTime()))
@@ -48,6 +49,31 @@ func (a *app) describeListener(l *pb.Listener, options *inForce, wide bool) []*s
 		all = append(all, a.describeSocket(s)...)
 	}
 	return append(all, optionSection("options wanted", spec.GetOptions()), options.section(wide))
+}
+
+// accessText is who may connect, of long lists how many.
+func accessText(p *pb.AccessPolicy) string {
+	const most = 8
+	var words []string
+	add := func(verb string, list []string) {
+		switch {
+		case len(list) > most:
+			words = append(words, fmt.Sprintf("%s %s and %d more", verb, strings.Join(list[:most], " "), len(list)-most))
+		case len(list) > 0:
+			words = append(words, verb+" "+strings.Join(list, " "))
+		}
+	}
+	uids := make([]string, len(p.GetAllowUids()))
+	for i, uid := range p.GetAllowUids() {
+		uids[i] = fmt.Sprint(uid)
+	}
+	add("deny", p.GetDeny())
+	add("allow", p.GetAllow())
+	add("users", uids)
+	if p.GetReset_() {
+		words = append(words, "others are reset")
+	}
+	return strings.Join(words, "; ")
 }
 
 // drainPolicyText is how connections are let go.

@@ -397,7 +397,7 @@ func (x ListenerStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ListenerStatus_State.Descriptor instead.
 func (ListenerStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{29, 0}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{30, 0}
 }
 
 // CreateListenerRequest makes a listener.
@@ -2318,6 +2318,8 @@ type ListenerSpec struct {
 	// max_connections, receive_buffer_bytes, tcp.no_delay, ... An option that is
 	// not there has its default.
 	Options map[string]*structpb.Value `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Who may connect, or send datagrams; checked before anything else.
+	Access *AccessPolicy `protobuf:"bytes,6,opt,name=access,proto3" json:"access,omitempty"`
 	// How Stop, Drain, Delete and the end of the daemon let connections finish.
 	Drain *DrainPolicy `protobuf:"bytes,9,opt,name=drain,proto3" json:"drain,omitempty"`
 	// What clients meet in DESIRED_STATE_PAUSED.
@@ -2384,6 +2386,13 @@ func (x *ListenerSpec) GetOptions() map[string]*structpb.Value {
 	return nil
 }
 
+func (x *ListenerSpec) GetAccess() *AccessPolicy {
+	if x != nil {
+		return x.Access
+	}
+	return nil
+}
+
 func (x *ListenerSpec) GetDrain() *DrainPolicy {
 	if x != nil {
 		return x.Drain
@@ -2396,6 +2405,83 @@ func (x *ListenerSpec) GetPauseMode() PauseMode {
 		return x.PauseMode
 	}
 	return PauseMode_PAUSE_MODE_UNSPECIFIED
+}
+
+// AccessPolicy is checked right after accept, and for each datagram. Changes show
+// on connections accepted from then on.
+type AccessPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// CIDRs let in, at most 10000; empty lets all in. One address stands for
+	// itself. IPv4 and IPv6 are apart: 0.0.0.0/0 is all of IPv4, also on a socket
+	// for both, ::/0 all of IPv6.
+	Allow []string `protobuf:"bytes,1,rep,name=allow,proto3" json:"allow,omitempty"`
+	// CIDRs refused, at most 10000; wins over allow.
+	Deny []string `protobuf:"bytes,2,rep,name=deny,proto3" json:"deny,omitempty"`
+	// Refuse with RST instead of FIN. Datagrams are dropped.
+	Reset_ bool `protobuf:"varint,3,opt,name=reset,proto3" json:"reset,omitempty"`
+	// User ids let in on Unix sockets (SO_PEERCRED), at most 1000; empty lets all
+	// in. Not for unixgram.
+	AllowUids     []uint32 `protobuf:"varint,4,rep,packed,name=allow_uids,json=allowUids,proto3" json:"allow_uids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessPolicy) Reset() {
+	*x = AccessPolicy{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessPolicy) ProtoMessage() {}
+
+func (x *AccessPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessPolicy.ProtoReflect.Descriptor instead.
+func (*AccessPolicy) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *AccessPolicy) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *AccessPolicy) GetDeny() []string {
+	if x != nil {
+		return x.Deny
+	}
+	return nil
+}
+
+func (x *AccessPolicy) GetReset_() bool {
+	if x != nil {
+		return x.Reset_
+	}
+	return false
+}
+
+func (x *AccessPolicy) GetAllowUids() []uint32 {
+	if x != nil {
+		return x.AllowUids
+	}
+	return nil
 }
 
 // DrainPolicy is how connections are let go.
@@ -2416,7 +2502,7 @@ type DrainPolicy struct {
 
 func (x *DrainPolicy) Reset() {
 	*x = DrainPolicy{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[28]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2514,7 @@ func (x *DrainPolicy) String() string {
 func (*DrainPolicy) ProtoMessage() {}
 
 func (x *DrainPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[28]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2527,7 @@ func (x *DrainPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainPolicy.ProtoReflect.Descriptor instead.
 func (*DrainPolicy) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{28}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DrainPolicy) GetTimeout() *durationpb.Duration {
@@ -2512,7 +2598,7 @@ type ListenerStatus struct {
 
 func (x *ListenerStatus) Reset() {
 	*x = ListenerStatus{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[29]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2610,7 @@ func (x *ListenerStatus) String() string {
 func (*ListenerStatus) ProtoMessage() {}
 
 func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[29]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2537,7 +2623,7 @@ func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerStatus.ProtoReflect.Descriptor instead.
 func (*ListenerStatus) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{29}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListenerStatus) GetState() ListenerStatus_State {
@@ -2686,7 +2772,7 @@ type UpstreamStatus struct {
 
 func (x *UpstreamStatus) Reset() {
 	*x = UpstreamStatus{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2698,7 +2784,7 @@ func (x *UpstreamStatus) String() string {
 func (*UpstreamStatus) ProtoMessage() {}
 
 func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2711,7 +2797,7 @@ func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamStatus.ProtoReflect.Descriptor instead.
 func (*UpstreamStatus) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{30}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *UpstreamStatus) GetAddress() string {
@@ -2794,7 +2880,7 @@ type DrainStatus struct {
 
 func (x *DrainStatus) Reset() {
 	*x = DrainStatus{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[31]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2806,7 +2892,7 @@ func (x *DrainStatus) String() string {
 func (*DrainStatus) ProtoMessage() {}
 
 func (x *DrainStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[31]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2819,7 +2905,7 @@ func (x *DrainStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainStatus.ProtoReflect.Descriptor instead.
 func (*DrainStatus) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{31}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DrainStatus) GetStartTime() *timestamppb.Timestamp {
@@ -3025,12 +3111,13 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcc\x04\n" +
 	"\fListenerSpec\x12J\n" +
 	"\rdesired_state\x18\x01 \x01(\x0e2%.sockmgr.v1.ListenerSpec.DesiredStateR\fdesiredState\x12\x16\n" +
 	"\x06listen\x18\x02 \x03(\tR\x06listen\x12-\n" +
 	"\ahandler\x18\x03 \x01(\v2\x13.sockmgr.v1.HandlerR\ahandler\x12?\n" +
-	"\aoptions\x18\x05 \x03(\v2%.sockmgr.v1.ListenerSpec.OptionsEntryR\aoptions\x12-\n" +
+	"\aoptions\x18\x05 \x03(\v2%.sockmgr.v1.ListenerSpec.OptionsEntryR\aoptions\x120\n" +
+	"\x06access\x18\x06 \x01(\v2\x18.sockmgr.v1.AccessPolicyR\x06access\x12-\n" +
 	"\x05drain\x18\t \x01(\v2\x17.sockmgr.v1.DrainPolicyR\x05drain\x124\n" +
 	"\n" +
 	"pause_mode\x18\n" +
@@ -3042,7 +3129,13 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x19DESIRED_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15DESIRED_STATE_RUNNING\x10\x01\x12\x18\n" +
 	"\x14DESIRED_STATE_PAUSED\x10\x02\x12\x19\n" +
-	"\x15DESIRED_STATE_STOPPED\x10\x03\"\xa3\x01\n" +
+	"\x15DESIRED_STATE_STOPPED\x10\x03\"m\n" +
+	"\fAccessPolicy\x12\x14\n" +
+	"\x05allow\x18\x01 \x03(\tR\x05allow\x12\x12\n" +
+	"\x04deny\x18\x02 \x03(\tR\x04deny\x12\x14\n" +
+	"\x05reset\x18\x03 \x01(\bR\x05reset\x12\x1d\n" +
+	"\n" +
+	"allow_uids\x18\x04 \x03(\rR\tallowUids\"\xa3\x01\n" +
 	"\vDrainPolicy\x123\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x126\n" +
 	"\tlame_duck\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\blameDuck\x12'\n" +
@@ -3135,7 +3228,7 @@ func file_sockmgr_v1_listener_proto_rawDescGZIP() []byte {
 }
 
 var file_sockmgr_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_sockmgr_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_sockmgr_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_sockmgr_v1_listener_proto_goTypes = []any{
 	(ListenerView)(0),                // 0: sockmgr.v1.ListenerView
 	(PauseMode)(0),                   // 1: sockmgr.v1.PauseMode
@@ -3171,113 +3264,115 @@ var file_sockmgr_v1_listener_proto_goTypes = []any{
 	(*WatchListenersResponse)(nil),   // 31: sockmgr.v1.WatchListenersResponse
 	(*Listener)(nil),                 // 32: sockmgr.v1.Listener
 	(*ListenerSpec)(nil),             // 33: sockmgr.v1.ListenerSpec
-	(*DrainPolicy)(nil),              // 34: sockmgr.v1.DrainPolicy
-	(*ListenerStatus)(nil),           // 35: sockmgr.v1.ListenerStatus
-	(*UpstreamStatus)(nil),           // 36: sockmgr.v1.UpstreamStatus
-	(*DrainStatus)(nil),              // 37: sockmgr.v1.DrainStatus
-	nil,                              // 38: sockmgr.v1.Listener.LabelsEntry
-	nil,                              // 39: sockmgr.v1.Listener.AnnotationsEntry
-	nil,                              // 40: sockmgr.v1.ListenerSpec.OptionsEntry
-	(*Issue)(nil),                    // 41: sockmgr.v1.Issue
-	(*fieldmaskpb.FieldMask)(nil),    // 42: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),      // 43: google.protobuf.Duration
-	(OptionSpec_Effect)(0),           // 44: sockmgr.v1.OptionSpec.Effect
-	(*timestamppb.Timestamp)(nil),    // 45: google.protobuf.Timestamp
-	(*Handler)(nil),                  // 46: sockmgr.v1.Handler
-	(*SocketAddress)(nil),            // 47: sockmgr.v1.SocketAddress
-	(*Socket)(nil),                   // 48: sockmgr.v1.Socket
-	(*structpb.Value)(nil),           // 49: google.protobuf.Value
+	(*AccessPolicy)(nil),             // 34: sockmgr.v1.AccessPolicy
+	(*DrainPolicy)(nil),              // 35: sockmgr.v1.DrainPolicy
+	(*ListenerStatus)(nil),           // 36: sockmgr.v1.ListenerStatus
+	(*UpstreamStatus)(nil),           // 37: sockmgr.v1.UpstreamStatus
+	(*DrainStatus)(nil),              // 38: sockmgr.v1.DrainStatus
+	nil,                              // 39: sockmgr.v1.Listener.LabelsEntry
+	nil,                              // 40: sockmgr.v1.Listener.AnnotationsEntry
+	nil,                              // 41: sockmgr.v1.ListenerSpec.OptionsEntry
+	(*Issue)(nil),                    // 42: sockmgr.v1.Issue
+	(*fieldmaskpb.FieldMask)(nil),    // 43: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),      // 44: google.protobuf.Duration
+	(OptionSpec_Effect)(0),           // 45: sockmgr.v1.OptionSpec.Effect
+	(*timestamppb.Timestamp)(nil),    // 46: google.protobuf.Timestamp
+	(*Handler)(nil),                  // 47: sockmgr.v1.Handler
+	(*SocketAddress)(nil),            // 48: sockmgr.v1.SocketAddress
+	(*Socket)(nil),                   // 49: sockmgr.v1.Socket
+	(*structpb.Value)(nil),           // 50: google.protobuf.Value
 }
 var file_sockmgr_v1_listener_proto_depIdxs = []int32{
 	32, // 0: sockmgr.v1.CreateListenerRequest.listener:type_name -> sockmgr.v1.Listener
 	32, // 1: sockmgr.v1.CreateListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	41, // 2: sockmgr.v1.CreateListenerResponse.issues:type_name -> sockmgr.v1.Issue
+	42, // 2: sockmgr.v1.CreateListenerResponse.issues:type_name -> sockmgr.v1.Issue
 	0,  // 3: sockmgr.v1.GetListenerRequest.view:type_name -> sockmgr.v1.ListenerView
 	32, // 4: sockmgr.v1.GetListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	0,  // 5: sockmgr.v1.ListListenersRequest.view:type_name -> sockmgr.v1.ListenerView
 	32, // 6: sockmgr.v1.ListListenersResponse.listeners:type_name -> sockmgr.v1.Listener
 	32, // 7: sockmgr.v1.UpdateListenerRequest.listener:type_name -> sockmgr.v1.Listener
-	42, // 8: sockmgr.v1.UpdateListenerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	43, // 8: sockmgr.v1.UpdateListenerRequest.update_mask:type_name -> google.protobuf.FieldMask
 	32, // 9: sockmgr.v1.UpdateListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	41, // 10: sockmgr.v1.UpdateListenerResponse.issues:type_name -> sockmgr.v1.Issue
+	42, // 10: sockmgr.v1.UpdateListenerResponse.issues:type_name -> sockmgr.v1.Issue
 	19, // 11: sockmgr.v1.UpdateListenerResponse.changes:type_name -> sockmgr.v1.FieldChange
-	43, // 12: sockmgr.v1.DeleteListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
+	44, // 12: sockmgr.v1.DeleteListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
 	32, // 13: sockmgr.v1.DeleteListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	32, // 14: sockmgr.v1.ApplyListenersRequest.listeners:type_name -> sockmgr.v1.Listener
 	18, // 15: sockmgr.v1.ApplyListenersResponse.changes:type_name -> sockmgr.v1.ListenerChange
 	2,  // 16: sockmgr.v1.ListenerChange.action:type_name -> sockmgr.v1.ListenerChange.Action
 	19, // 17: sockmgr.v1.ListenerChange.fields:type_name -> sockmgr.v1.FieldChange
 	32, // 18: sockmgr.v1.ListenerChange.listener:type_name -> sockmgr.v1.Listener
-	41, // 19: sockmgr.v1.ListenerChange.issues:type_name -> sockmgr.v1.Issue
-	41, // 20: sockmgr.v1.ListenerChange.error:type_name -> sockmgr.v1.Issue
-	44, // 21: sockmgr.v1.FieldChange.effect:type_name -> sockmgr.v1.OptionSpec.Effect
+	42, // 19: sockmgr.v1.ListenerChange.issues:type_name -> sockmgr.v1.Issue
+	42, // 20: sockmgr.v1.ListenerChange.error:type_name -> sockmgr.v1.Issue
+	45, // 21: sockmgr.v1.FieldChange.effect:type_name -> sockmgr.v1.OptionSpec.Effect
 	32, // 22: sockmgr.v1.StartListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	43, // 23: sockmgr.v1.StopListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
+	44, // 23: sockmgr.v1.StopListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
 	32, // 24: sockmgr.v1.StopListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	43, // 25: sockmgr.v1.PauseListenerRequest.resume_after:type_name -> google.protobuf.Duration
+	44, // 25: sockmgr.v1.PauseListenerRequest.resume_after:type_name -> google.protobuf.Duration
 	1,  // 26: sockmgr.v1.PauseListenerRequest.mode:type_name -> sockmgr.v1.PauseMode
 	32, // 27: sockmgr.v1.PauseListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	32, // 28: sockmgr.v1.ResumeListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	43, // 29: sockmgr.v1.DrainListenerRequest.timeout:type_name -> google.protobuf.Duration
+	44, // 29: sockmgr.v1.DrainListenerRequest.timeout:type_name -> google.protobuf.Duration
 	32, // 30: sockmgr.v1.DrainListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	0,  // 31: sockmgr.v1.WatchListenersRequest.view:type_name -> sockmgr.v1.ListenerView
 	3,  // 32: sockmgr.v1.WatchListenersResponse.type:type_name -> sockmgr.v1.WatchListenersResponse.Type
 	32, // 33: sockmgr.v1.WatchListenersResponse.listener:type_name -> sockmgr.v1.Listener
-	45, // 34: sockmgr.v1.WatchListenersResponse.time:type_name -> google.protobuf.Timestamp
-	38, // 35: sockmgr.v1.Listener.labels:type_name -> sockmgr.v1.Listener.LabelsEntry
-	39, // 36: sockmgr.v1.Listener.annotations:type_name -> sockmgr.v1.Listener.AnnotationsEntry
+	46, // 34: sockmgr.v1.WatchListenersResponse.time:type_name -> google.protobuf.Timestamp
+	39, // 35: sockmgr.v1.Listener.labels:type_name -> sockmgr.v1.Listener.LabelsEntry
+	40, // 36: sockmgr.v1.Listener.annotations:type_name -> sockmgr.v1.Listener.AnnotationsEntry
 	33, // 37: sockmgr.v1.Listener.spec:type_name -> sockmgr.v1.ListenerSpec
-	35, // 38: sockmgr.v1.Listener.status:type_name -> sockmgr.v1.ListenerStatus
-	45, // 39: sockmgr.v1.Listener.create_time:type_name -> google.protobuf.Timestamp
-	45, // 40: sockmgr.v1.Listener.update_time:type_name -> google.protobuf.Timestamp
+	36, // 38: sockmgr.v1.Listener.status:type_name -> sockmgr.v1.ListenerStatus
+	46, // 39: sockmgr.v1.Listener.create_time:type_name -> google.protobuf.Timestamp
+	46, // 40: sockmgr.v1.Listener.update_time:type_name -> google.protobuf.Timestamp
 	4,  // 41: sockmgr.v1.ListenerSpec.desired_state:type_name -> sockmgr.v1.ListenerSpec.DesiredState
-	46, // 42: sockmgr.v1.ListenerSpec.handler:type_name -> sockmgr.v1.Handler
-	40, // 43: sockmgr.v1.ListenerSpec.options:type_name -> sockmgr.v1.ListenerSpec.OptionsEntry
-	34, // 44: sockmgr.v1.ListenerSpec.drain:type_name -> sockmgr.v1.DrainPolicy
-	1,  // 45: sockmgr.v1.ListenerSpec.pause_mode:type_name -> sockmgr.v1.PauseMode
-	43, // 46: sockmgr.v1.DrainPolicy.timeout:type_name -> google.protobuf.Duration
-	43, // 47: sockmgr.v1.DrainPolicy.lame_duck:type_name -> google.protobuf.Duration
-	5,  // 48: sockmgr.v1.ListenerStatus.state:type_name -> sockmgr.v1.ListenerStatus.State
-	47, // 49: sockmgr.v1.ListenerStatus.bound:type_name -> sockmgr.v1.SocketAddress
-	48, // 50: sockmgr.v1.ListenerStatus.sockets:type_name -> sockmgr.v1.Socket
-	45, // 51: sockmgr.v1.ListenerStatus.start_time:type_name -> google.protobuf.Timestamp
-	37, // 52: sockmgr.v1.ListenerStatus.drain:type_name -> sockmgr.v1.DrainStatus
-	45, // 53: sockmgr.v1.ListenerStatus.retry_time:type_name -> google.protobuf.Timestamp
-	45, // 54: sockmgr.v1.ListenerStatus.resume_time:type_name -> google.protobuf.Timestamp
-	36, // 55: sockmgr.v1.ListenerStatus.upstreams:type_name -> sockmgr.v1.UpstreamStatus
-	47, // 56: sockmgr.v1.UpstreamStatus.resolved:type_name -> sockmgr.v1.SocketAddress
-	45, // 57: sockmgr.v1.DrainStatus.start_time:type_name -> google.protobuf.Timestamp
-	45, // 58: sockmgr.v1.DrainStatus.deadline:type_name -> google.protobuf.Timestamp
-	49, // 59: sockmgr.v1.ListenerSpec.OptionsEntry.value:type_name -> google.protobuf.Value
-	6,  // 60: sockmgr.v1.ListenerService.CreateListener:input_type -> sockmgr.v1.CreateListenerRequest
-	8,  // 61: sockmgr.v1.ListenerService.GetListener:input_type -> sockmgr.v1.GetListenerRequest
-	10, // 62: sockmgr.v1.ListenerService.ListListeners:input_type -> sockmgr.v1.ListListenersRequest
-	12, // 63: sockmgr.v1.ListenerService.UpdateListener:input_type -> sockmgr.v1.UpdateListenerRequest
-	14, // 64: sockmgr.v1.ListenerService.DeleteListener:input_type -> sockmgr.v1.DeleteListenerRequest
-	16, // 65: sockmgr.v1.ListenerService.ApplyListeners:input_type -> sockmgr.v1.ApplyListenersRequest
-	20, // 66: sockmgr.v1.ListenerService.StartListener:input_type -> sockmgr.v1.StartListenerRequest
-	22, // 67: sockmgr.v1.ListenerService.StopListener:input_type -> sockmgr.v1.StopListenerRequest
-	24, // 68: sockmgr.v1.ListenerService.PauseListener:input_type -> sockmgr.v1.PauseListenerRequest
-	26, // 69: sockmgr.v1.ListenerService.ResumeListener:input_type -> sockmgr.v1.ResumeListenerRequest
-	28, // 70: sockmgr.v1.ListenerService.DrainListener:input_type -> sockmgr.v1.DrainListenerRequest
-	30, // 71: sockmgr.v1.ListenerService.WatchListeners:input_type -> sockmgr.v1.WatchListenersRequest
-	7,  // 72: sockmgr.v1.ListenerService.CreateListener:output_type -> sockmgr.v1.CreateListenerResponse
-	9,  // 73: sockmgr.v1.ListenerService.GetListener:output_type -> sockmgr.v1.GetListenerResponse
-	11, // 74: sockmgr.v1.ListenerService.ListListeners:output_type -> sockmgr.v1.ListListenersResponse
-	13, // 75: sockmgr.v1.ListenerService.UpdateListener:output_type -> sockmgr.v1.UpdateListenerResponse
-	15, // 76: sockmgr.v1.ListenerService.DeleteListener:output_type -> sockmgr.v1.DeleteListenerResponse
-	17, // 77: sockmgr.v1.ListenerService.ApplyListeners:output_type -> sockmgr.v1.ApplyListenersResponse
-	21, // 78: sockmgr.v1.ListenerService.StartListener:output_type -> sockmgr.v1.StartListenerResponse
-	23, // 79: sockmgr.v1.ListenerService.StopListener:output_type -> sockmgr.v1.StopListenerResponse
-	25, // 80: sockmgr.v1.ListenerService.PauseListener:output_type -> sockmgr.v1.PauseListenerResponse
-	27, // 81: sockmgr.v1.ListenerService.ResumeListener:output_type -> sockmgr.v1.ResumeListenerResponse
-	29, // 82: sockmgr.v1.ListenerService.DrainListener:output_type -> sockmgr.v1.DrainListenerResponse
-	31, // 83: sockmgr.v1.ListenerService.WatchListeners:output_type -> sockmgr.v1.WatchListenersResponse
-	72, // [72:84] is the sub-list for method output_type
-	60, // [60:72] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	47, // 42: sockmgr.v1.ListenerSpec.handler:type_name -> sockmgr.v1.Handler
+	41, // 43: sockmgr.v1.ListenerSpec.options:type_name -> sockmgr.v1.ListenerSpec.OptionsEntry
+	34, // 44: sockmgr.v1.ListenerSpec.access:type_name -> sockmgr.v1.AccessPolicy
+	35, // 45: sockmgr.v1.ListenerSpec.drain:type_name -> sockmgr.v1.DrainPolicy
+	1,  // 46: sockmgr.v1.ListenerSpec.pause_mode:type_name -> sockmgr.v1.PauseMode
+	44, // 47: sockmgr.v1.DrainPolicy.timeout:type_name -> google.protobuf.Duration
+	44, // 48: sockmgr.v1.DrainPolicy.lame_duck:type_name -> google.protobuf.Duration
+	5,  // 49: sockmgr.v1.ListenerStatus.state:type_name -> sockmgr.v1.ListenerStatus.State
+	48, // 50: sockmgr.v1.ListenerStatus.bound:type_name -> sockmgr.v1.SocketAddress
+	49, // 51: sockmgr.v1.ListenerStatus.sockets:type_name -> sockmgr.v1.Socket
+	46, // 52: sockmgr.v1.ListenerStatus.start_time:type_name -> google.protobuf.Timestamp
+	38, // 53: sockmgr.v1.ListenerStatus.drain:type_name -> sockmgr.v1.DrainStatus
+	46, // 54: sockmgr.v1.ListenerStatus.retry_time:type_name -> google.protobuf.Timestamp
+	46, // 55: sockmgr.v1.ListenerStatus.resume_time:type_name -> google.protobuf.Timestamp
+	37, // 56: sockmgr.v1.ListenerStatus.upstreams:type_name -> sockmgr.v1.UpstreamStatus
+	48, // 57: sockmgr.v1.UpstreamStatus.resolved:type_name -> sockmgr.v1.SocketAddress
+	46, // 58: sockmgr.v1.DrainStatus.start_time:type_name -> google.protobuf.Timestamp
+	46, // 59: sockmgr.v1.DrainStatus.deadline:type_name -> google.protobuf.Timestamp
+	50, // 60: sockmgr.v1.ListenerSpec.OptionsEntry.value:type_name -> google.protobuf.Value
+	6,  // 61: sockmgr.v1.ListenerService.CreateListener:input_type -> sockmgr.v1.CreateListenerRequest
+	8,  // 62: sockmgr.v1.ListenerService.GetListener:input_type -> sockmgr.v1.GetListenerRequest
+	10, // 63: sockmgr.v1.ListenerService.ListListeners:input_type -> sockmgr.v1.ListListenersRequest
+	12, // 64: sockmgr.v1.ListenerService.UpdateListener:input_type -> sockmgr.v1.UpdateListenerRequest
+	14, // 65: sockmgr.v1.ListenerService.DeleteListener:input_type -> sockmgr.v1.DeleteListenerRequest
+	16, // 66: sockmgr.v1.ListenerService.ApplyListeners:input_type -> sockmgr.v1.ApplyListenersRequest
+	20, // 67: sockmgr.v1.ListenerService.StartListener:input_type -> sockmgr.v1.StartListenerRequest
+	22, // 68: sockmgr.v1.ListenerService.StopListener:input_type -> sockmgr.v1.StopListenerRequest
+	24, // 69: sockmgr.v1.ListenerService.PauseListener:input_type -> sockmgr.v1.PauseListenerRequest
+	26, // 70: sockmgr.v1.ListenerService.ResumeListener:input_type -> sockmgr.v1.ResumeListenerRequest
+	28, // 71: sockmgr.v1.ListenerService.DrainListener:input_type -> sockmgr.v1.DrainListenerRequest
+	30, // 72: sockmgr.v1.ListenerService.WatchListeners:input_type -> sockmgr.v1.WatchListenersRequest
+	7,  // 73: sockmgr.v1.ListenerService.CreateListener:output_type -> sockmgr.v1.CreateListenerResponse
+	9,  // 74: sockmgr.v1.ListenerService.GetListener:output_type -> sockmgr.v1.GetListenerResponse
+	11, // 75: sockmgr.v1.ListenerService.ListListeners:output_type -> sockmgr.v1.ListListenersResponse
+	13, // 76: sockmgr.v1.ListenerService.UpdateListener:output_type -> sockmgr.v1.UpdateListenerResponse
+	15, // 77: sockmgr.v1.ListenerService.DeleteListener:output_type -> sockmgr.v1.DeleteListenerResponse
+	17, // 78: sockmgr.v1.ListenerService.ApplyListeners:output_type -> sockmgr.v1.ApplyListenersResponse
+	21, // 79: sockmgr.v1.ListenerService.StartListener:output_type -> sockmgr.v1.StartListenerResponse
+	23, // 80: sockmgr.v1.ListenerService.StopListener:output_type -> sockmgr.v1.StopListenerResponse
+	25, // 81: sockmgr.v1.ListenerService.PauseListener:output_type -> sockmgr.v1.PauseListenerResponse
+	27, // 82: sockmgr.v1.ListenerService.ResumeListener:output_type -> sockmgr.v1.ResumeListenerResponse
+	29, // 83: sockmgr.v1.ListenerService.DrainListener:output_type -> sockmgr.v1.DrainListenerResponse
+	31, // 84: sockmgr.v1.ListenerService.WatchListeners:output_type -> sockmgr.v1.WatchListenersResponse
+	73, // [73:85] is the sub-list for method output_type
+	61, // [61:73] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_listener_proto_init() }
@@ -3299,7 +3394,7 @@ func file_sockmgr_v1_listener_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_listener_proto_rawDesc), len(file_sockmgr_v1_listener_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   35,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
