@@ -387,6 +387,7 @@ func (c *conn) retire(before time.Duration) {
 
 // drained ends what has not ended by itself.
 func (c *conn) drained() {
+	c.l.drain.cut++
 	if c.l.spec.Drain.Reset {
 		c.reset(errDrained)
 		return

@@ -37,6 +37,7 @@ type drain struct {
 	timeout time.Duration // that they have, after the lame-duck time
 	until   time.Time     // when what is left is closed
 	from    time.Duration // on the loop's clock: when they were told
+	cut     int64         // that were closed because the time was over
 	lame    bool          // they are left alone still
 	stop    bool          // the sockets are to go too
 }
@@ -46,6 +47,7 @@ type DrainStatus struct {
 	Began   time.Time // zero: there is none
 	Until   time.Time // when what is left is closed
 	Initial int64     // connections when it began
+	Cut     int64     // of them, closed because the time was over
 }
 
 // Drain lets the connections of a paused listener go: they have the time to
@@ -86,7 +88,7 @@ func (l *Listener) Revive() bool {
 	}
 	l.set.loop.Disarm(&l.deadline)
 	l.drain = drain{}
-	l.to(Paused)
+	l.state = Paused // nobody is told: it is on its way to Running
 	return true
 }
 

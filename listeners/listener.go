@@ -37,6 +37,7 @@ type Listener struct {
 type endpoint interface {
 	sock() *socket
 	pause(mode PauseMode) error // or resume, with NotPaused; when it fails nothing has changed
+	stuck() bool                // it cannot be resumed: a new socket must take its place
 	retire()                    // another has the address: go on until stop
 	stop()                      // wait no more and close, without losing what has arrived
 	status(q Queue, mem Memory) SocketStatus

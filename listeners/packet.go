@@ -32,8 +32,11 @@ type outgoing struct {
 
 func (s *packetSocket) sock() *socket { return s.socket }
 
-// retire goes on as before.
-func (s *packetSocket) retire() {}
+// retire goes on as before, with what it has if it was paused.
+func (s *packetSocket) retire() {
+	s.paused = NotPaused
+	s.rise()
+}
 
 // join makes what all datagram sockets of a loop share.
 func (s *packetSocket) join(set *Set) {

@@ -13,7 +13,7 @@ import (
 // pause is endpoint.pause. What has arrived waits until the end of the pause,
 // in every mode.
 func (s *packetSocket) pause(mode PauseMode) error {
-	if s.paused == mode || s.fd < 0 {
+	if s.paused == mode || s.fd < 0 || s.replaced {
 		return nil
 	}
 	if err := s.unpause(); err != nil {
@@ -48,6 +48,9 @@ func (s *packetSocket) unpause() error {
 			return err
 		}
 	case Refuse:
+		if s.stuck() {
+			return errStuckSocket
+		}
 		unspec := unix.RawSockaddr{Family: unix.AF_UNSPEC}
 		if _, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(s.fd), uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec)); errno != 0 {
 			return os.NewSyscallError("connect", errno)
@@ -59,6 +62,11 @@ func (s *packetSocket) unpause() error {
 	s.paused = NotPaused
 	return nil
 }
+
+// stuck reports whether a new socket must take the place of this one to serve
+// again: connecting to AF_UNSPEC does not take back the peer's address of an
+// IPv6 socket (the kernel leaves sk_v6_daddr), so that it hears nobody else.
+func (s *packetSocket) stuck() bool { return s.paused == Refuse && s.family == unix.AF_INET6 }
 
 // connectToSelf makes the socket one for datagrams from its own address, of
 // which there are none: for all others nobody is at the port, and the kernel

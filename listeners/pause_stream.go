@@ -3,6 +3,8 @@ package listeners
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +20,12 @@ func (s *streamSocket) pause(mode PauseMode) error {
 	if mode == NotPaused {
 		s.rise()
 		return nil
+	}
+	if mode == Refuse {
+		if err := s.canComeBack(); err != nil {
+			s.rise()
+			return err
+		}
 	}
 	if mode == Stall {
 		if err := attachFilter(s.fd, dropSYN); err != nil {
@@ -35,6 +43,21 @@ func (s *streamSocket) pause(mode PauseMode) error {
 	return nil
 }
 
+// canComeBack keeps a port from being refused that could not be had back while
+// one of its connections is open (EADDRINUSE).
+func (s *streamSocket) canComeBack() error {
+	if !s.addr.Network.ip() {
+		return nil
+	}
+	if on, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR); err != nil || on != 0 {
+		return os.NewSyscallError("getsockopt SO_REUSEADDR", err)
+	}
+	return &Fault{
+		Reason: StateInvalid, Message: fmt.Sprintf("%v cannot refuse without reuse_address: its open connections would keep it from listening again", s.addr),
+		Fix: "pause with --mode hold, or set reuse_address",
+	}
+}
+
 // unpause takes back what pause has done to the socket, which rests still.
 func (s *streamSocket) unpause() error {
 	switch {
@@ -42,8 +65,8 @@ func (s *streamSocket) unpause() error {
 		if err := detachFilter(s.fd); err != nil {
 			return err
 		}
-	case s.shut && !s.addr.Network.ip():
-		return errShutUnix
+	case s.stuck():
+		return errStuckSocket
 	case s.shut:
 		if err := s.bindAgain(); err != nil {
 			return err
@@ -56,8 +79,12 @@ func (s *streamSocket) unpause() error {
 	return nil
 }
 
-// errShutUnix is no fault of the operator's: the manager opens a new socket.
-var errShutUnix = errors.New("a Unix socket that refuses cannot listen again")
+// stuck reports whether a new socket must take the place of this one to serve
+// again: a Unix socket that is shut cannot listen any more.
+func (s *streamSocket) stuck() bool { return s.shut && !s.addr.Network.ip() }
+
+// errStuckSocket is no fault of the operator's: the manager opens a new socket.
+var errStuckSocket = errors.New("this socket cannot serve again after it has refused")
 
 // refuse shuts the socket: clients get ECONNREFUSED, the address stays ours.
 // It is off the loop, where it would be reported for ever (EPOLLHUP).
@@ -94,7 +121,10 @@ func (s *socket) bindAgain() error {
 
 // pauseFault says what could not be paused or resumed.
 func pauseFault(name string, a Address, mode PauseMode, err error) error {
-	if _, ok := errors.AsType[*Fault](err); ok {
+	if f, ok := errors.AsType[*Fault](err); ok {
+		if strings.HasPrefix(f.Message, name+": ") {
+			return err
+		}
 		return named(name, err)
 	}
 	f := &Fault{Reason: StateInvalid, Message: fmt.Sprintf("%s: %v cannot be paused (%v)", name, a, mode), Err: err}

@@ -159,10 +159,10 @@ func TestRefuse(t *testing.T) {
 		}
 		first.Close()
 		h.resume(l)
-		h.resume(u)
+		h.rebind(u, u.Spec(), true)
 		for _, both := range [][2]listeners.Status{{before, h.status(l)}, {beforeU, h.status(u)}} {
 			for i, s := range both[1].Sockets {
-				if was := both[0].Sockets[i]; s.Inode != was.Inode || s.Local != was.Local || s.Queue.AcceptLimit != was.Queue.AcceptLimit {
+				if was := both[0].Sockets[i]; s.Local.Network == listeners.TCP && s.Inode != was.Inode || s.Local != was.Local || s.Queue.AcceptLimit != was.Queue.AcceptLimit {
 					t.Errorf("%+v, was %+v", s, was)
 				}
 			}
@@ -180,6 +180,62 @@ func TestRefuse(t *testing.T) {
 		h.resume(l)
 		ask(t, dial(t, h.local(l, 0)), []byte("again"))
 	})
+}
+
+// A UDP socket that has refused hears everybody again: over IPv6 not from the
+// loopback address alone.
+func TestRefuseUDPWildcard(t *testing.T) {
+	var own net.IP
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if ip := a.(*net.IPNet).IP; ip.To4() == nil && ip.IsGlobalUnicast() {
+			own = ip
+		}
+	}
+	eachPoller(t, func(t *testing.T, h *host) {
+		for _, uri := range []string{"udp://[::]:0", "udp6://[::]:0", "udp4://0.0.0.0:0"} {
+			s := spec(t, listeners.Echo{}, "", uri)
+			l := h.open(s)
+			port := h.addr(l, 0).(*net.UDPAddr).Port
+			var clients []net.Conn
+			for _, ip := range []net.IP{net.IPv6loopback, own, net.IPv4(127, 0, 0, 9)} {
+				if v4 := ip.To4() != nil; ip != nil && (uri != "udp6://[::]:0" || !v4) && (uri != "udp4://0.0.0.0:0" || v4) {
+					clients = append(clients, dial(t, &net.UDPAddr{IP: ip, Port: port}))
+				}
+			}
+			for range 2 {
+				h.pause(l, listeners.Refuse)
+				refusedUDP(t, h.local(l, 0))
+				h.pause(l, listeners.Refuse)
+				h.rebind(l, s, true)
+				for _, c := range clients {
+					ask(t, c, []byte("again"))
+				}
+			}
+			if st := h.status(l); len(st.Sockets) != 1 || st.State != listeners.Running || st.Bound[0].IP.Port() != uint16(port) {
+				t.Errorf("%+v", st)
+			}
+		}
+	})
+}
+
+// Without reuse_address a port that refuses could not be had back while one of
+// its connections is open.
+func TestRefuseWithoutReuse(t *testing.T) {
+	h := newHost(t, "epoll", 0)
+	l := h.open(spec(t, listeners.Echo{}, "", "tcp://127.0.0.1:0"))
+	if r := h.tune(l, "reuse_address", "false"); r.Outcome != listeners.Applied {
+		t.Fatalf("%+v", r)
+	}
+	h.do(func() {
+		if err := l.Pause(listeners.Refuse); !errors.Is(err, listeners.StateInvalid) {
+			t.Error(err)
+		}
+	})
+	ask(t, dial(t, h.addr(l, 0)), []byte("x"))
+	h.pause(l, listeners.Hold)
+	h.resume(l)
+	ask(t, dial(t, h.addr(l, 0)), []byte("x"))
 }
 
 // refusedUDP wants a datagram to be answered by ICMP port unreachable.

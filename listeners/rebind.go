@@ -53,22 +53,21 @@ func (l *Listener) Share(spec Spec, resume bool) (shares []Share, err error) {
 	names := spec.Rebinds(l.spec)
 	for _, e := range l.endpoints {
 		s := e.sock()
-		stream, _ := e.(*streamSocket)
-		stuck := resume && stream != nil && stream.shut && !s.addr.Network.ip()
+		needs := resume && e.stuck()
 		for _, name := range names {
-			if o := LookupOption(name); o.isFor(s) {
-				err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-				if err != nil {
-					l.Unshare()
-					return nil, named(l.Name, optionFault(LookupOption(reusePort), BoolValue(true), err))
-				}
-				stuck = true
+			needs = needs || LookupOption(name).isFor(s)
+		}
+		if !needs {
+			continue
+		}
+		if s.addr.Network.ip() {
+			if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+				l.Unshare()
+				return nil, named(l.Name, optionFault(LookupOption(reusePort), BoolValue(true), err))
 			}
 		}
-		if stuck {
-			s.replaced = true
-			shares = append(shares, Share{s.asked, s.addr, s.dev, s.ino})
-		}
+		s.replaced = true
+		shares = append(shares, Share{s.asked, s.addr, s.dev, s.ino})
 	}
 	return shares, nil
 }
@@ -135,7 +134,7 @@ func (l *Listener) part(e endpoint) {
 		e.stop()
 		return
 	}
-	if heir.paired || s.paired {
+	if (heir.paired || s.paired) && !e.stuck() && l.paused != Refuse {
 		place := uint32(0) // the group is in the order of listen(2)
 		if heir.paired {
 			place = 1

@@ -74,10 +74,10 @@ type Status struct {
 func (l *Listener) Status(full bool) Status {
 	st := Status{State: l.state, Active: l.active, Stats: l.stats.Stats, Paused: l.paused}
 	st.Upstreams = l.Upstreams()
-	st.Drain = DrainStatus{Began: l.drain.began, Until: l.drain.until, Initial: l.drain.initial}
+	st.Drain = DrainStatus{Began: l.drain.began, Until: l.drain.until, Initial: l.drain.initial, Cut: l.drain.cut}
 	for _, e := range l.endpoints {
 		s := e.sock()
-		if s.fd < 0 {
+		if s.fd < 0 || s.replaced && e.stuck() {
 			continue
 		}
 		q := Queue{}

@@ -248,6 +248,7 @@ func (m *Manager) describe(ctx context.Context, all []*Applied, checkOnly bool) 
 			changed[at].Info = info
 			if s := changed[at].step; s.after != nil {
 				m.publish(ctx, s.event(), info)
+				m.tellBound(ctx, s, info)
 			}
 			at++
 		}

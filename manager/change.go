@@ -59,7 +59,16 @@ func (m *Manager) commitOne(ctx context.Context, s *step) (Info, error) {
 	if s.event() == StatusChanged && s.empty { // the keeper tells of it
 		return m.infos(context.WithoutCancel(ctx), []*entry{s.e}, true)[0], nil
 	}
-	return m.told(ctx, s.event(), s.e), nil
+	info := m.told(ctx, s.event(), s.e)
+	m.tellBound(ctx, s, info)
+	return info, nil
+}
+
+// tellBound adds the event of a listener that was started.
+func (m *Manager) tellBound(ctx context.Context, s *step, info Info) {
+	if s.event() == Modified && s.runs() && !s.running {
+		m.tell(ctx, eventOf(StatusChanged, info))
+	}
 }
 
 // Start runs a listener, and ends a pause or a drain of it. One that runs

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -124,7 +125,7 @@ func (i *Info) live(st listeners.Status) {
 	case listeners.Paused:
 		i.State, i.Message = Paused, pauseWords[st.Paused]
 		if !st.Drain.Began.IsZero() {
-			i.Message = "drained: no connection is left; " + i.Message
+			i.Message = drainedText(st.Drain) + "; " + i.Message
 		}
 	case listeners.Draining:
 		i.State = Draining
@@ -143,4 +144,15 @@ var pauseWords = map[listeners.PauseMode]string{
 	listeners.Hold:   "clients wait in the kernel to be accepted (hold)",
 	listeners.Stall:  "what clients begin with is dropped, so that they try again (stall)",
 	listeners.Refuse: "clients are refused (refuse)",
+}
+
+func drainedText(d listeners.DrainStatus) string {
+	switch d.Cut {
+	case 0:
+		return "drained: no connection is left"
+	case 1:
+		return "drained: one connection was closed when its time was over"
+	default:
+		return fmt.Sprintf("drained: %d connections were closed when their time was over", d.Cut)
+	}
 }

@@ -10,9 +10,11 @@ import (
 )
 
 const (
-	// sampleInterval keeps 10,000 listeners below 1 % of a core: reading one
-	// takes 1.6 us.
+	// sampleInterval is between two looks, unless these take so long, of very
+	// many listeners, that they would cost more than 1/sampleShare of a core.
 	sampleInterval = 2 * time.Second
+	sampleShare    = 150
+	sampleMost     = 30 * time.Second
 	sampleBudget   = 256 // listeners in one turn
 	// A queue is high from 75 % on, and no longer once it is below 50 %: so
 	// that one that swings around a mark is not told of at every swing.
@@ -28,15 +30,17 @@ type seen struct {
 
 // sample looks at all queues and drop counters now and then, until Shutdown.
 func (m *Manager) sample() {
-	tick := time.NewTicker(sampleInterval)
-	defer tick.Stop()
+	next := time.NewTimer(sampleInterval)
+	defer next.Stop()
 	for {
 		select {
 		case <-m.ending:
 			return
-		case <-tick.C:
+		case <-next.C:
 		}
+		began := time.Now()
 		m.sampleAll()
+		next.Reset(min(max(sampleShare*time.Since(began), sampleInterval), sampleMost))
 	}
 }
 

@@ -106,7 +106,7 @@ func (s *step) claim() (err error) {
 		s.running, s.revived, s.shared = true, true, true
 	}
 	if s.running {
-		s.shares, err = s.live.Share(s.spec(), s.after.Desired == WantRunning && s.live.Paused() != listeners.NotPaused)
+		s.shares, err = s.live.Share(s.spec(), s.after.pauseMode() != listeners.Refuse)
 		s.shared = s.shared || len(s.shares) > 0
 	}
 	return err
@@ -187,7 +187,10 @@ const stepsPerTurn = 32
 // all from being made.
 func (m *Manager) commit(ctx context.Context, steps []*step, atomic bool) error {
 	for _, s := range steps {
-		m.with(s.e, func(e *entry) { s.live, s.running = e.live, e.live != nil && !e.stopping })
+		m.with(s.e, func(e *entry) {
+			s.live, s.running = e.live, e.live != nil && !e.stopping
+			e.cause = causeOf(ctx) // before the loop does anything that is told
+		})
 		s.tried = m.triedOf(s.name())
 		if s.runs() && s.live != nil && s.claims() {
 			s.err = m.on(ctx, s.claim)
@@ -212,7 +215,7 @@ func (m *Manager) commit(ctx context.Context, steps []*step, atomic bool) error 
 		m.undoAll(steps)
 		return err
 	}
-	m.keepAll(steps, causeOf(ctx))
+	m.keepAll(steps)
 	err = m.eachTurn(context.WithoutCancel(ctx), steps, (*step).settle) // fails only when all is closed
 	m.settleTries(ctx, steps)
 	return err
@@ -294,7 +297,7 @@ func changesOf(steps []*step) []change {
 }
 
 // keepAll notes what the store has taken.
-func (m *Manager) keepAll(steps []*step, cause Cause) {
+func (m *Manager) keepAll(steps []*step) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range steps {
@@ -308,7 +311,7 @@ func (m *Manager) keepAll(steps []*step, cause Cause) {
 		if s.before.Generation == 0 {
 			m.insertLocked(e)
 		}
-		e.failure, e.retry, e.backoff, e.cause = nil, time.Time{}, 0, cause
+		e.failure, e.retry, e.backoff = nil, time.Time{}, 0
 		switch {
 		case s.runs() && !s.running:
 			e.live, e.stopping, e.started = s.live, false, time.Now()

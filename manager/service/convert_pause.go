@@ -57,7 +57,7 @@ func policyToPB(i manager.Info, l *pb.Listener) {
 	if d := i.Live.Drain; !d.Began.IsZero() {
 		l.Status.Drain = &pb.DrainStatus{
 			StartTime: timeToPB(d.Began), Deadline: timeToPB(d.Until),
-			InitialConnections: uint64(d.Initial), RemainingConnections: uint64(i.Live.Active),
+			InitialConnections: uint64(d.Initial), RemainingConnections: uint64(i.Live.Active), ClosedConnections: uint64(d.Cut),
 		}
 	}
 }

@@ -373,3 +373,46 @@ func TestUpdateRebinds(t *testing.T) {
 		t.Errorf("%v", v)
 	}
 }
+
+// What is told of a pause, a resume and a start is what happened, and who
+// caused it: also of the first change after a restart.
+func TestPauseEvents(t *testing.T) {
+	dir := t.TempDir()
+	d := serveState(t, dir)
+	d.create("web", "unix://"+t.TempDir()+"/s", "udp://[::1]:0")
+	d.stop()
+	d = serveState(t, dir)
+	_, seq := d.manager.Events()
+	next := func(want string) {
+		t.Helper()
+		for {
+			e, err := d.manager.NextEvent(d.ctx, seq)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seq = e.Seq
+			if !strings.HasPrefix(e.Cause.Actor, "uid:") {
+				t.Errorf("%s by %s", e.Type, e.Cause.Actor)
+			}
+			if e.Type == want {
+				return
+			}
+			if e.Type != "listener.updated" && e.Type != "listener.draining" {
+				t.Errorf("%s, want %s", e.Type, want)
+			}
+		}
+	}
+	for range 3 {
+		d.pause(pb.PauseMode_PAUSE_MODE_REFUSE)
+		next("listener.paused")
+		d.pause(pb.PauseMode_PAUSE_MODE_HOLD) // with new sockets
+		d.resume()
+		next("listener.running")
+	}
+	d.halt("web")
+	next("listener.stopped")
+	if _, err := d.listeners.StartListener(d.ctx, &pb.StartListenerRequest{Name: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	next("listener.running")
+}

@@ -97,7 +97,11 @@ func (a *app) drainText(d *pb.DrainStatus) string {
 		return ""
 	}
 	if d.GetRemainingConnections() == 0 {
-		return fmt.Sprintf("done, of %s", plural(d.GetInitialConnections(), "connection"))
+		text := "done, of " + plural(d.GetInitialConnections(), "connection")
+		if n := d.GetClosedConnections(); n > 0 {
+			text += fmt.Sprintf("; %d closed when the time was over", n)
+		}
+		return text
 	}
 	return fmt.Sprintf("%d of %s left, until %s", d.GetRemainingConnections(), plural(d.GetInitialConnections(), "connection"), a.when(d.GetDeadline()))
 }

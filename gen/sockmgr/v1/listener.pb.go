@@ -2874,8 +2874,10 @@ type DrainStatus struct {
 	InitialConnections uint64 `protobuf:"varint,3,opt,name=initial_connections,json=initialConnections,proto3" json:"initial_connections,omitempty"`
 	// Connections now; 0 is drained.
 	RemainingConnections uint64 `protobuf:"varint,4,opt,name=remaining_connections,json=remainingConnections,proto3" json:"remaining_connections,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// Connections that were closed because the time was over.
+	ClosedConnections uint64 `protobuf:"varint,5,opt,name=closed_connections,json=closedConnections,proto3" json:"closed_connections,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *DrainStatus) Reset() {
@@ -2932,6 +2934,13 @@ func (x *DrainStatus) GetInitialConnections() uint64 {
 func (x *DrainStatus) GetRemainingConnections() uint64 {
 	if x != nil {
 		return x.RemainingConnections
+	}
+	return 0
+}
+
+func (x *DrainStatus) GetClosedConnections() uint64 {
+	if x != nil {
+		return x.ClosedConnections
 	}
 	return 0
 }
@@ -3182,13 +3191,14 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x0econnects_total\x18\a \x01(\x04R\rconnectsTotal\x12%\n" +
 	"\x0efailures_total\x18\b \x01(\x04R\rfailuresTotal\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\t \x01(\tR\tlastError\"\xe6\x01\n" +
+	"last_error\x18\t \x01(\tR\tlastError\"\x95\x02\n" +
 	"\vDrainStatus\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x126\n" +
 	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12/\n" +
 	"\x13initial_connections\x18\x03 \x01(\x04R\x12initialConnections\x123\n" +
-	"\x15remaining_connections\x18\x04 \x01(\x04R\x14remainingConnections*^\n" +
+	"\x15remaining_connections\x18\x04 \x01(\x04R\x14remainingConnections\x12-\n" +
+	"\x12closed_connections\x18\x05 \x01(\x04R\x11closedConnections*^\n" +
 	"\fListenerView\x12\x1d\n" +
 	"\x19LISTENER_VIEW_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13LISTENER_VIEW_BASIC\x10\x01\x12\x16\n" +
