@@ -54,6 +54,8 @@ type conn struct {
 	received, sent uint64
 	tolerated      uint64 // while lingering: most of received
 	reads, writes  uint32 // wrap
+
+	proxied *netip.AddrPort // who the PROXY header says it is from; nil: there was none
 }
 
 type connFlags uint8
@@ -100,15 +102,14 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 	if w := l.set.watcher; w != nil {
 		w.ConnOpened(c.status(0))
 	}
-	if o, ok := l.handler.(Opener); ok {
-		h, err := o.Open(c)
-		if h != nil {
-			c.handler = h
+	if p := &l.spec.Proxy; p.Mode != ProxyOff && (p.Mode == ProxyRequired || p.believes(c.remote.Addr())) {
+		c.handler = &preface{next: l.handler}
+		c.deadline = now + orDefault(p.Timeout, defaultProxyWait)
+		if !p.believes(c.remote.Addr()) {
+			c.settle(nil, c.rejectPreface(errors.New("the peer is not trusted to send it")))
 		}
-		if _, ok := c.handler.(Feeder); ok {
-			c.flags |= feeds
-		}
-		c.settle(nil, err)
+	} else {
+		c.settle(nil, c.openHandler())
 	}
 	if c.fd < 0 {
 		return
@@ -117,6 +118,22 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 	if l.state == Draining && !l.drain.lame {
 		c.drain()
 	}
+}
+
+// openHandler lets the handler begin with the connection.
+func (c *conn) openHandler() error {
+	o, ok := c.handler.(Opener)
+	if !ok {
+		return nil
+	}
+	h, err := o.Open(c)
+	if h != nil {
+		c.handler = h
+	}
+	if _, ok := c.handler.(Feeder); ok {
+		c.flags |= feeds
+	}
+	return err
 }
 
 // peerAddr reads what accept4 returned. Never ask getpeername: Linux hands out
@@ -243,10 +260,15 @@ func (c *conn) proceed(p []byte) {
 	if !c.is(done) {
 		for len(p) > 0 && err == nil && !c.Pending() {
 			var n int
-			if n, err = c.handler.Handle(c, p); n == 0 {
+			before := c.handler
+			if n, err = before.Handle(c, p); n == 0 && c.handler == before {
 				break
 			}
 			p = p[n:]
+			if c.is(relayed) {
+				c.handler.(*relay).take(p, c.is(eof))
+				return
+			}
 		}
 	}
 	c.settle(p, err)

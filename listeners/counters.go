@@ -60,6 +60,7 @@ const (
 	RejectedUnanswerable                  // the answer might go round for ever, or its sender has no name
 	RejectedBuffer                        // write_buffer_bytes was full of earlier answers
 	RejectedSend                          // the kernel refused to send the answer
+	RejectedProxy                         // no good PROXY header came in time
 	RejectedUpstream                      // no upstream took the connection, or the datagram
 	RejectedAccess                        // the access policy does not let it in
 	rejections                            // how many there are
@@ -71,7 +72,7 @@ const Rejections = int(rejections)
 var rejectionWords = [rejections]string{
 	RejectedLimit: "limit", RejectedTooLong: "too_long", RejectedHandler: "handler",
 	RejectedUnanswerable: "unanswerable", RejectedBuffer: "buffer", RejectedSend: "send",
-	RejectedUpstream: "upstream", RejectedAccess: "access",
+	RejectedProxy: "proxy_protocol", RejectedUpstream: "upstream", RejectedAccess: "access",
 }
 
 // String returns the word that clients and metrics have for it.

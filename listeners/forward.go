@@ -28,6 +28,7 @@ type Forward struct {
 	Upstreams      []Upstream    `json:"upstreams"`
 	Balance        Balance       `json:"balance,omitempty"`         // empty: RoundRobin
 	ConnectTimeout time.Duration `json:"connect_timeout,omitempty"` // 0: 5 s; then the next is tried
+	SendProxy      uint32        `json:"send_proxy,omitempty"`      // version of the PROXY header sent first; 0: none
 	Health         *HealthCheck  `json:"health,omitempty"`          // nil: passive only
 }
 
@@ -100,6 +101,12 @@ func (f *Forward) Validate() error {
 	}
 	if f.Balance != "" && !slices.Contains(balances, f.Balance) {
 		bad("balance", "%q is not one of %v", f.Balance, balances)
+	}
+	switch {
+	case f.SendProxy > 2:
+		bad("send_proxy_protocol", "is %d: the versions are 1 and 2, 0 is none", f.SendProxy)
+	case f.SendProxy > 0 && f.Datagram():
+		bad("send_proxy_protocol", "is for connections")
 	}
 	inRange := func(field string, d time.Duration) {
 		if d < 0 || d > time.Hour {

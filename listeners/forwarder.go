@@ -138,6 +138,6 @@ func sockError(fd int) unix.Errno {
 }
 
 // sourceOf is what source_hash goes by.
-func sourceOf(c *conn) netip.Addr { return c.remote.Addr() }
+func sourceOf(c *conn) netip.Addr { return c.source().Addr() }
 
 const resolveInterval = 30 * time.Second

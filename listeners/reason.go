@@ -24,6 +24,7 @@ const (
 	ClosedBySize                 // more than read_buffer_bytes at once
 	ClosedByDrain                // its listener drained or was stopped
 	ClosedByRequest              // someone asked to close it
+	ClosedByProxy                // there was no good PROXY header
 	ClosedByUpstream             // the upstream reset it, or none took it
 	ClosedByError                // any other error of a system call
 	closeReasons                 // how many there are
@@ -37,7 +38,7 @@ const CloseReasons = int(closeReasons)
 var closeWords = [closeReasons]string{
 	ClosedByPeer: "eof", ClosedByHandler: "handler", ClosedByDeadline: "handler_timeout", ClosedByReset: "reset",
 	ClosedByTimeout: "timed_out", ClosedByIdle: "idle_timeout", ClosedBySize: "too_long", ClosedByDrain: "drain",
-	ClosedByRequest: "closed_by", ClosedByUpstream: "upstream", ClosedByError: "error",
+	ClosedByRequest: "closed_by", ClosedByProxy: "proxy_protocol", ClosedByUpstream: "upstream", ClosedByError: "error",
 }
 
 // String returns the word; it is empty of NotClosed.
@@ -55,6 +56,7 @@ var closeErrors = []struct {
 	{errDrained, ClosedByDrain},
 	{errClosedByRequest, ClosedByRequest},
 	{errMessageSize, ClosedBySize},
+	{errProxyHeader, ClosedByProxy},
 	{errNoUpstream, ClosedByUpstream},
 	{errUpstreamReset, ClosedByUpstream},
 	{errStuck, ClosedBySize},

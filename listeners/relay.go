@@ -154,6 +154,12 @@ func (r *relay) opened() {
 	r.tried = nil
 	r.up.took()
 	r.c.l.set.loop.Disarm(&r.timer)
+	if v := r.f.spec.SendProxy; v > 0 {
+		r.there.rest = append(proxyHeader(r.c, byte(v)), r.there.rest...)
+	}
+	if r.there.pending() || r.there.eof {
+		r.there.flush(r, int(r.c.fd), int(r.fd))
+	}
 	r.settle()
 }
 
@@ -321,5 +327,18 @@ func (r *relay) status(st *ConnStatus) {
 	if r.isOpen {
 		s := &socket{fd: int(r.fd), addr: Address{Network: r.up.network().Base()}}
 		st.Upstream = s.peer()
+	}
+}
+
+// take has what was read before the relay began.
+func (r *relay) take(p []byte, eof bool) {
+	if len(p) == 0 && !eof || r.c.fd < 0 {
+		return
+	}
+	r.there.rest = append(r.there.rest, p...)
+	r.there.eof = eof
+	if r.isOpen {
+		r.there.flush(r, int(r.c.fd), int(r.fd))
+		r.settle()
 	}
 }

@@ -21,6 +21,7 @@ type Spec struct {
 	PauseMode PauseMode // what clients meet while it is paused; NotPaused is Hold
 	Drain     DrainPolicy
 	Access    AccessPolicy // who may connect
+	Proxy     ProxyPolicy  // whether connections begin with a PROXY header
 }
 
 // ParseSpec makes a Spec. When something is wrong it returns every fault, each
@@ -184,6 +185,7 @@ type savedSpec struct {
 	Pause   PauseMode        `json:"pause_mode,omitempty"`
 	Drain   DrainPolicy      `json:"drain,omitzero"`
 	Access  AccessPolicy     `json:"access,omitzero"`
+	Proxy   ProxyPolicy      `json:"proxy_protocol,omitzero"`
 }
 
 // MarshalJSON returns the form that UnmarshalJSON takes.
@@ -192,7 +194,7 @@ func (s Spec) MarshalJSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	saved := savedSpec{Handler: handler, Options: s.Options, Pause: s.PauseMode, Drain: s.Drain, Access: s.Access}
+	saved := savedSpec{Handler: handler, Options: s.Options, Pause: s.PauseMode, Drain: s.Drain, Access: s.Access, Proxy: s.Proxy}
 	for _, a := range s.Listen {
 		saved.Listen = append(saved.Listen, a.String())
 	}
@@ -215,6 +217,9 @@ func (s *Spec) UnmarshalJSON(data []byte) error {
 	if *s, err = s.WithAccess(saved.Access); err != nil {
 		return err
 	}
+	if *s, err = s.WithProxy(saved.Proxy); err != nil {
+		return err
+	}
 	*s, err = s.WithPolicy(saved.Pause, saved.Drain)
 	return err
 }
@@ -223,4 +228,10 @@ func (s *Spec) UnmarshalJSON(data []byte) error {
 func (s Spec) WithPolicy(mode PauseMode, drain DrainPolicy) (Spec, error) {
 	s.PauseMode, s.Drain = mode, drain
 	return s, errors.Join(mode.check(s.Listen), drain.check())
+}
+
+// WithProxy returns a copy of s whose connections begin so.
+func (s Spec) WithProxy(p ProxyPolicy) (Spec, error) {
+	s.Proxy = p
+	return s, p.check(s.Listen)
 }

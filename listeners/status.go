@@ -203,6 +203,7 @@ type ConnStatus struct {
 	Network        Network
 	State          ConnState
 	Local, Remote  Address
+	Proxied        Address // who a PROXY header says it is from
 	Upstream       Address // where it is relayed to
 	Opened, Active time.Time
 	Received, Sent uint64 // bytes
@@ -232,6 +233,9 @@ func (c *conn) status(detail Detail) ConnStatus {
 		st.State = ConnClosing
 	case c.is(eof):
 		st.State = ConnHalfClosed
+	}
+	if c.proxied != nil {
+		st.Proxied = Address{Network: TCP, IP: *c.proxied}
 	}
 	if c.is(relayed) {
 		c.handler.(*relay).status(&st)

@@ -81,6 +81,7 @@ type Draft struct {
 	PauseMode   listeners.PauseMode
 	Drain       listeners.DrainPolicy
 	Access      listeners.AccessPolicy
+	Proxy       listeners.ProxyPolicy
 }
 
 // draft returns the record as a Draft that may be changed.
@@ -88,7 +89,7 @@ func (r *Record) draft() Draft {
 	d := Draft{
 		Labels: maps.Clone(r.Labels), Annotations: maps.Clone(r.Annotations), Handler: r.Spec.Handler,
 		Options: maps.Clone(r.Spec.Options), Desired: r.Desired, PauseMode: r.Spec.PauseMode, Drain: r.Spec.Drain,
-		Access: r.Spec.Access,
+		Access: r.Spec.Access, Proxy: r.Spec.Proxy,
 	}
 	for _, a := range r.Spec.Listen {
 		d.Listen = append(d.Listen, a.String())
@@ -104,7 +105,8 @@ func (r *Record) apply(d Draft, now time.Time) (changed bool, err error) {
 		spec, err = spec.WithAccess(d.Access)
 	}
 	spec, policy := spec.WithPolicy(d.PauseMode, d.Drain)
-	if err := invalid(append(faults, listeners.Violations(errors.Join(err, policy))...)); err != nil {
+	spec, proxy := spec.WithProxy(d.Proxy)
+	if err := invalid(append(faults, listeners.Violations(errors.Join(err, policy, proxy))...)); err != nil {
 		return false, err
 	}
 	if r.Generation > 0 && r.Desired == d.Desired && spec.Equal(r.Spec) && maps.Equal(r.Labels, d.Labels) && maps.Equal(r.Annotations, d.Annotations) {

@@ -106,7 +106,7 @@ func effectOf(path string) pb.OptionSpec_Effect {
 	switch path {
 	case "spec.listen":
 		return pb.OptionSpec_EFFECT_REBIND
-	case "spec.handler", "spec.access":
+	case "spec.handler", "spec.access", "spec.proxyProtocol":
 		return pb.OptionSpec_EFFECT_NEW_CONNECTIONS
 	case "spec.desiredState", "spec.pauseMode", "spec.drain":
 		return pb.OptionSpec_EFFECT_LIVE
@@ -154,6 +154,9 @@ func wantedFields(l *pb.Listener) map[string]string {
 		put("spec.desiredState", desiredNames[s.GetDesiredState()])
 		if s.GetPauseMode() != pb.PauseMode_PAUSE_MODE_UNSPECIFIED {
 			put("spec.pauseMode", pauseModeNames[s.GetPauseMode()])
+		}
+		if s.GetProxyProtocol() != nil {
+			put("spec.proxyProtocol", s.GetProxyProtocol())
 		}
 		if s.GetAccess() != nil {
 			put("spec.access", s.GetAccess())

@@ -33,7 +33,7 @@ func spanToPB(d time.Duration) *durationpb.Duration {
 }
 
 func forwardToPB(f *listeners.Forward) *pb.ForwardHandler {
-	out := &pb.ForwardHandler{Balance: balanceToPB[f.Balance], ConnectTimeout: spanToPB(f.ConnectTimeout)}
+	out := &pb.ForwardHandler{Balance: balanceToPB[f.Balance], ConnectTimeout: spanToPB(f.ConnectTimeout), SendProxyProtocol: f.SendProxy}
 	for _, u := range f.Upstreams {
 		out.Upstreams = append(out.Upstreams, &pb.Upstream{Address: u.Address, Weight: u.Weight, Drain: u.Drain})
 	}
@@ -44,7 +44,7 @@ func forwardToPB(f *listeners.Forward) *pb.ForwardHandler {
 }
 
 func forwardFromPB(f *pb.ForwardHandler) *listeners.Forward {
-	out := &listeners.Forward{Balance: balanceFromPB(f.GetBalance()), ConnectTimeout: f.GetConnectTimeout().AsDuration()}
+	out := &listeners.Forward{Balance: balanceFromPB(f.GetBalance()), ConnectTimeout: f.GetConnectTimeout().AsDuration(), SendProxy: f.GetSendProxyProtocol()}
 	for _, u := range f.GetUpstreams() {
 		out.Upstreams = append(out.Upstreams, listeners.Upstream{Address: u.GetAddress(), Weight: u.GetWeight(), Drain: u.GetDrain()})
 	}

@@ -48,6 +48,7 @@ func policyToPB(i manager.Info, l *pb.Listener) {
 			l.Spec.Drain.Timeout = durationpb.New(*d.Timeout)
 		}
 	}
+	l.Spec.ProxyProtocol = proxyToPB(i.Spec.Proxy)
 	if a := i.Spec.Access; !a.IsZero() {
 		l.Spec.Access = &pb.AccessPolicy{Allow: a.Allow, Deny: a.Deny, Reset_: a.Reset, AllowUids: a.UIDs}
 	}

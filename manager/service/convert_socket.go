@@ -59,6 +59,9 @@ func connFacts(c listeners.ConnStatus) *pb.Connection {
 		ReceivedBytes: c.Received, SentBytes: c.Sent, ReceivedMessages: uint64(c.Reads), SentMessages: uint64(c.Writes),
 		CloseReason: c.CloseWord(), Fd: int32(c.FD), WaitsFor: c.Waits.Names(),
 	}
+	if c.Proxied != (listeners.Address{}) {
+		out.ProxiedRemote = addressToPB(c.Proxied)
+	}
 	if c.Upstream != (listeners.Address{}) {
 		out.Upstream = addressToPB(c.Upstream)
 	}

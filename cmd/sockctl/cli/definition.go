@@ -19,6 +19,8 @@ type startFlags struct {
 	keepOpen                         bool
 	status                           uint32
 	upstreams                        []string
+	sendProxy                        uint32
+	proxyMode                        string
 	balance                          string
 	connectTimeout, healthInterval   time.Duration
 	changed                          func(flag string) bool
@@ -46,6 +48,12 @@ func (a *app) definition(ctx context.Context, id string, f *startFlags) (*defini
 	}
 	if spec.Handler != nil {
 		d.mask = append(d.mask, "spec.handler")
+	}
+	if spec.ProxyProtocol, err = proxyProtocol(f); err != nil {
+		return nil, err
+	}
+	if spec.ProxyProtocol != nil {
+		d.mask = append(d.mask, "spec.proxy_protocol")
 	}
 	if spec.Options, err = parseOptions("--option", f.options); err != nil {
 		return nil, err
@@ -77,6 +85,7 @@ var kindOf = []struct{ flag, kind string }{
 	{"body-file", "http"},
 	{"upstream", "forward"},
 	{"balance", "forward"},
+	{"send-proxy", "forward"},
 	{"connect-timeout", "forward"},
 	{"health-interval", "forward"},
 }

@@ -19,6 +19,9 @@ func (a *app) describeListener(l *pb.Listener, options *inForce, wide bool) []*s
 	what.add("listen", strings.Join(spec.GetListen(), ", "))
 	what.add("bound", strings.Join(uris(status.GetBound()), ", "))
 	what.add("handler", handlerText(spec.GetHandler()))
+	if p := spec.GetProxyProtocol(); p != nil {
+		what.add("PROXY protocol", strings.TrimSpace(word(p.GetMode())+" "+strings.Join(p.GetTrusted(), " ")))
+	}
 	what.add("access", accessText(spec.GetAccess()))
 	what.add("labels", pairs(l.GetLabels()))
 	what.add("annotations", pairs(l.GetAnnotations()))
@@ -159,6 +162,8 @@ func (a *app) describeConnection(c *pb.Connection, options *inForce, wide bool) 
 	what.add("state", word(c.GetState()))
 	what.add("local (getsockname)", c.GetLocal().GetUri())
 	what.add("remote (getpeername)", c.GetRemote().GetUri())
+	what.add("remote (PROXY header)", c.GetProxiedRemote().GetUri())
+	what.add("upstream", c.GetUpstream().GetUri())
 	if p := c.GetPeer(); p != nil {
 		what.add("peer", strings.TrimSpace(fmt.Sprintf("pid %d uid %d gid %d %s", p.GetPid(), p.GetUid(), p.GetGid(), p.GetCommand())))
 	}

@@ -19,7 +19,7 @@ var balances = map[string]pb.ForwardHandler_Balance{
 }
 
 func forwardHandler(f *startFlags) (*pb.Handler, error) {
-	h := &pb.ForwardHandler{}
+	h := &pb.ForwardHandler{SendProxyProtocol: f.sendProxy}
 	if len(f.upstreams) == 0 {
 		return nil, usagef("--handler forward needs --upstream")
 	}
@@ -69,4 +69,23 @@ func parseUpstream(text string) (*pb.Upstream, error) {
 		}
 	}
 	return u, nil
+}
+
+// proxyModes are the words of --proxy-protocol. Never written to.
+var proxyModes = map[string]pb.ProxyProtocolConfig_Mode{
+	"off":      pb.ProxyProtocolConfig_MODE_OFF,
+	"optional": pb.ProxyProtocolConfig_MODE_OPTIONAL,
+	"required": pb.ProxyProtocolConfig_MODE_REQUIRED,
+}
+
+// proxyProtocol is what --proxy-protocol says, nil for nothing.
+func proxyProtocol(f *startFlags) (*pb.ProxyProtocolConfig, error) {
+	if !f.changed("proxy-protocol") {
+		return nil, nil // was not asked for
+	}
+	mode, ok := proxyModes[f.proxyMode]
+	if !ok {
+		return nil, usagef("--proxy-protocol %q: want off, optional or required", f.proxyMode)
+	}
+	return &pb.ProxyProtocolConfig{Mode: mode}, nil
 }

@@ -46,6 +46,9 @@ func (a *app) startCommand() *cobra.Command {
 	flags.StringVar(&f.balance, "balance", "", "forward: how to choose: round-robin (the default), least-connections, source-hash or first")
 	flags.DurationVar(&f.connectTimeout, "connect-timeout", 0, "forward: time to connect before the next upstream is tried (default 5s)")
 	flags.DurationVar(&f.healthInterval, "health-interval", 0, "forward: connect to every upstream this often, and leave out those that fail (default: never)")
+	flags.Uint32Var(&f.sendProxy, "send-proxy", 0, "forward: tell upstreams who the client is, by the PROXY protocol of version 1 or 2")
+	flags.StringVar(&f.proxyMode, "proxy-protocol", "", "connections begin with a header of the PROXY protocol: off, optional or required")
+	must(c.RegisterFlagCompletionFunc("proxy-protocol", cobra.FixedCompletions([]string{"off", "optional", "required"}, cobra.ShellCompDirectiveNoFileComp)))
 	c.MarkFlagsMutuallyExclusive("body", "body-file")
 	must(c.RegisterFlagCompletionFunc("balance", cobra.FixedCompletions(
 		[]string{"round-robin", "least-connections", "source-hash", "first"}, cobra.ShellCompDirectiveNoFileComp)))

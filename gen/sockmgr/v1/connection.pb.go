@@ -788,6 +788,8 @@ type Connection struct {
 	Memory *SocketMemory `protobuf:"bytes,23,opt,name=memory,proto3" json:"memory,omitempty"`
 	// Readiness the loop waits for: readable, writable.
 	WaitsFor []string `protobuf:"bytes,24,rep,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
+	// Who the PROXY header said it is from.
+	ProxiedRemote *SocketAddress `protobuf:"bytes,7,opt,name=proxied_remote,json=proxiedRemote,proto3" json:"proxied_remote,omitempty"`
 	// Where it is relayed to.
 	Upstream      *SocketAddress `protobuf:"bytes,25,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -964,6 +966,13 @@ func (x *Connection) GetWaitsFor() []string {
 	return nil
 }
 
+func (x *Connection) GetProxiedRemote() *SocketAddress {
+	if x != nil {
+		return x.ProxiedRemote
+	}
+	return nil
+}
+
 func (x *Connection) GetUpstream() *SocketAddress {
 	if x != nil {
 		return x.Upstream
@@ -1094,7 +1103,7 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\amatched\x18\x01 \x01(\x04R\amatched\x12\x16\n" +
 	"\x06closed\x18\x02 \x01(\x04R\x06closed\x12\x16\n" +
 	"\x06failed\x18\x03 \x01(\x04R\x06failed\x12\x12\n" +
-	"\x04done\x18\x04 \x01(\bR\x04done\"\xfe\a\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\"\xc0\b\n" +
 	"\n" +
 	"Connection\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
@@ -1119,7 +1128,8 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\x02fd\x18\x15 \x01(\x05R\x02fd\x12\x14\n" +
 	"\x05inode\x18\x16 \x01(\x04R\x05inode\x120\n" +
 	"\x06memory\x18\x17 \x01(\v2\x18.sockmgr.v1.SocketMemoryR\x06memory\x12\x1b\n" +
-	"\twaits_for\x18\x18 \x03(\tR\bwaitsFor\x125\n" +
+	"\twaits_for\x18\x18 \x03(\tR\bwaitsFor\x12@\n" +
+	"\x0eproxied_remote\x18\a \x01(\v2\x19.sockmgr.v1.SocketAddressR\rproxiedRemote\x125\n" +
 	"\bupstream\x18\x19 \x01(\v2\x19.sockmgr.v1.SocketAddressR\bupstream\"\x80\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -1202,20 +1212,21 @@ var file_sockmgr_v1_connection_proto_depIdxs = []int32{
 	17, // 15: sockmgr.v1.Connection.tcp_info:type_name -> sockmgr.v1.TcpInfo
 	18, // 16: sockmgr.v1.Connection.queue:type_name -> sockmgr.v1.QueueInfo
 	19, // 17: sockmgr.v1.Connection.memory:type_name -> sockmgr.v1.SocketMemory
-	16, // 18: sockmgr.v1.Connection.upstream:type_name -> sockmgr.v1.SocketAddress
-	3,  // 19: sockmgr.v1.ConnectionService.GetConnection:input_type -> sockmgr.v1.GetConnectionRequest
-	5,  // 20: sockmgr.v1.ConnectionService.ListConnections:input_type -> sockmgr.v1.ListConnectionsRequest
-	7,  // 21: sockmgr.v1.ConnectionService.WatchConnections:input_type -> sockmgr.v1.WatchConnectionsRequest
-	9,  // 22: sockmgr.v1.ConnectionService.CloseConnections:input_type -> sockmgr.v1.CloseConnectionsRequest
-	4,  // 23: sockmgr.v1.ConnectionService.GetConnection:output_type -> sockmgr.v1.GetConnectionResponse
-	6,  // 24: sockmgr.v1.ConnectionService.ListConnections:output_type -> sockmgr.v1.ListConnectionsResponse
-	8,  // 25: sockmgr.v1.ConnectionService.WatchConnections:output_type -> sockmgr.v1.WatchConnectionsResponse
-	10, // 26: sockmgr.v1.ConnectionService.CloseConnections:output_type -> sockmgr.v1.CloseConnectionsResponse
-	23, // [23:27] is the sub-list for method output_type
-	19, // [19:23] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	16, // 18: sockmgr.v1.Connection.proxied_remote:type_name -> sockmgr.v1.SocketAddress
+	16, // 19: sockmgr.v1.Connection.upstream:type_name -> sockmgr.v1.SocketAddress
+	3,  // 20: sockmgr.v1.ConnectionService.GetConnection:input_type -> sockmgr.v1.GetConnectionRequest
+	5,  // 21: sockmgr.v1.ConnectionService.ListConnections:input_type -> sockmgr.v1.ListConnectionsRequest
+	7,  // 22: sockmgr.v1.ConnectionService.WatchConnections:input_type -> sockmgr.v1.WatchConnectionsRequest
+	9,  // 23: sockmgr.v1.ConnectionService.CloseConnections:input_type -> sockmgr.v1.CloseConnectionsRequest
+	4,  // 24: sockmgr.v1.ConnectionService.GetConnection:output_type -> sockmgr.v1.GetConnectionResponse
+	6,  // 25: sockmgr.v1.ConnectionService.ListConnections:output_type -> sockmgr.v1.ListConnectionsResponse
+	8,  // 26: sockmgr.v1.ConnectionService.WatchConnections:output_type -> sockmgr.v1.WatchConnectionsResponse
+	10, // 27: sockmgr.v1.ConnectionService.CloseConnections:output_type -> sockmgr.v1.CloseConnectionsResponse
+	24, // [24:28] is the sub-list for method output_type
+	20, // [20:24] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_connection_proto_init() }

@@ -477,6 +477,8 @@ type ForwardHandler struct {
 	// Time to connect to one upstream before the next is tried; 0 means 5 s, at
 	// most an hour.
 	ConnectTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
+	// PROXY protocol version to send upstream: 0 none, 1 or 2. Connections only.
+	SendProxyProtocol uint32 `protobuf:"varint,4,opt,name=send_proxy_protocol,json=sendProxyProtocol,proto3" json:"send_proxy_protocol,omitempty"`
 	// Active health check; none when unset: an upstream that refused three
 	// connections in a row is left out for 10 s then.
 	HealthCheck   *HealthCheck `protobuf:"bytes,5,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
@@ -533,6 +535,13 @@ func (x *ForwardHandler) GetConnectTimeout() *durationpb.Duration {
 		return x.ConnectTimeout
 	}
 	return nil
+}
+
+func (x *ForwardHandler) GetSendProxyProtocol() uint32 {
+	if x != nil {
+		return x.SendProxyProtocol
+	}
+	return 0
 }
 
 func (x *ForwardHandler) GetHealthCheck() *HealthCheck {
@@ -821,11 +830,12 @@ const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\x04body\x18\x03 \x01(\fR\x04body\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbb\x03\n" +
 	"\x0eForwardHandler\x122\n" +
 	"\tupstreams\x18\x01 \x03(\v2\x14.sockmgr.v1.UpstreamR\tupstreams\x12<\n" +
 	"\abalance\x18\x02 \x01(\x0e2\".sockmgr.v1.ForwardHandler.BalanceR\abalance\x12B\n" +
-	"\x0fconnect_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0econnectTimeout\x12:\n" +
+	"\x0fconnect_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0econnectTimeout\x12.\n" +
+	"\x13send_proxy_protocol\x18\x04 \x01(\rR\x11sendProxyProtocol\x12:\n" +
 	"\fhealth_check\x18\x05 \x01(\v2\x17.sockmgr.v1.HealthCheckR\vhealthCheck\"\x86\x01\n" +
 	"\aBalance\x12\x17\n" +
 	"\x13BALANCE_UNSPECIFIED\x10\x00\x12\x17\n" +

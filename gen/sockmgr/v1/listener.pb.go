@@ -331,6 +331,63 @@ func (ListenerSpec_DesiredState) EnumDescriptor() ([]byte, []int) {
 	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{27, 0}
 }
 
+// Whether the header must be there.
+type ProxyProtocolConfig_Mode int32
+
+const (
+	// Same as MODE_OFF.
+	ProxyProtocolConfig_MODE_UNSPECIFIED ProxyProtocolConfig_Mode = 0
+	// Not looked for.
+	ProxyProtocolConfig_MODE_OFF ProxyProtocolConfig_Mode = 1
+	// Used when there.
+	ProxyProtocolConfig_MODE_OPTIONAL ProxyProtocolConfig_Mode = 2
+	// Connections without it are closed.
+	ProxyProtocolConfig_MODE_REQUIRED ProxyProtocolConfig_Mode = 3
+)
+
+// Enum value maps for ProxyProtocolConfig_Mode.
+var (
+	ProxyProtocolConfig_Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "MODE_OFF",
+		2: "MODE_OPTIONAL",
+		3: "MODE_REQUIRED",
+	}
+	ProxyProtocolConfig_Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"MODE_OFF":         1,
+		"MODE_OPTIONAL":    2,
+		"MODE_REQUIRED":    3,
+	}
+)
+
+func (x ProxyProtocolConfig_Mode) Enum() *ProxyProtocolConfig_Mode {
+	p := new(ProxyProtocolConfig_Mode)
+	*p = x
+	return p
+}
+
+func (x ProxyProtocolConfig_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProxyProtocolConfig_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_sockmgr_v1_listener_proto_enumTypes[5].Descriptor()
+}
+
+func (ProxyProtocolConfig_Mode) Type() protoreflect.EnumType {
+	return &file_sockmgr_v1_listener_proto_enumTypes[5]
+}
+
+func (x ProxyProtocolConfig_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProxyProtocolConfig_Mode.Descriptor instead.
+func (ProxyProtocolConfig_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{29, 0}
+}
+
 // The state.
 type ListenerStatus_State int32
 
@@ -384,11 +441,11 @@ func (x ListenerStatus_State) String() string {
 }
 
 func (ListenerStatus_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_sockmgr_v1_listener_proto_enumTypes[5].Descriptor()
+	return file_sockmgr_v1_listener_proto_enumTypes[6].Descriptor()
 }
 
 func (ListenerStatus_State) Type() protoreflect.EnumType {
-	return &file_sockmgr_v1_listener_proto_enumTypes[5]
+	return &file_sockmgr_v1_listener_proto_enumTypes[6]
 }
 
 func (x ListenerStatus_State) Number() protoreflect.EnumNumber {
@@ -397,7 +454,7 @@ func (x ListenerStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ListenerStatus_State.Descriptor instead.
 func (ListenerStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{30, 0}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{31, 0}
 }
 
 // CreateListenerRequest makes a listener.
@@ -2320,6 +2377,8 @@ type ListenerSpec struct {
 	Options map[string]*structpb.Value `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Who may connect, or send datagrams; checked before anything else.
 	Access *AccessPolicy `protobuf:"bytes,6,opt,name=access,proto3" json:"access,omitempty"`
+	// PROXY protocol on accepted connections of tcp and unix.
+	ProxyProtocol *ProxyProtocolConfig `protobuf:"bytes,8,opt,name=proxy_protocol,json=proxyProtocol,proto3" json:"proxy_protocol,omitempty"`
 	// How Stop, Drain, Delete and the end of the daemon let connections finish.
 	Drain *DrainPolicy `protobuf:"bytes,9,opt,name=drain,proto3" json:"drain,omitempty"`
 	// What clients meet in DESIRED_STATE_PAUSED.
@@ -2389,6 +2448,13 @@ func (x *ListenerSpec) GetOptions() map[string]*structpb.Value {
 func (x *ListenerSpec) GetAccess() *AccessPolicy {
 	if x != nil {
 		return x.Access
+	}
+	return nil
+}
+
+func (x *ListenerSpec) GetProxyProtocol() *ProxyProtocolConfig {
+	if x != nil {
+		return x.ProxyProtocol
 	}
 	return nil
 }
@@ -2484,6 +2550,73 @@ func (x *AccessPolicy) GetAllowUids() []uint32 {
 	return nil
 }
 
+// ProxyProtocolConfig is the PROXY protocol on accept.
+type ProxyProtocolConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the header must be there.
+	Mode ProxyProtocolConfig_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=sockmgr.v1.ProxyProtocolConfig_Mode" json:"mode,omitempty"`
+	// CIDRs it is believed from, at most 256; empty believes all. Connections of
+	// others are closed when it is required; when it is optional what they send
+	// is all data.
+	Trusted []string `protobuf:"bytes,2,rep,name=trusted,proto3" json:"trusted,omitempty"`
+	// Time to wait for it; 0 means 3 s, at most an hour. When it is optional, a
+	// connection that has said nothing by then goes to the handler.
+	Timeout       *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyProtocolConfig) Reset() {
+	*x = ProxyProtocolConfig{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyProtocolConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyProtocolConfig) ProtoMessage() {}
+
+func (x *ProxyProtocolConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyProtocolConfig.ProtoReflect.Descriptor instead.
+func (*ProxyProtocolConfig) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ProxyProtocolConfig) GetMode() ProxyProtocolConfig_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return ProxyProtocolConfig_MODE_UNSPECIFIED
+}
+
+func (x *ProxyProtocolConfig) GetTrusted() []string {
+	if x != nil {
+		return x.Trusted
+	}
+	return nil
+}
+
+func (x *ProxyProtocolConfig) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
 // DrainPolicy is how connections are let go.
 type DrainPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2502,7 +2635,7 @@ type DrainPolicy struct {
 
 func (x *DrainPolicy) Reset() {
 	*x = DrainPolicy{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[29]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2514,7 +2647,7 @@ func (x *DrainPolicy) String() string {
 func (*DrainPolicy) ProtoMessage() {}
 
 func (x *DrainPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[29]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2527,7 +2660,7 @@ func (x *DrainPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainPolicy.ProtoReflect.Descriptor instead.
 func (*DrainPolicy) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{29}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DrainPolicy) GetTimeout() *durationpb.Duration {
@@ -2598,7 +2731,7 @@ type ListenerStatus struct {
 
 func (x *ListenerStatus) Reset() {
 	*x = ListenerStatus{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2610,7 +2743,7 @@ func (x *ListenerStatus) String() string {
 func (*ListenerStatus) ProtoMessage() {}
 
 func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2623,7 +2756,7 @@ func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerStatus.ProtoReflect.Descriptor instead.
 func (*ListenerStatus) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{30}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListenerStatus) GetState() ListenerStatus_State {
@@ -2772,7 +2905,7 @@ type UpstreamStatus struct {
 
 func (x *UpstreamStatus) Reset() {
 	*x = UpstreamStatus{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[31]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +2917,7 @@ func (x *UpstreamStatus) String() string {
 func (*UpstreamStatus) ProtoMessage() {}
 
 func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[31]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +2930,7 @@ func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamStatus.ProtoReflect.Descriptor instead.
 func (*UpstreamStatus) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{31}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *UpstreamStatus) GetAddress() string {
@@ -2882,7 +3015,7 @@ type DrainStatus struct {
 
 func (x *DrainStatus) Reset() {
 	*x = DrainStatus{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[32]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2894,7 +3027,7 @@ func (x *DrainStatus) String() string {
 func (*DrainStatus) ProtoMessage() {}
 
 func (x *DrainStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[32]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2907,7 +3040,7 @@ func (x *DrainStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainStatus.ProtoReflect.Descriptor instead.
 func (*DrainStatus) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{32}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DrainStatus) GetStartTime() *timestamppb.Timestamp {
@@ -3120,13 +3253,14 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcc\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x05\n" +
 	"\fListenerSpec\x12J\n" +
 	"\rdesired_state\x18\x01 \x01(\x0e2%.sockmgr.v1.ListenerSpec.DesiredStateR\fdesiredState\x12\x16\n" +
 	"\x06listen\x18\x02 \x03(\tR\x06listen\x12-\n" +
 	"\ahandler\x18\x03 \x01(\v2\x13.sockmgr.v1.HandlerR\ahandler\x12?\n" +
 	"\aoptions\x18\x05 \x03(\v2%.sockmgr.v1.ListenerSpec.OptionsEntryR\aoptions\x120\n" +
-	"\x06access\x18\x06 \x01(\v2\x18.sockmgr.v1.AccessPolicyR\x06access\x12-\n" +
+	"\x06access\x18\x06 \x01(\v2\x18.sockmgr.v1.AccessPolicyR\x06access\x12F\n" +
+	"\x0eproxy_protocol\x18\b \x01(\v2\x1f.sockmgr.v1.ProxyProtocolConfigR\rproxyProtocol\x12-\n" +
 	"\x05drain\x18\t \x01(\v2\x17.sockmgr.v1.DrainPolicyR\x05drain\x124\n" +
 	"\n" +
 	"pause_mode\x18\n" +
@@ -3144,7 +3278,16 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x04deny\x18\x02 \x03(\tR\x04deny\x12\x14\n" +
 	"\x05reset\x18\x03 \x01(\bR\x05reset\x12\x1d\n" +
 	"\n" +
-	"allow_uids\x18\x04 \x03(\rR\tallowUids\"\xa3\x01\n" +
+	"allow_uids\x18\x04 \x03(\rR\tallowUids\"\xf0\x01\n" +
+	"\x13ProxyProtocolConfig\x128\n" +
+	"\x04mode\x18\x01 \x01(\x0e2$.sockmgr.v1.ProxyProtocolConfig.ModeR\x04mode\x12\x18\n" +
+	"\atrusted\x18\x02 \x03(\tR\atrusted\x123\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"P\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bMODE_OFF\x10\x01\x12\x11\n" +
+	"\rMODE_OPTIONAL\x10\x02\x12\x11\n" +
+	"\rMODE_REQUIRED\x10\x03\"\xa3\x01\n" +
 	"\vDrainPolicy\x123\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x126\n" +
 	"\tlame_duck\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\blameDuck\x12'\n" +
@@ -3237,152 +3380,157 @@ func file_sockmgr_v1_listener_proto_rawDescGZIP() []byte {
 	return file_sockmgr_v1_listener_proto_rawDescData
 }
 
-var file_sockmgr_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_sockmgr_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_sockmgr_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_sockmgr_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_sockmgr_v1_listener_proto_goTypes = []any{
 	(ListenerView)(0),                // 0: sockmgr.v1.ListenerView
 	(PauseMode)(0),                   // 1: sockmgr.v1.PauseMode
 	(ListenerChange_Action)(0),       // 2: sockmgr.v1.ListenerChange.Action
 	(WatchListenersResponse_Type)(0), // 3: sockmgr.v1.WatchListenersResponse.Type
 	(ListenerSpec_DesiredState)(0),   // 4: sockmgr.v1.ListenerSpec.DesiredState
-	(ListenerStatus_State)(0),        // 5: sockmgr.v1.ListenerStatus.State
-	(*CreateListenerRequest)(nil),    // 6: sockmgr.v1.CreateListenerRequest
-	(*CreateListenerResponse)(nil),   // 7: sockmgr.v1.CreateListenerResponse
-	(*GetListenerRequest)(nil),       // 8: sockmgr.v1.GetListenerRequest
-	(*GetListenerResponse)(nil),      // 9: sockmgr.v1.GetListenerResponse
-	(*ListListenersRequest)(nil),     // 10: sockmgr.v1.ListListenersRequest
-	(*ListListenersResponse)(nil),    // 11: sockmgr.v1.ListListenersResponse
-	(*UpdateListenerRequest)(nil),    // 12: sockmgr.v1.UpdateListenerRequest
-	(*UpdateListenerResponse)(nil),   // 13: sockmgr.v1.UpdateListenerResponse
-	(*DeleteListenerRequest)(nil),    // 14: sockmgr.v1.DeleteListenerRequest
-	(*DeleteListenerResponse)(nil),   // 15: sockmgr.v1.DeleteListenerResponse
-	(*ApplyListenersRequest)(nil),    // 16: sockmgr.v1.ApplyListenersRequest
-	(*ApplyListenersResponse)(nil),   // 17: sockmgr.v1.ApplyListenersResponse
-	(*ListenerChange)(nil),           // 18: sockmgr.v1.ListenerChange
-	(*FieldChange)(nil),              // 19: sockmgr.v1.FieldChange
-	(*StartListenerRequest)(nil),     // 20: sockmgr.v1.StartListenerRequest
-	(*StartListenerResponse)(nil),    // 21: sockmgr.v1.StartListenerResponse
-	(*StopListenerRequest)(nil),      // 22: sockmgr.v1.StopListenerRequest
-	(*StopListenerResponse)(nil),     // 23: sockmgr.v1.StopListenerResponse
-	(*PauseListenerRequest)(nil),     // 24: sockmgr.v1.PauseListenerRequest
-	(*PauseListenerResponse)(nil),    // 25: sockmgr.v1.PauseListenerResponse
-	(*ResumeListenerRequest)(nil),    // 26: sockmgr.v1.ResumeListenerRequest
-	(*ResumeListenerResponse)(nil),   // 27: sockmgr.v1.ResumeListenerResponse
-	(*DrainListenerRequest)(nil),     // 28: sockmgr.v1.DrainListenerRequest
-	(*DrainListenerResponse)(nil),    // 29: sockmgr.v1.DrainListenerResponse
-	(*WatchListenersRequest)(nil),    // 30: sockmgr.v1.WatchListenersRequest
-	(*WatchListenersResponse)(nil),   // 31: sockmgr.v1.WatchListenersResponse
-	(*Listener)(nil),                 // 32: sockmgr.v1.Listener
-	(*ListenerSpec)(nil),             // 33: sockmgr.v1.ListenerSpec
-	(*AccessPolicy)(nil),             // 34: sockmgr.v1.AccessPolicy
-	(*DrainPolicy)(nil),              // 35: sockmgr.v1.DrainPolicy
-	(*ListenerStatus)(nil),           // 36: sockmgr.v1.ListenerStatus
-	(*UpstreamStatus)(nil),           // 37: sockmgr.v1.UpstreamStatus
-	(*DrainStatus)(nil),              // 38: sockmgr.v1.DrainStatus
-	nil,                              // 39: sockmgr.v1.Listener.LabelsEntry
-	nil,                              // 40: sockmgr.v1.Listener.AnnotationsEntry
-	nil,                              // 41: sockmgr.v1.ListenerSpec.OptionsEntry
-	(*Issue)(nil),                    // 42: sockmgr.v1.Issue
-	(*fieldmaskpb.FieldMask)(nil),    // 43: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),      // 44: google.protobuf.Duration
-	(OptionSpec_Effect)(0),           // 45: sockmgr.v1.OptionSpec.Effect
-	(*timestamppb.Timestamp)(nil),    // 46: google.protobuf.Timestamp
-	(*Handler)(nil),                  // 47: sockmgr.v1.Handler
-	(*SocketAddress)(nil),            // 48: sockmgr.v1.SocketAddress
-	(*Socket)(nil),                   // 49: sockmgr.v1.Socket
-	(*structpb.Value)(nil),           // 50: google.protobuf.Value
+	(ProxyProtocolConfig_Mode)(0),    // 5: sockmgr.v1.ProxyProtocolConfig.Mode
+	(ListenerStatus_State)(0),        // 6: sockmgr.v1.ListenerStatus.State
+	(*CreateListenerRequest)(nil),    // 7: sockmgr.v1.CreateListenerRequest
+	(*CreateListenerResponse)(nil),   // 8: sockmgr.v1.CreateListenerResponse
+	(*GetListenerRequest)(nil),       // 9: sockmgr.v1.GetListenerRequest
+	(*GetListenerResponse)(nil),      // 10: sockmgr.v1.GetListenerResponse
+	(*ListListenersRequest)(nil),     // 11: sockmgr.v1.ListListenersRequest
+	(*ListListenersResponse)(nil),    // 12: sockmgr.v1.ListListenersResponse
+	(*UpdateListenerRequest)(nil),    // 13: sockmgr.v1.UpdateListenerRequest
+	(*UpdateListenerResponse)(nil),   // 14: sockmgr.v1.UpdateListenerResponse
+	(*DeleteListenerRequest)(nil),    // 15: sockmgr.v1.DeleteListenerRequest
+	(*DeleteListenerResponse)(nil),   // 16: sockmgr.v1.DeleteListenerResponse
+	(*ApplyListenersRequest)(nil),    // 17: sockmgr.v1.ApplyListenersRequest
+	(*ApplyListenersResponse)(nil),   // 18: sockmgr.v1.ApplyListenersResponse
+	(*ListenerChange)(nil),           // 19: sockmgr.v1.ListenerChange
+	(*FieldChange)(nil),              // 20: sockmgr.v1.FieldChange
+	(*StartListenerRequest)(nil),     // 21: sockmgr.v1.StartListenerRequest
+	(*StartListenerResponse)(nil),    // 22: sockmgr.v1.StartListenerResponse
+	(*StopListenerRequest)(nil),      // 23: sockmgr.v1.StopListenerRequest
+	(*StopListenerResponse)(nil),     // 24: sockmgr.v1.StopListenerResponse
+	(*PauseListenerRequest)(nil),     // 25: sockmgr.v1.PauseListenerRequest
+	(*PauseListenerResponse)(nil),    // 26: sockmgr.v1.PauseListenerResponse
+	(*ResumeListenerRequest)(nil),    // 27: sockmgr.v1.ResumeListenerRequest
+	(*ResumeListenerResponse)(nil),   // 28: sockmgr.v1.ResumeListenerResponse
+	(*DrainListenerRequest)(nil),     // 29: sockmgr.v1.DrainListenerRequest
+	(*DrainListenerResponse)(nil),    // 30: sockmgr.v1.DrainListenerResponse
+	(*WatchListenersRequest)(nil),    // 31: sockmgr.v1.WatchListenersRequest
+	(*WatchListenersResponse)(nil),   // 32: sockmgr.v1.WatchListenersResponse
+	(*Listener)(nil),                 // 33: sockmgr.v1.Listener
+	(*ListenerSpec)(nil),             // 34: sockmgr.v1.ListenerSpec
+	(*AccessPolicy)(nil),             // 35: sockmgr.v1.AccessPolicy
+	(*ProxyProtocolConfig)(nil),      // 36: sockmgr.v1.ProxyProtocolConfig
+	(*DrainPolicy)(nil),              // 37: sockmgr.v1.DrainPolicy
+	(*ListenerStatus)(nil),           // 38: sockmgr.v1.ListenerStatus
+	(*UpstreamStatus)(nil),           // 39: sockmgr.v1.UpstreamStatus
+	(*DrainStatus)(nil),              // 40: sockmgr.v1.DrainStatus
+	nil,                              // 41: sockmgr.v1.Listener.LabelsEntry
+	nil,                              // 42: sockmgr.v1.Listener.AnnotationsEntry
+	nil,                              // 43: sockmgr.v1.ListenerSpec.OptionsEntry
+	(*Issue)(nil),                    // 44: sockmgr.v1.Issue
+	(*fieldmaskpb.FieldMask)(nil),    // 45: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),      // 46: google.protobuf.Duration
+	(OptionSpec_Effect)(0),           // 47: sockmgr.v1.OptionSpec.Effect
+	(*timestamppb.Timestamp)(nil),    // 48: google.protobuf.Timestamp
+	(*Handler)(nil),                  // 49: sockmgr.v1.Handler
+	(*SocketAddress)(nil),            // 50: sockmgr.v1.SocketAddress
+	(*Socket)(nil),                   // 51: sockmgr.v1.Socket
+	(*structpb.Value)(nil),           // 52: google.protobuf.Value
 }
 var file_sockmgr_v1_listener_proto_depIdxs = []int32{
-	32, // 0: sockmgr.v1.CreateListenerRequest.listener:type_name -> sockmgr.v1.Listener
-	32, // 1: sockmgr.v1.CreateListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	42, // 2: sockmgr.v1.CreateListenerResponse.issues:type_name -> sockmgr.v1.Issue
+	33, // 0: sockmgr.v1.CreateListenerRequest.listener:type_name -> sockmgr.v1.Listener
+	33, // 1: sockmgr.v1.CreateListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	44, // 2: sockmgr.v1.CreateListenerResponse.issues:type_name -> sockmgr.v1.Issue
 	0,  // 3: sockmgr.v1.GetListenerRequest.view:type_name -> sockmgr.v1.ListenerView
-	32, // 4: sockmgr.v1.GetListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	33, // 4: sockmgr.v1.GetListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	0,  // 5: sockmgr.v1.ListListenersRequest.view:type_name -> sockmgr.v1.ListenerView
-	32, // 6: sockmgr.v1.ListListenersResponse.listeners:type_name -> sockmgr.v1.Listener
-	32, // 7: sockmgr.v1.UpdateListenerRequest.listener:type_name -> sockmgr.v1.Listener
-	43, // 8: sockmgr.v1.UpdateListenerRequest.update_mask:type_name -> google.protobuf.FieldMask
-	32, // 9: sockmgr.v1.UpdateListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	42, // 10: sockmgr.v1.UpdateListenerResponse.issues:type_name -> sockmgr.v1.Issue
-	19, // 11: sockmgr.v1.UpdateListenerResponse.changes:type_name -> sockmgr.v1.FieldChange
-	44, // 12: sockmgr.v1.DeleteListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
-	32, // 13: sockmgr.v1.DeleteListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	32, // 14: sockmgr.v1.ApplyListenersRequest.listeners:type_name -> sockmgr.v1.Listener
-	18, // 15: sockmgr.v1.ApplyListenersResponse.changes:type_name -> sockmgr.v1.ListenerChange
+	33, // 6: sockmgr.v1.ListListenersResponse.listeners:type_name -> sockmgr.v1.Listener
+	33, // 7: sockmgr.v1.UpdateListenerRequest.listener:type_name -> sockmgr.v1.Listener
+	45, // 8: sockmgr.v1.UpdateListenerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	33, // 9: sockmgr.v1.UpdateListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	44, // 10: sockmgr.v1.UpdateListenerResponse.issues:type_name -> sockmgr.v1.Issue
+	20, // 11: sockmgr.v1.UpdateListenerResponse.changes:type_name -> sockmgr.v1.FieldChange
+	46, // 12: sockmgr.v1.DeleteListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
+	33, // 13: sockmgr.v1.DeleteListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	33, // 14: sockmgr.v1.ApplyListenersRequest.listeners:type_name -> sockmgr.v1.Listener
+	19, // 15: sockmgr.v1.ApplyListenersResponse.changes:type_name -> sockmgr.v1.ListenerChange
 	2,  // 16: sockmgr.v1.ListenerChange.action:type_name -> sockmgr.v1.ListenerChange.Action
-	19, // 17: sockmgr.v1.ListenerChange.fields:type_name -> sockmgr.v1.FieldChange
-	32, // 18: sockmgr.v1.ListenerChange.listener:type_name -> sockmgr.v1.Listener
-	42, // 19: sockmgr.v1.ListenerChange.issues:type_name -> sockmgr.v1.Issue
-	42, // 20: sockmgr.v1.ListenerChange.error:type_name -> sockmgr.v1.Issue
-	45, // 21: sockmgr.v1.FieldChange.effect:type_name -> sockmgr.v1.OptionSpec.Effect
-	32, // 22: sockmgr.v1.StartListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	44, // 23: sockmgr.v1.StopListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
-	32, // 24: sockmgr.v1.StopListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	44, // 25: sockmgr.v1.PauseListenerRequest.resume_after:type_name -> google.protobuf.Duration
+	20, // 17: sockmgr.v1.ListenerChange.fields:type_name -> sockmgr.v1.FieldChange
+	33, // 18: sockmgr.v1.ListenerChange.listener:type_name -> sockmgr.v1.Listener
+	44, // 19: sockmgr.v1.ListenerChange.issues:type_name -> sockmgr.v1.Issue
+	44, // 20: sockmgr.v1.ListenerChange.error:type_name -> sockmgr.v1.Issue
+	47, // 21: sockmgr.v1.FieldChange.effect:type_name -> sockmgr.v1.OptionSpec.Effect
+	33, // 22: sockmgr.v1.StartListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	46, // 23: sockmgr.v1.StopListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
+	33, // 24: sockmgr.v1.StopListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	46, // 25: sockmgr.v1.PauseListenerRequest.resume_after:type_name -> google.protobuf.Duration
 	1,  // 26: sockmgr.v1.PauseListenerRequest.mode:type_name -> sockmgr.v1.PauseMode
-	32, // 27: sockmgr.v1.PauseListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	32, // 28: sockmgr.v1.ResumeListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	44, // 29: sockmgr.v1.DrainListenerRequest.timeout:type_name -> google.protobuf.Duration
-	32, // 30: sockmgr.v1.DrainListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	33, // 27: sockmgr.v1.PauseListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	33, // 28: sockmgr.v1.ResumeListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	46, // 29: sockmgr.v1.DrainListenerRequest.timeout:type_name -> google.protobuf.Duration
+	33, // 30: sockmgr.v1.DrainListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	0,  // 31: sockmgr.v1.WatchListenersRequest.view:type_name -> sockmgr.v1.ListenerView
 	3,  // 32: sockmgr.v1.WatchListenersResponse.type:type_name -> sockmgr.v1.WatchListenersResponse.Type
-	32, // 33: sockmgr.v1.WatchListenersResponse.listener:type_name -> sockmgr.v1.Listener
-	46, // 34: sockmgr.v1.WatchListenersResponse.time:type_name -> google.protobuf.Timestamp
-	39, // 35: sockmgr.v1.Listener.labels:type_name -> sockmgr.v1.Listener.LabelsEntry
-	40, // 36: sockmgr.v1.Listener.annotations:type_name -> sockmgr.v1.Listener.AnnotationsEntry
-	33, // 37: sockmgr.v1.Listener.spec:type_name -> sockmgr.v1.ListenerSpec
-	36, // 38: sockmgr.v1.Listener.status:type_name -> sockmgr.v1.ListenerStatus
-	46, // 39: sockmgr.v1.Listener.create_time:type_name -> google.protobuf.Timestamp
-	46, // 40: sockmgr.v1.Listener.update_time:type_name -> google.protobuf.Timestamp
+	33, // 33: sockmgr.v1.WatchListenersResponse.listener:type_name -> sockmgr.v1.Listener
+	48, // 34: sockmgr.v1.WatchListenersResponse.time:type_name -> google.protobuf.Timestamp
+	41, // 35: sockmgr.v1.Listener.labels:type_name -> sockmgr.v1.Listener.LabelsEntry
+	42, // 36: sockmgr.v1.Listener.annotations:type_name -> sockmgr.v1.Listener.AnnotationsEntry
+	34, // 37: sockmgr.v1.Listener.spec:type_name -> sockmgr.v1.ListenerSpec
+	38, // 38: sockmgr.v1.Listener.status:type_name -> sockmgr.v1.ListenerStatus
+	48, // 39: sockmgr.v1.Listener.create_time:type_name -> google.protobuf.Timestamp
+	48, // 40: sockmgr.v1.Listener.update_time:type_name -> google.protobuf.Timestamp
 	4,  // 41: sockmgr.v1.ListenerSpec.desired_state:type_name -> sockmgr.v1.ListenerSpec.DesiredState
-	47, // 42: sockmgr.v1.ListenerSpec.handler:type_name -> sockmgr.v1.Handler
-	41, // 43: sockmgr.v1.ListenerSpec.options:type_name -> sockmgr.v1.ListenerSpec.OptionsEntry
-	34, // 44: sockmgr.v1.ListenerSpec.access:type_name -> sockmgr.v1.AccessPolicy
-	35, // 45: sockmgr.v1.ListenerSpec.drain:type_name -> sockmgr.v1.DrainPolicy
-	1,  // 46: sockmgr.v1.ListenerSpec.pause_mode:type_name -> sockmgr.v1.PauseMode
-	44, // 47: sockmgr.v1.DrainPolicy.timeout:type_name -> google.protobuf.Duration
-	44, // 48: sockmgr.v1.DrainPolicy.lame_duck:type_name -> google.protobuf.Duration
-	5,  // 49: sockmgr.v1.ListenerStatus.state:type_name -> sockmgr.v1.ListenerStatus.State
-	48, // 50: sockmgr.v1.ListenerStatus.bound:type_name -> sockmgr.v1.SocketAddress
-	49, // 51: sockmgr.v1.ListenerStatus.sockets:type_name -> sockmgr.v1.Socket
-	46, // 52: sockmgr.v1.ListenerStatus.start_time:type_name -> google.protobuf.Timestamp
-	38, // 53: sockmgr.v1.ListenerStatus.drain:type_name -> sockmgr.v1.DrainStatus
-	46, // 54: sockmgr.v1.ListenerStatus.retry_time:type_name -> google.protobuf.Timestamp
-	46, // 55: sockmgr.v1.ListenerStatus.resume_time:type_name -> google.protobuf.Timestamp
-	37, // 56: sockmgr.v1.ListenerStatus.upstreams:type_name -> sockmgr.v1.UpstreamStatus
-	48, // 57: sockmgr.v1.UpstreamStatus.resolved:type_name -> sockmgr.v1.SocketAddress
-	46, // 58: sockmgr.v1.DrainStatus.start_time:type_name -> google.protobuf.Timestamp
-	46, // 59: sockmgr.v1.DrainStatus.deadline:type_name -> google.protobuf.Timestamp
-	50, // 60: sockmgr.v1.ListenerSpec.OptionsEntry.value:type_name -> google.protobuf.Value
-	6,  // 61: sockmgr.v1.ListenerService.CreateListener:input_type -> sockmgr.v1.CreateListenerRequest
-	8,  // 62: sockmgr.v1.ListenerService.GetListener:input_type -> sockmgr.v1.GetListenerRequest
-	10, // 63: sockmgr.v1.ListenerService.ListListeners:input_type -> sockmgr.v1.ListListenersRequest
-	12, // 64: sockmgr.v1.ListenerService.UpdateListener:input_type -> sockmgr.v1.UpdateListenerRequest
-	14, // 65: sockmgr.v1.ListenerService.DeleteListener:input_type -> sockmgr.v1.DeleteListenerRequest
-	16, // 66: sockmgr.v1.ListenerService.ApplyListeners:input_type -> sockmgr.v1.ApplyListenersRequest
-	20, // 67: sockmgr.v1.ListenerService.StartListener:input_type -> sockmgr.v1.StartListenerRequest
-	22, // 68: sockmgr.v1.ListenerService.StopListener:input_type -> sockmgr.v1.StopListenerRequest
-	24, // 69: sockmgr.v1.ListenerService.PauseListener:input_type -> sockmgr.v1.PauseListenerRequest
-	26, // 70: sockmgr.v1.ListenerService.ResumeListener:input_type -> sockmgr.v1.ResumeListenerRequest
-	28, // 71: sockmgr.v1.ListenerService.DrainListener:input_type -> sockmgr.v1.DrainListenerRequest
-	30, // 72: sockmgr.v1.ListenerService.WatchListeners:input_type -> sockmgr.v1.WatchListenersRequest
-	7,  // 73: sockmgr.v1.ListenerService.CreateListener:output_type -> sockmgr.v1.CreateListenerResponse
-	9,  // 74: sockmgr.v1.ListenerService.GetListener:output_type -> sockmgr.v1.GetListenerResponse
-	11, // 75: sockmgr.v1.ListenerService.ListListeners:output_type -> sockmgr.v1.ListListenersResponse
-	13, // 76: sockmgr.v1.ListenerService.UpdateListener:output_type -> sockmgr.v1.UpdateListenerResponse
-	15, // 77: sockmgr.v1.ListenerService.DeleteListener:output_type -> sockmgr.v1.DeleteListenerResponse
-	17, // 78: sockmgr.v1.ListenerService.ApplyListeners:output_type -> sockmgr.v1.ApplyListenersResponse
-	21, // 79: sockmgr.v1.ListenerService.StartListener:output_type -> sockmgr.v1.StartListenerResponse
-	23, // 80: sockmgr.v1.ListenerService.StopListener:output_type -> sockmgr.v1.StopListenerResponse
-	25, // 81: sockmgr.v1.ListenerService.PauseListener:output_type -> sockmgr.v1.PauseListenerResponse
-	27, // 82: sockmgr.v1.ListenerService.ResumeListener:output_type -> sockmgr.v1.ResumeListenerResponse
-	29, // 83: sockmgr.v1.ListenerService.DrainListener:output_type -> sockmgr.v1.DrainListenerResponse
-	31, // 84: sockmgr.v1.ListenerService.WatchListeners:output_type -> sockmgr.v1.WatchListenersResponse
-	73, // [73:85] is the sub-list for method output_type
-	61, // [61:73] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	49, // 42: sockmgr.v1.ListenerSpec.handler:type_name -> sockmgr.v1.Handler
+	43, // 43: sockmgr.v1.ListenerSpec.options:type_name -> sockmgr.v1.ListenerSpec.OptionsEntry
+	35, // 44: sockmgr.v1.ListenerSpec.access:type_name -> sockmgr.v1.AccessPolicy
+	36, // 45: sockmgr.v1.ListenerSpec.proxy_protocol:type_name -> sockmgr.v1.ProxyProtocolConfig
+	37, // 46: sockmgr.v1.ListenerSpec.drain:type_name -> sockmgr.v1.DrainPolicy
+	1,  // 47: sockmgr.v1.ListenerSpec.pause_mode:type_name -> sockmgr.v1.PauseMode
+	5,  // 48: sockmgr.v1.ProxyProtocolConfig.mode:type_name -> sockmgr.v1.ProxyProtocolConfig.Mode
+	46, // 49: sockmgr.v1.ProxyProtocolConfig.timeout:type_name -> google.protobuf.Duration
+	46, // 50: sockmgr.v1.DrainPolicy.timeout:type_name -> google.protobuf.Duration
+	46, // 51: sockmgr.v1.DrainPolicy.lame_duck:type_name -> google.protobuf.Duration
+	6,  // 52: sockmgr.v1.ListenerStatus.state:type_name -> sockmgr.v1.ListenerStatus.State
+	50, // 53: sockmgr.v1.ListenerStatus.bound:type_name -> sockmgr.v1.SocketAddress
+	51, // 54: sockmgr.v1.ListenerStatus.sockets:type_name -> sockmgr.v1.Socket
+	48, // 55: sockmgr.v1.ListenerStatus.start_time:type_name -> google.protobuf.Timestamp
+	40, // 56: sockmgr.v1.ListenerStatus.drain:type_name -> sockmgr.v1.DrainStatus
+	48, // 57: sockmgr.v1.ListenerStatus.retry_time:type_name -> google.protobuf.Timestamp
+	48, // 58: sockmgr.v1.ListenerStatus.resume_time:type_name -> google.protobuf.Timestamp
+	39, // 59: sockmgr.v1.ListenerStatus.upstreams:type_name -> sockmgr.v1.UpstreamStatus
+	50, // 60: sockmgr.v1.UpstreamStatus.resolved:type_name -> sockmgr.v1.SocketAddress
+	48, // 61: sockmgr.v1.DrainStatus.start_time:type_name -> google.protobuf.Timestamp
+	48, // 62: sockmgr.v1.DrainStatus.deadline:type_name -> google.protobuf.Timestamp
+	52, // 63: sockmgr.v1.ListenerSpec.OptionsEntry.value:type_name -> google.protobuf.Value
+	7,  // 64: sockmgr.v1.ListenerService.CreateListener:input_type -> sockmgr.v1.CreateListenerRequest
+	9,  // 65: sockmgr.v1.ListenerService.GetListener:input_type -> sockmgr.v1.GetListenerRequest
+	11, // 66: sockmgr.v1.ListenerService.ListListeners:input_type -> sockmgr.v1.ListListenersRequest
+	13, // 67: sockmgr.v1.ListenerService.UpdateListener:input_type -> sockmgr.v1.UpdateListenerRequest
+	15, // 68: sockmgr.v1.ListenerService.DeleteListener:input_type -> sockmgr.v1.DeleteListenerRequest
+	17, // 69: sockmgr.v1.ListenerService.ApplyListeners:input_type -> sockmgr.v1.ApplyListenersRequest
+	21, // 70: sockmgr.v1.ListenerService.StartListener:input_type -> sockmgr.v1.StartListenerRequest
+	23, // 71: sockmgr.v1.ListenerService.StopListener:input_type -> sockmgr.v1.StopListenerRequest
+	25, // 72: sockmgr.v1.ListenerService.PauseListener:input_type -> sockmgr.v1.PauseListenerRequest
+	27, // 73: sockmgr.v1.ListenerService.ResumeListener:input_type -> sockmgr.v1.ResumeListenerRequest
+	29, // 74: sockmgr.v1.ListenerService.DrainListener:input_type -> sockmgr.v1.DrainListenerRequest
+	31, // 75: sockmgr.v1.ListenerService.WatchListeners:input_type -> sockmgr.v1.WatchListenersRequest
+	8,  // 76: sockmgr.v1.ListenerService.CreateListener:output_type -> sockmgr.v1.CreateListenerResponse
+	10, // 77: sockmgr.v1.ListenerService.GetListener:output_type -> sockmgr.v1.GetListenerResponse
+	12, // 78: sockmgr.v1.ListenerService.ListListeners:output_type -> sockmgr.v1.ListListenersResponse
+	14, // 79: sockmgr.v1.ListenerService.UpdateListener:output_type -> sockmgr.v1.UpdateListenerResponse
+	16, // 80: sockmgr.v1.ListenerService.DeleteListener:output_type -> sockmgr.v1.DeleteListenerResponse
+	18, // 81: sockmgr.v1.ListenerService.ApplyListeners:output_type -> sockmgr.v1.ApplyListenersResponse
+	22, // 82: sockmgr.v1.ListenerService.StartListener:output_type -> sockmgr.v1.StartListenerResponse
+	24, // 83: sockmgr.v1.ListenerService.StopListener:output_type -> sockmgr.v1.StopListenerResponse
+	26, // 84: sockmgr.v1.ListenerService.PauseListener:output_type -> sockmgr.v1.PauseListenerResponse
+	28, // 85: sockmgr.v1.ListenerService.ResumeListener:output_type -> sockmgr.v1.ResumeListenerResponse
+	30, // 86: sockmgr.v1.ListenerService.DrainListener:output_type -> sockmgr.v1.DrainListenerResponse
+	32, // 87: sockmgr.v1.ListenerService.WatchListeners:output_type -> sockmgr.v1.WatchListenersResponse
+	76, // [76:88] is the sub-list for method output_type
+	64, // [64:76] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_listener_proto_init() }
@@ -3403,8 +3551,8 @@ func file_sockmgr_v1_listener_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_listener_proto_rawDesc), len(file_sockmgr_v1_listener_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   36,
+			NumEnums:      7,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
