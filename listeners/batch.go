@@ -2,6 +2,7 @@ package listeners
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"slices"
 	"unsafe"
 
@@ -177,7 +178,12 @@ func replyFrom(in, out []byte) []byte {
 	case hdr.Level == unix.IPPROTO_IPV6 && hdr.Type == unix.IPV6_PKTINFO && len(body) >= unix.SizeofInet6Pktinfo:
 		// in6_pktinfo: addr, ifindex. Only a link-local address needs the
 		// interface.
-		if linkLocal := binary.BigEndian.Uint16(body)&0xffc0 == 0xfe80; !linkLocal {
+		switch to := netip.AddrFrom16([16]byte(body)); {
+		case to.Is4In6() && to.Unmap().IsMulticast():
+			return nil // a group cannot answer: the kernel chooses an address
+		case to.IsMulticast():
+			clear(body[:16]) // the same, of that interface
+		case binary.BigEndian.Uint16(body)&0xffc0 != 0xfe80:
 			clear(body[16:20])
 		}
 	default:

@@ -108,7 +108,7 @@ func (o *Option) OnSocket() bool { return o.tunable == nil }
 
 // OnConnection reports whether it can be set on an open connection.
 func (o *Option) OnConnection() bool {
-	return o.OnSocket() && o.Effect == Live && o.Name != backlog && o.Name != unixMode
+	return o.OnSocket() && o.Effect == Live && o.Name != backlog && o.Name != unixMode && o.Name != incomingCPU
 }
 
 // isFor reports whether a bound socket has the option. An abstract name has no

@@ -13,16 +13,17 @@ import (
 
 // Names that code outside the table needs.
 const (
-	backlog  = "backlog"
-	unixMode = "unix.mode"
-	linger   = "linger"
+	backlog     = "backlog"
+	unixMode    = "unix.mode"
+	linger      = "linger"
+	incomingCPU = "incoming_cpu"
 )
 
 const day = 24 * time.Hour
 
 // Options is the option table, in the order that help shows it. To add an
 // option, add a row.
-var Options = slices.Concat(mainOptions, socketOptions, ipOptions, tcpOptions)
+var Options = slices.Concat(mainOptions, socketOptions, ipOptions, multicastOptions, tcpOptions)
 
 // mainOptions are those that most operators ever need.
 var mainOptions = []*Option{

@@ -22,6 +22,10 @@ var socketOptions = []*Option{
 		Kernel: "SO_SNDBUFFORCE", Level: unix.SOL_SOCKET, Number: unix.SO_SNDBUFFORCE, same: doubled,
 		get: getOther(unix.SO_SNDBUF), reset: func(s *socket) error { return autotune(s, unix.SO_SNDBUF, bufLockSend) }, lock: bufLockSend,
 	}, {
+		Name: "buffer_lock", Summary: "Buffers that keep their size; the kernel tunes the others. Setting a size locks its buffer.",
+		Type: String, Networks: OnAll, Effect: Live, Inherited: true, words: []string{"none", "send", "receive", "both"},
+		Kernel: "SO_BUF_LOCK", Level: unix.SOL_SOCKET, Number: unix.SO_BUF_LOCK,
+	}, {
 		Name: "receive_low_water_bytes", Summary: "Report a connection as readable only when so much can be read.",
 		Type: Bytes, Min: 1, Max: math.MaxInt32, Networks: OnTCP, Effect: Live, Inherited: true,
 		Kernel: "SO_RCVLOWAT", Level: unix.SOL_SOCKET, Number: unix.SO_RCVLOWAT,
@@ -37,6 +41,10 @@ var socketOptions = []*Option{
 		Name: "mark", Summary: "Mark of outgoing packets, for routing and filters.",
 		Type: Int, Max: math.MaxInt32, Networks: OnIP, Effect: Live, Inherited: true, Capability: netAdmin,
 		Kernel: "SO_MARK", Level: unix.SOL_SOCKET, Number: unix.SO_MARK,
+	}, {
+		Name: incomingCPU, Summary: "CPU whose packets this socket is preferred for among those of one port (reuse_port); null: any. Of a connection, the kernel keeps the last.",
+		Type: Int, Max: math.MaxInt32, Networks: OnIP, Effect: Live, unlimited: true,
+		Kernel: "SO_INCOMING_CPU", Level: unix.SOL_SOCKET, Number: unix.SO_INCOMING_CPU,
 	}, {
 		Name: "busy_poll", Summary: "Time to poll the network device for before a wait; more than it is needs the capability.",
 		Type: Duration, Max: int64(time.Second), Networks: OnIP, Effect: Live, Inherited: true, Capability: netAdmin,

@@ -16,7 +16,7 @@ import (
 )
 
 // A raw option is one that the table lacks, by the kernel's own names or
-// numbers: so:LEVEL:NAME, such as so:SOL_SOCKET:SO_BUF_LOCK or so:6:47. It is
+// numbers: so:LEVEL:NAME, such as so:SOL_SOCKET:SO_NOFCS or so:6:47. It is
 // set and read as any other, and saved in the spec under one form of its name.
 const rawPrefix = "so:"
 
@@ -42,7 +42,7 @@ func OptionName(name string) string {
 func rawOption(name string) (*Option, *Violation) {
 	parts := strings.Split(name, ":")
 	if len(parts) != 3 || parts[1] == "" || parts[2] == "" {
-		return nil, &Violation{Message: "is not so:LEVEL:NAME, such as so:SOL_SOCKET:SO_BUF_LOCK or so:6:47", Reason: OptionUnknown}
+		return nil, &Violation{Message: "is not so:LEVEL:NAME, such as so:SOL_SOCKET:SO_NOFCS or so:6:47", Reason: OptionUnknown}
 	}
 	level := levelOf(parts[1])
 	if level == nil {

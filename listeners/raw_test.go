@@ -18,7 +18,7 @@ import (
 	"github.com/sockmgr/sockmgr/listeners"
 )
 
-const bufLock = "so:SOL_SOCKET:SO_BUF_LOCK"
+const noFCS = "so:SOL_SOCKET:SO_NOFCS"
 
 // A raw option is set, read and given back as any other: on the listener, on
 // connections to come, and on those that are open. The kernel is asked by
@@ -32,7 +32,7 @@ func TestRaw(t *testing.T) {
 			stream := !strings.HasPrefix(uri, "udp") && !strings.HasPrefix(uri, "unixgram")
 			kernel := func(fd, want int) {
 				t.Helper()
-				if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK); err != nil || n != want {
+				if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_NOFCS); err != nil || n != want {
 					t.Errorf("the kernel has %d, %v, not %d", n, err, want)
 				}
 			}
@@ -41,13 +41,13 @@ func TestRaw(t *testing.T) {
 			if stream {
 				old = h.connOf(dial(t, h.addr(l, 0))).FD
 			}
-			for _, name := range []string{bufLock, "so:1:72", "so:1:SO_BUF_LOCK"} {
-				r := h.tune(l, name, "3")
-				if r.Outcome != listeners.Applied || r.Option.Name != bufLock || r.Previous.String() != "0" || r.Effective.String() != "3" {
+			for _, name := range []string{noFCS, "so:1:43", "so:1:SO_NOFCS"} {
+				r := h.tune(l, name, "1")
+				if r.Outcome != listeners.Applied || r.Option.Name != noFCS || r.Previous.String() != "0" || r.Effective.String() != "1" {
 					t.Fatalf("%s: %+v", name, r)
 				}
-				kernel(fd, 3)
-				if again := h.tune(l, name, "0x03000000"); again.Outcome != listeners.Unchanged {
+				kernel(fd, 1)
+				if again := h.tune(l, name, "0x01000000"); again.Outcome != listeners.Unchanged {
 					t.Errorf("the same as bytes: %+v", again)
 				}
 				if !stream {
@@ -56,11 +56,11 @@ func TestRaw(t *testing.T) {
 				}
 				kernel(old, 0)
 				fresh := h.connOf(dial(t, h.addr(l, 0))).FD
-				kernel(fresh, 3)
-				if all := h.tuneConns(l, name, "3"); uint64(len(h.conns())) != all[0].Connections+all[len(all)-1].Connections {
+				kernel(fresh, 1)
+				if all := h.tuneConns(l, name, "1"); uint64(len(h.conns())) != all[0].Connections+all[len(all)-1].Connections {
 					t.Errorf("connections: %+v", all)
 				}
-				kernel(old, 3)
+				kernel(old, 1)
 				h.tuneConns(l, name, "")
 				kernel(old, 0)
 				if r := h.tune(l, name, ""); r.Outcome != listeners.Applied || r.Effective.String() != "0" || len(l.Spec().Options) != 0 {
@@ -69,7 +69,7 @@ func TestRaw(t *testing.T) {
 				kernel(fd, 0)
 			}
 			h.do(func() {
-				if got := l.InForce([]string{"so:1:72"}); fmt.Sprint(got) != "map[so:1:72:0]" {
+				if got := l.InForce([]string{"so:1:43"}); fmt.Sprint(got) != "map[so:1:43:0]" {
 					t.Errorf("in force: %v", got)
 				}
 			})
@@ -82,13 +82,13 @@ func TestRaw(t *testing.T) {
 func TestRawAtStart(t *testing.T) {
 	h := newHost(t, "epoll", 0)
 	const least, greatest = 40001, 40099 // inside net.ipv4.ip_local_port_range
-	s := spec(t, listeners.Echo{}, fmt.Sprintf("so:0:51=%d so:1:SO_BUF_LOCK=1", greatest<<16|least), "tcp4://127.0.0.1:0")
+	s := spec(t, listeners.Echo{}, fmt.Sprintf("so:0:51=%d so:1:SO_NOFCS=1", greatest<<16|least), "tcp4://127.0.0.1:0")
 	text, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var again listeners.Spec
-	if err := json.Unmarshal(text, &again); err != nil || !again.Equal(s) || again.Options[bufLock].Int() != 1 {
+	if err := json.Unmarshal(text, &again); err != nil || !again.Equal(s) || again.Options[noFCS].Int() != 1 {
 		t.Errorf("%s, %v", text, err)
 	}
 	l := h.open(again)
@@ -102,7 +102,7 @@ func TestRawAtStart(t *testing.T) {
 		t.Errorf("a number above 2^31: %+v", r)
 	}
 	h.do(func() {
-		if got := l.InForce(nil); got[bufLock].Int() != 1 || uint32(got["so:IPPROTO_IP:IP_LOCAL_PORT_RANGE"].Int()) != greatest<<16|least {
+		if got := l.InForce(nil); got[noFCS].Int() != 1 || uint32(got["so:IPPROTO_IP:IP_LOCAL_PORT_RANGE"].Int()) != greatest<<16|least {
 			t.Errorf("in force: %v", got)
 		}
 	})
@@ -163,9 +163,9 @@ func TestRawRefused(t *testing.T) {
 		"so:0:64":                       {"1", "packet filter", "", listeners.SpecInvalid},
 		"so:0:1153":                     {"1", "packet filter", "", listeners.SpecInvalid},
 		"so:6:9999":                     {"0x01000000", "whole number only", "", listeners.SpecInvalid},
-		bufLock:                         {"4294967296", "out of range", "", listeners.SpecInvalid},
-		"so:1:72":                       {"0x0", "0x00000100", "", listeners.SpecInvalid},
-		"so:SOL_SOCKET:72":              {"0x" + strings.Repeat("00", 257), "bytes", "", listeners.SpecInvalid},
+		noFCS:                           {"4294967296", "out of range", "", listeners.SpecInvalid},
+		"so:1:43":                       {"0x0", "0x00000100", "", listeners.SpecInvalid},
+		"so:SOL_SOCKET:43":              {"0x" + strings.Repeat("00", 257), "bytes", "", listeners.SpecInvalid},
 		"so:SOL_SOCKET:SO_PEEK_OFF":     {"much", "whole number", "", listeners.SpecInvalid},
 		"so:SOL_SOCKET:SO_DEBUG":        {"0x", "whole number", "", listeners.SpecInvalid},
 		"so:IPPROTO_UDP:150":            {"1", "is for udp", "", listeners.SpecInvalid},
@@ -183,7 +183,7 @@ func TestRawRefused(t *testing.T) {
 	if _, err := listeners.ParseSpec([]string{"tcp://127.0.0.1:0"}, listeners.Echo{}, many); err == nil || !strings.Contains(err.Error(), "at most 32") {
 		t.Error(err)
 	}
-	twice := map[string]listeners.Value{"so:1:72": listeners.IntValue(1), bufLock: listeners.IntValue(2)}
+	twice := map[string]listeners.Value{"so:1:43": listeners.IntValue(1), noFCS: listeners.IntValue(2)}
 	if _, err := listeners.ParseSpec([]string{"tcp://127.0.0.1:0"}, listeners.Echo{}, twice); err == nil || !strings.Contains(err.Error(), "twice") {
 		t.Error(err)
 	}

@@ -22,10 +22,11 @@ type socket struct {
 	ino    uint64
 	made   time.Time
 
-	shut     bool // refuses clients: see refuse
-	replaced bool // another is to have, or has, its address: see rebind.go
-	beside   bool // it is that other
-	paired   bool // and with the one that it replaces it is alone there
+	shut     bool    // refuses clients: see refuse
+	replaced bool    // another is to have, or has, its address: see rebind.go
+	beside   bool    // it is that other
+	groups   []group // multicast, that it has joined
+	paired   bool    // and with the one that it replaces it is alone there
 }
 
 // bind makes a socket for a, with the options of spec that apply, and binds it.

@@ -52,6 +52,28 @@ When a change takes effect:
 "In the kernel" is the name in its headers; where there is none, the daemon itself does it. "Limited by" is the sysctl
 that clamps the value. "Needs" is the capability that the daemon must have for it, or for some of its values. "Inherited" options pass from a listening TCP socket to what it accepts; the daemon sets all
 others, and all of them on Unix sockets, on each connection itself.
+
+## Left out on purpose
+
+What socket(7), ip(7), ipv6(7), tcp(7) and udp(7) have beyond the table, and why:
+
+- ` + "`IPV6_V6ONLY`" + `: the address says it, and the kernel takes no change after bind. ` + "`tcp6://` and `udp6://`" + ` are IPv6 only,
+  ` + "`tcp://[::]` and `udp://[::]`" + ` serve IPv4 too.
+- ` + "`UDP_GRO`" + `: the kernel would hand over several datagrams as one. They are received in batches instead.
+- ` + "`SO_RXQ_OVFL`" + `: it adds a count of drops to each datagram. The drops of a socket are in its statistics without it.
+- ` + "`IP_RECVERR`, `IPV6_RECVERR`, `SO_TIMESTAMPING`" + ` and the like fill the error queue, which the daemon does not read: the
+  error of a socket, such as ECONNREFUSED, is reported without it.
+- Control messages that nobody here would read: ` + "`SO_TIMESTAMP`, `IP_RECVTTL`, `IP_RECVTOS`, `TCP_INQ`, `SO_PASSSEC`" + `.
+  ` + "`IP_PKTINFO`" + ` is the daemon's own, so that answers leave from the address that was asked.
+- Of sockets that connect, which a listener does not: ` + "`IP_BIND_ADDRESS_NO_PORT`, `IP_LOCAL_PORT_RANGE`," + `
+  ` + "`TCP_FASTOPEN_CONNECT`, `IPV6_ADDR_PREFERENCES`" + `.
+- ` + "`SO_RCVTIMEO`, `SO_SNDTIMEO`" + `: no call of the daemon waits. ` + "`SO_SNDLOWAT`" + ` cannot be changed on Linux.
+- ` + "`SO_BUSY_POLL_BUDGET`" + `: the kernel does not let it be read back. ` + "`SO_RESERVE_MEM`" + ` needs a memory cgroup.
+- Single sources of a multicast group (` + "`MCAST_JOIN_SOURCE_GROUP`" + `) and ` + "`IPV6_JOIN_ANYCAST`" + `: whole groups only.
+- ` + "`UDP_CORK`, `UDP_ENCAP`, `TCP_REPAIR`, `TCP_ULP`, `TCP_MD5SIG`, `SO_ATTACH_FILTER`" + `: they would take the data out of the
+  daemon's hands, or need a secret. They are refused under any name.
+
+What is left out and not refused can be set [as a raw option](tuning.md#options-that-the-table-lacks).
 `)
 	return b.String()
 }

@@ -38,8 +38,8 @@ func TestRawNeedsAdmin(t *testing.T) {
 	tuning, list := &tuningService{m: m}, &listenerService{m: m}
 	operator, admin := callWith(t, pb.Role_ROLE_OPERATOR), callWith(t, pb.Role_ROLE_ADMIN)
 	id := "" // of a listener that each call has of its own
-	const name = "so:SOL_SOCKET:SO_BUF_LOCK"
-	raw := map[string]*structpb.Value{"so:1:72": structpb.NewNumberValue(1)}
+	const name = "so:SOL_SOCKET:SO_NOFCS"
+	raw := map[string]*structpb.Value{"so:1:43": structpb.NewNumberValue(1)}
 	of := func(options map[string]*structpb.Value) *pb.Listener {
 		echo := &pb.Handler{Kind: &pb.Handler_Echo{Echo: &pb.EchoHandler{}}}
 		return &pb.Listener{Name: id, Spec: &pb.ListenerSpec{Listen: []string{"tcp://127.0.0.1:0"}, Handler: echo, Options: options}}
@@ -92,7 +92,7 @@ func TestRawNeedsAdmin(t *testing.T) {
 			if _, err := list.UpdateListener(operator, &pb.UpdateListenerRequest{Listener: of(map[string]*structpb.Value{name: structpb.NewNumberValue(1), "backlog": structpb.NewNumberValue(7)})}); err != nil {
 				t.Errorf("as operator: %v", err)
 			}
-			if _, err := tuning.GetOptions(callWith(t, pb.Role_ROLE_VIEWER), &pb.GetOptionsRequest{Target: id, Names: []string{"so:1:72"}}); err != nil {
+			if _, err := tuning.GetOptions(callWith(t, pb.Role_ROLE_VIEWER), &pb.GetOptionsRequest{Target: id, Names: []string{"so:1:43"}}); err != nil {
 				t.Errorf("reading: %v", err)
 			}
 			if err := call(admin); err != nil {

@@ -156,8 +156,8 @@ func TestTryDeadline(t *testing.T) {
 	if got := d.optionEvents(t); !slices.Equal(got, []string{"tried", "tried", "reverted", "reverted"}) {
 		t.Errorf("events %v", got)
 	}
-	d.wantInForce(t, "listeners/web", optionValues{"tcp.keepalive_idle": word("2h0m0s"), "so:SOL_SOCKET:SO_BUF_LOCK": number(0)})
-	d.wantInForce(t, conn, optionValues{"tcp.keepalive_idle": word("2h0m0s"), "tcp.cork": flag(false), "so:SOL_SOCKET:SO_BUF_LOCK": number(0)})
+	d.wantInForce(t, "listeners/web", optionValues{"tcp.keepalive_idle": word("2h0m0s"), "buffer_lock": word("none")})
+	d.wantInForce(t, conn, optionValues{"tcp.keepalive_idle": word("2h0m0s"), "tcp.cork": flag(false), "buffer_lock": word("none")})
 	d.gone(t, onList.GetChangeId())
 	d.gone(t, onConn.GetChangeId())
 }
@@ -180,9 +180,9 @@ func TestTryGivesBackOwn(t *testing.T) {
 	d.confirm(t, resp.GetChangeId(), true)
 	d.wantInForce(t, "listeners/web", optionValues{"tcp.keepalive_idle": word("2h0m0s"), "backlog": number(9)})
 	idle := []string{"2h0m0s", "50s", "1m10s"}
-	buffers := []float64{0, 2, 0} // which of them are set: SO_BUF_LOCK
+	buffers := []string{"none", "receive", "none"} // which of them are set
 	for i, c := range conns {
-		d.wantInForce(t, c, optionValues{"tcp.keepalive_idle": word(idle[i]), "so:SOL_SOCKET:SO_BUF_LOCK": number(buffers[i])})
+		d.wantInForce(t, c, optionValues{"tcp.keepalive_idle": word(idle[i]), "buffer_lock": word(buffers[i])})
 	}
 	d.wantInForce(t, conns[1], optionValues{"receive_buffer_bytes": number(60000)})
 }
