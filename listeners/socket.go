@@ -174,7 +174,7 @@ func optionFault(o *Option, v Value, err error) *Fault {
 		f.Reason = CapabilityMissing
 		f.Message = fmt.Sprintf("option %s needs %s", o.Name, o.Capability)
 		f.Meta = map[string]string{"capability": o.Capability}
-	case errors.Is(err, unix.EPERM) && o.IsRaw():
+	case (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) && o.IsRaw(): // SO_DEBUG says EACCES
 		f.Reason = CapabilityMissing
 		f.Message = fmt.Sprintf("option %s=%v needs a capability that the daemon does not have", o.Name, v)
 	case errors.Is(err, unix.ENOPROTOOPT) && o.IsRaw():

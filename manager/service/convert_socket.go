@@ -161,9 +161,13 @@ var outcomeToPB = map[listeners.Outcome]pb.OptionResult_Outcome{
 }
 
 func resultToPB(target string, r listeners.Result) *pb.OptionResult {
+	if r.Outcome == listeners.NeedsRebind {
+		r.Reason = listeners.OptionNeedsRebind
+	}
 	return &pb.OptionResult{
 		Target: target, Name: r.Option.Name, Requested: valueToPB(r.Requested), Previous: valueToPB(r.Previous),
 		Effective: valueToPB(r.Effective), Outcome: outcomeToPB[r.Outcome], Errno: r.Errno, Message: r.Message, Connections: r.Connections,
+		Reason: string(r.Reason),
 	}
 }
 

@@ -58,11 +58,11 @@ func TestCapabilityMissing(t *testing.T) {
 				t.Errorf("%s: %v, %v", name, resp, err)
 			}
 			for _, r := range resp.GetResults() {
-				errno, message := "EPERM", "CAP_NET_ADMIN"
+				errno, message, reason := "EPERM", "CAP_NET_ADMIN", "CAPABILITY_MISSING"
 				if strings.HasPrefix(name, "so:") {
-					errno, message = "EACCES", "refused"
+					errno, message = "EACCES", "needs a capability"
 				}
-				if r.GetOutcome() != pb.OptionResult_OUTCOME_FAILED || r.GetErrno() != errno || !strings.Contains(r.GetMessage(), message) ||
+				if r.GetReason() != reason || r.GetOutcome() != pb.OptionResult_OUTCOME_FAILED || r.GetErrno() != errno || !strings.Contains(r.GetMessage(), message) ||
 					!strings.Contains(r.GetEffective().String(), r.GetPrevious().String()) {
 					t.Errorf("%v", r)
 				}

@@ -244,6 +244,18 @@ dns   would update  manager: unset -> file:FILE
 `, "FILE", path), faults)
 	// An atomic call names one; a dry run finds them all.
 	want(t, f.run(t, "apply", "-f", path, "--atomic"), 1, "", faults+"note: nothing is changed: --atomic\n")
+	got := f.run(t, "apply", "-f", path, "--atomic", "-o", "json")
+	var one struct {
+		Error struct {
+			ExitCode int
+			Errors   []struct{ Reason, Message string }
+			Notes    []string
+		}
+	}
+	if err := json.Unmarshal([]byte(got.stderr), &one); err != nil || one.Error.ExitCode != 1 || len(one.Error.Errors) != 2 ||
+		one.Error.Errors[0].Reason == "" || !slices.Equal(one.Error.Notes, []string{"nothing is changed: --atomic"}) {
+		t.Errorf("%v, %+v", err, got)
+	}
 	delete(f.errs, "apply api")
 	want(t, f.run(t, "diff", "-f", path), 10, "", strings.SplitAfter(faults, "SPEC_INVALID\n")[0])
 	path = file(t, document("web", ""))

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"unicode"
@@ -62,6 +63,10 @@ func (b *batch) fail(name string, err error) {
 		f.message = name + ": " + f.message
 	}
 	b.fails = append(b.fails, f)
+	if b.a.output == "json" {
+		b.a.hold(f)
+		return
+	}
 	b.a.printFailure(f)
 }
 
@@ -94,14 +99,23 @@ func (b *batch) failure() error {
 	if len(b.fails) == 0 {
 		return nil
 	}
-	exit := b.fails[0].exit
-	for _, f := range b.fails {
-		if f.exit != exit {
-			exit = exitFailed
-		}
+	f := &failure{
+		exit: commonExit(b.fails), shown: true,
+		message: fmt.Sprintf("%d of %d failed", len(b.fails), b.done+len(b.fails)),
 	}
 	if b.done > 0 {
-		exit = exitPartDone
+		f.exit = exitPartDone
 	}
-	return &failure{exit: exit, shown: true}
+	return f
+}
+
+// commonExit is the exit code of what failed alike, else exitFailed.
+func commonExit(fails []*failure) int {
+	exit := fails[0].exit
+	for _, f := range fails {
+		if f.exit != exit {
+			return exitFailed
+		}
+	}
+	return exit
 }

@@ -74,8 +74,10 @@ func (a *app) printChanges(changes []*pb.ListenerChange, dryRun bool) error {
 func (a *app) reportChanges(b *batch, ms *manifests, changes []*pb.ListenerChange) {
 	for _, c := range changes {
 		id := listenerID(c.GetName())
-		for _, issue := range c.GetIssues() {
-			a.note("%s: %s", id, issueText(issue))
+		if !a.structured() { // else it stands in the answer
+			for _, issue := range c.GetIssues() {
+				a.note("%s: %s", id, issueText(issue))
+			}
 		}
 		if c.GetAction() == pb.ListenerChange_ACTION_FAILED {
 			b.fail(id, ms.failureOf(c))

@@ -58,6 +58,8 @@ type failure struct {
 	message    string
 	metadata   map[string]string
 	violations []*errdetails.BadRequest_FieldViolation
+	parts      []*failure // of a whole that failed in several ways
+	notes      []string
 	shown      bool // printed already, only the exit code is left
 }
 
@@ -201,6 +203,16 @@ func (f *failure) tree() object {
 	t = append(t, member{"message", f.message})
 	if len(f.metadata) > 0 {
 		t = append(t, member{"metadata", mapTree(f.metadata, func(v string) any { return v })})
+	}
+	if len(f.parts) > 0 {
+		var list []any
+		for _, part := range f.parts {
+			list = append(list, part.tree())
+		}
+		t = append(t, member{"errors", list})
+	}
+	if len(f.notes) > 0 {
+		t = append(t, member{"notes", texts(f.notes)})
 	}
 	if len(f.violations) > 0 {
 		var list []any

@@ -71,6 +71,12 @@ func (a *app) structured() bool { return a.output == "json" || a.output == "yaml
 
 // note tells people something that is neither data nor an error.
 func (a *app) note(format string, args ...any) {
+	if a.output == "json" {
+		if len(a.notes) < mostNotes { // a stream may have no end
+			a.notes = append(a.notes, fmt.Sprintf(format, args...))
+		}
+		return
+	}
 	a.tell("note: " + clean(fmt.Sprintf(format, args...)) + "\n")
 }
 

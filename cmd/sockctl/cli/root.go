@@ -33,6 +33,9 @@ type app struct {
 	timeout time.Duration
 	client  *client // set by dial
 	docs    int     // YAML documents printed
+
+	held  []*failure // with -o json: of parts of the whole
+	notes []string   // with -o json, that come with the one object
 }
 
 // Run runs one command line, without the program's name, and returns its exit
@@ -47,6 +50,7 @@ func Run(ctx context.Context, env Env, args []string) int {
 	root.SetErr(env.Stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
+		a.printNotes()
 		return exitDone
 	}
 	if ctx.Err() != nil {
@@ -60,7 +64,8 @@ func Run(ctx context.Context, env Env, args []string) int {
 			a.output = "json" // the flag may stand behind the fault
 		}
 	}
-	a.printFailure(f)
+	a.printFailure(a.whole(f))
+	a.printNotes()
 	return f.exit
 }
 

@@ -136,34 +136,50 @@ func targetText(r *pb.OptionResult) string {
 	return connectionID(listenerID(r.GetTarget()))
 }
 
-// tuned returns how it went as a whole.
+// tuned returns how it went as a whole, by the rule of a batch.
 func tuned(id string, results []*pb.OptionResult) error {
+	id = connectionID(listenerID(id))
+	f := &failure{}
 	var names []string
-	failed := 0
-	reason := ""
 	for _, r := range results {
 		switch r.GetOutcome() {
-		case pb.OptionResult_OUTCOME_NEEDS_REBIND:
-			reason = "OPTION_NEEDS_REBIND"
-		case pb.OptionResult_OUTCOME_FAILED:
+		case pb.OptionResult_OUTCOME_NEEDS_REBIND, pb.OptionResult_OUTCOME_FAILED:
+			f.parts = append(f.parts, notSet(r))
 		default:
 			continue
 		}
-		failed++
 		if !slices.Contains(names, r.GetName()) {
 			names = append(names, r.GetName())
 		}
 	}
-	if failed == 0 {
+	if len(f.parts) == 0 {
 		return nil
 	}
-	if failed == len(results) {
-		f := failf(codes.FailedPrecondition, "%s: not set: %s", connectionID(listenerID(id)), strings.Join(names, ", "))
-		f.reason = reason
-		return f
+	f.alike()
+	f.exit, f.message = commonExit(f.parts), id+": not set: "+strings.Join(names, ", ")
+	if len(f.parts) < len(results) {
+		f.exit, f.message = exitPartDone, id+": part is set, part is not: "+strings.Join(names, ", ")
 	}
-	return &failure{
-		exit: exitPartDone, reason: reason,
-		message: connectionID(listenerID(id)) + ": part is set, part is not: " + strings.Join(names, ", "),
+	if len(names) == 1 {
+		f.metadata = maps.Clone(f.parts[0].metadata)
+		delete(f.metadata, "target") // there may be several
 	}
+	if len(f.parts) == 1 {
+		f.parts = nil
+	}
+	return f
+}
+
+// notSet is why one option is not as asked.
+func notSet(r *pb.OptionResult) *failure {
+	c, ok := reasonCodes[r.GetReason()]
+	if !ok {
+		c = codes.FailedPrecondition
+	}
+	f := failf(c, "%s: %s", r.GetName(), r.GetMessage()).with("option", r.GetName()).with("target", r.GetTarget())
+	f.reason = r.GetReason()
+	if r.GetErrno() != "" {
+		f = f.with("errno", r.GetErrno())
+	}
+	return f
 }

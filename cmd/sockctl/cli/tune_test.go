@@ -19,9 +19,9 @@ func TestTune(t *testing.T) {
 	}
 	failed := &pb.OptionResult{
 		Target: "connections/2a", Name: "mark", Requested: number(1), Outcome: pb.OptionResult_OUTCOME_FAILED,
-		Errno: "EPERM", Message: "needs CAP_NET_ADMIN", Connections: 3,
+		Errno: "EPERM", Message: "needs CAP_NET_ADMIN", Connections: 3, Reason: "CAPABILITY_MISSING",
 	}
-	rebind := &pb.OptionResult{Target: "listeners/web", Name: "x", Requested: structpb.NewNullValue(), Outcome: pb.OptionResult_OUTCOME_NEEDS_REBIND}
+	rebind := &pb.OptionResult{Target: "listeners/web", Name: "x", Requested: structpb.NewNullValue(), Outcome: pb.OptionResult_OUTCOME_NEEDS_REBIND, Reason: "OPTION_NEEDS_REBIND"}
 
 	f.results = []*pb.OptionResult{clamped}
 	want(t, f.run(t, "tune", "web", "backlog=9000", "idle_timeout=1m", "x=null"), 0, `
@@ -41,12 +41,11 @@ x        web            null   -     -     needs_rebind
 note: backlog: net.core.somaxconn is 4096
 note: mark: needs CAP_NET_ADMIN (EPERM)
 Error: web: part is set, part is not: mark, x
-  reason OPTION_NEEDS_REBIND
 `[1:])
 	same(t, "requests", f.requests(), `SetOptions {"target":"listeners/web","options":{"a":1},"scope":"open_connections"}`)
 
 	f.results = []*pb.OptionResult{failed}
-	want(t, f.run(t, "tune", "web", "mark=1", "-o", "json"), 7, `
+	want(t, f.run(t, "tune", "web", "mark=1", "-o", "json"), 5, `
 {
   "results": [
     {
@@ -56,11 +55,48 @@ Error: web: part is set, part is not: mark, x
       "outcome": "failed",
       "errno": "EPERM",
       "message": "needs CAP_NET_ADMIN",
-      "connections": 3
+      "connections": 3,
+      "reason": "CAPABILITY_MISSING"
     }
   ]
 }
-`, `{"error":{"exitCode":7,"code":"FAILED_PRECONDITION","message":"web: not set: mark"}}`+"\n")
+`, `{"error":{"exitCode":5,"code":"PERMISSION_DENIED","reason":"CAPABILITY_MISSING","message":"web: not set: mark","metadata":{"errno":"EPERM","option":"mark"}}}`+"\n")
+
+	f.results = []*pb.OptionResult{failed}
+	want(t, f.run(t, "tune", "web", "mark=1", "-o", "name"), 5, "mark\n", `
+note: mark: needs CAP_NET_ADMIN (EPERM)
+Error: web: not set: mark
+  reason CAPABILITY_MISSING
+`[1:])
+}
+
+// What failed in several ways says each of them; what is common is above.
+func TestTuneSeveralFail(t *testing.T) {
+	f := inhabited(t)
+	failed := func(name, reason string) *pb.OptionResult {
+		return &pb.OptionResult{Target: "listeners/web", Name: name, Outcome: pb.OptionResult_OUTCOME_FAILED, Message: "no", Reason: reason}
+	}
+	one, other := failed("mark", "CAPABILITY_MISSING"), failed("so:1:9999", "OPTION_UNSUPPORTED")
+	done := &pb.OptionResult{Target: "listeners/web", Name: "backlog", Outcome: pb.OptionResult_OUTCOME_APPLIED}
+	both := `"errors":[{"exitCode":5,"code":"PERMISSION_DENIED","reason":"CAPABILITY_MISSING","message":"mark: no","metadata":{"option":"mark","target":"listeners/web"}},`
+	unknown := `{"exitCode":12,"code":"UNIMPLEMENTED","reason":"OPTION_UNSUPPORTED","message":"so:1:9999: no","metadata":{"option":"so:1:9999","target":"listeners/web"}}]`
+	for _, c := range []struct {
+		results []*pb.OptionResult
+		exit    int
+		stderr  string
+	}{
+		{[]*pb.OptionResult{other}, 12, `{"error":{"exitCode":12,"code":"UNIMPLEMENTED","reason":"OPTION_UNSUPPORTED","message":"web: not set: so:1:9999","metadata":{"option":"so:1:9999"}}}`},
+		{[]*pb.OptionResult{one, other}, 1, `{"error":{"exitCode":1,"code":"UNKNOWN","message":"web: not set: mark, so:1:9999",` + both + unknown + `}}`},
+		{[]*pb.OptionResult{done, other}, 10, `{"error":{"exitCode":10,"code":"UNIMPLEMENTED","reason":"OPTION_UNSUPPORTED","message":"web: part is set, part is not: so:1:9999","metadata":{"option":"so:1:9999"}}}`},
+		{[]*pb.OptionResult{done, one, other}, 10, `{"error":{"exitCode":10,"code":"UNKNOWN","message":"web: part is set, part is not: mark, so:1:9999",` + both + unknown + `}}`},
+	} {
+		f.results = c.results
+		got := f.run(t, "tune", "web", "a=1", "-o", "json")
+		if got.exit != c.exit {
+			t.Errorf("exit %d, want %d", got.exit, c.exit)
+		}
+		same(t, "stderr", got.stderr, c.stderr+"\n")
+	}
 }
 
 func TestTuneTry(t *testing.T) {

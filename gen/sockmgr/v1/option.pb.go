@@ -959,7 +959,9 @@ type OptionResult struct {
 	// One sentence for people: what clamped it, what to do.
 	Message string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
 	// Connections this row stands for; 0 for the listener itself.
-	Connections   uint64 `protobuf:"varint,9,opt,name=connections,proto3" json:"connections,omitempty"`
+	Connections uint64 `protobuf:"varint,9,opt,name=connections,proto3" json:"connections,omitempty"`
+	// ErrorReason when it failed or needs a rebind: CAPABILITY_MISSING.
+	Reason        string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1057,6 +1059,13 @@ func (x *OptionResult) GetConnections() uint64 {
 	return 0
 }
 
+func (x *OptionResult) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_sockmgr_v1_option_proto protoreflect.FileDescriptor
 
 const file_sockmgr_v1_option_proto_rawDesc = "" +
@@ -1138,7 +1147,7 @@ const file_sockmgr_v1_option_proto_rawDesc = "" +
 	"\x16EFFECT_NEW_CONNECTIONS\x10\x02\x12\x11\n" +
 	"\rEFFECT_REBIND\x10\x03B\x06\n" +
 	"\x04_minB\x06\n" +
-	"\x04_max\"\x92\x04\n" +
+	"\x04_max\"\xaa\x04\n" +
 	"\fOptionResult\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x124\n" +
@@ -1148,7 +1157,9 @@ const file_sockmgr_v1_option_proto_rawDesc = "" +
 	"\aoutcome\x18\x06 \x01(\x0e2 .sockmgr.v1.OptionResult.OutcomeR\aoutcome\x12\x14\n" +
 	"\x05errno\x18\a \x01(\tR\x05errno\x12\x18\n" +
 	"\amessage\x18\b \x01(\tR\amessage\x12 \n" +
-	"\vconnections\x18\t \x01(\x04R\vconnections\"\xa7\x01\n" +
+	"\vconnections\x18\t \x01(\x04R\vconnections\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\"\xa7\x01\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fOUTCOME_APPLIED\x10\x01\x12\x13\n" +
