@@ -1,8 +1,6 @@
 package listeners
 
 import (
-	"slices"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -92,19 +90,30 @@ func (c *conn) tune(o *Option, v Value) Result {
 	return r
 }
 
-// tally adds up connections that ended alike. What was there before is kept
-// where it was the same for all.
+// mostPrevious bounds the rows of connections that ended alike and began
+// otherwise: some options differ on each.
+const mostPrevious = 8
+
+// tally adds up connections that began and ended alike. The row of a listener
+// is its own. Where there are too many rows the last has all others, and what
+// was there before is left out of it.
 func tally(results []Result, r Result) []Result {
-	i := slices.IndexFunc(results, func(have Result) bool {
-		return have.Option == r.Option && have.Outcome == r.Outcome && have.Errno == r.Errno && have.Effective == r.Effective
-	})
-	if i < 0 {
+	last, rows := -1, 0
+	for i, have := range results {
+		if have.Connections == 0 || have.Option != r.Option || have.Outcome != r.Outcome || have.Errno != r.Errno || have.Effective != r.Effective {
+			continue
+		}
+		last, rows = i, rows+1
+		if have.Previous == r.Previous {
+			results[i].Connections += r.Connections
+			return results
+		}
+	}
+	if rows < mostPrevious {
 		return append(results, r)
 	}
-	results[i].Connections += r.Connections
-	if results[i].Previous != r.Previous {
-		results[i].Previous = Value{}
-	}
+	results[last].Connections += r.Connections
+	results[last].Previous = Value{}
 	return results
 }
 

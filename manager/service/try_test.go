@@ -132,6 +132,53 @@ func TestTry(t *testing.T) {
 }
 
 // conns are the names of the open connections.
+// A try says what a change for good says: a row for the listener, and a row for
+// the connections that had the same before.
+func TestTryRows(t *testing.T) {
+	d := serve(t)
+	l := d.create("web")
+	address := l.GetStatus().GetBound()[0]
+	for range 3 {
+		ping(t, address)
+	}
+	odd := d.conns(t)[1]
+	rows := func(after time.Duration) (id string, rows []string) {
+		set := func(target string, v *structpb.Value, after *durationpb.Duration) *pb.SetOptionsResponse {
+			t.Helper()
+			resp, err := d.tuning.SetOptions(d.ctx, &pb.SetOptionsRequest{
+				Target: target, Options: optionValues{"tcp.keepalive_idle": v}, RevertAfter: after,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return resp
+		}
+		set("web", word("50s"), nil)
+		set(odd, word("40s"), nil)
+		var wait *durationpb.Duration
+		if after > 0 {
+			wait = durationpb.New(after)
+		}
+		resp := set("web", word("60s"), wait)
+		for _, r := range resp.GetResults() {
+			rows = append(rows, fmt.Sprintf("%s %d %v %v %v", r.GetTarget(), r.GetConnections(), r.GetPrevious().AsInterface(), r.GetEffective().AsInterface(), r.GetOutcome()))
+		}
+		slices.Sort(rows)
+		return resp.GetChangeId(), rows
+	}
+	_, plain := rows(0)
+	id, tried := rows(hour)
+	want := []string{
+		"listeners/web 0 50s 1m0s OUTCOME_APPLIED",
+		"listeners/web 1 40s 1m0s OUTCOME_APPLIED",
+		"listeners/web 2 50s 1m0s OUTCOME_APPLIED",
+	}
+	if !slices.Equal(plain, want) || !slices.Equal(tried, want) {
+		t.Errorf("plain %q\ntried %q\nwant %q", plain, tried, want)
+	}
+	d.confirm(t, id, true)
+}
+
 func (d *daemon) conns(t *testing.T) (names []string) {
 	t.Helper()
 	resp, err := d.connections.ListConnections(d.ctx, &pb.ListConnectionsRequest{PageSize: 1000})
