@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -23,7 +24,7 @@ type Wish struct {
 type ApplyOptions struct {
 	Owner     string // is noted in every listener of the set
 	Prune     bool   // delete listeners of the owner that are not in the set
-	Force     bool   // take listeners over that another owner has
+	Force     bool   // take listeners over that another owner has; else those may be wished for as they are only
 	Rebind    bool   // let addresses change
 	Atomic    bool   // all or nothing
 	CheckOnly bool   // say what would be done
@@ -144,14 +145,15 @@ func (m *Manager) planWish(a *Applied, w Wish, o ApplyOptions) {
 		return
 	}
 	a.Before = &before
-	if before.Owner != "" && before.Owner != o.Owner && !o.Force {
-		a.fail(&listeners.Fault{
-			Reason: listeners.ManagerConflict, Message: fmt.Sprintf("%s was applied by %s", w.Name, before.Owner),
-			Fix: "change it there, or set force to take it over", Meta: map[string]string{"manager": before.Owner},
-		})
+	after, changed, err := m.edited(e, before, w.Edit, o.Rebind)
+	if others := before.Owner != "" && before.Owner != o.Owner && !o.Force; others {
+		a.Action = Unchanged // and it stays the other's
+		if changed || errors.Is(err, listeners.OptionNeedsRebind) {
+			err = ownedBy(before)
+		}
+		a.fail(err)
 		return
 	}
-	after, changed, err := m.edited(e, before, w.Edit, o.Rebind)
 	if err == nil && after.Owner != o.Owner {
 		if after.Owner = o.Owner; !changed {
 			changed = true
@@ -164,6 +166,14 @@ func (m *Manager) planWish(a *Applied, w Wish, o ApplyOptions) {
 		a.step = &step{e: e, before: before, after: &after, drain: after.drainTime(SpecDrain)}
 	}
 	a.fail(err)
+}
+
+// ownedBy refuses to change what another owner applied.
+func ownedBy(r Record) error {
+	return &listeners.Fault{
+		Reason: listeners.ManagerConflict, Message: fmt.Sprintf("%s was applied by %s", r.Name, r.Owner),
+		Fix: "change it there, or set force to take it over", Meta: map[string]string{"manager": r.Owner},
+	}
 }
 
 // planNew works out what a wish takes for a listener that is not there.

@@ -70,7 +70,8 @@ func TestApply(t *testing.T) {
 	expect("first", apply(mine, a, b), []manager.Action{manager.Created, manager.Created})
 	expect("again", apply(mine, a, b), []manager.Action{manager.Unchanged, manager.Unchanged})
 	expect("tune", apply(mine, wish("a", 11, "tcp://127.0.0.1:0"), b), []manager.Action{manager.Updated, manager.Unchanged})
-	expect("foreign", apply(manager.ApplyOptions{Owner: "file:b"}, a), []manager.Action{manager.NotApplied})
+	expect("foreign", apply(manager.ApplyOptions{Owner: "file:b"}, a, wish("b", 12, "tcp://127.0.0.1:0")), []manager.Action{manager.NotApplied, manager.NotApplied})
+	expect("foreign, the same", apply(manager.ApplyOptions{Owner: "file:b", Prune: true}, wish("a", 11, "tcp://127.0.0.1:0"), b), []manager.Action{manager.Unchanged, manager.Unchanged})
 	expect("rebind not allowed", apply(mine, wish("a", 11, "tcp://127.0.0.2:0")), []manager.Action{manager.NotApplied})
 	expect("rebind and prune", apply(manager.ApplyOptions{Owner: "file:a", Rebind: true, Prune: true}, wish("a", 11, "tcp://127.0.0.2:0")),
 		[]manager.Action{manager.Rebound, manager.Removed})

@@ -46,7 +46,14 @@ func TestApply(t *testing.T) {
 			map[string]string{"web": "OPTION_UNKNOWN", "new": "CREATED"},
 		},
 		// What another has applied is not taken over.
-		{&pb.ApplyListenersRequest{Listeners: []*pb.Listener{wish("web", nil)}, Manager: "other"}, map[string]string{"web": "MANAGER_CONFLICT"}},
+		{
+			&pb.ApplyListenersRequest{Listeners: []*pb.Listener{wish("web", nil), wish("api", map[string]*structpb.Value{"backlog": number(6)})}, Manager: "other"},
+			map[string]string{"web": "UNCHANGED", "api": "MANAGER_CONFLICT"},
+		},
+		{
+			&pb.ApplyListenersRequest{Listeners: []*pb.Listener{wish("web", map[string]*structpb.Value{"reuse_port": flag(true)}), wish("api", map[string]*structpb.Value{"backlg": number(6)})}, Manager: "other"},
+			map[string]string{"web": "MANAGER_CONFLICT", "api": "OPTION_UNKNOWN"},
+		},
 		// Pruned is what the set had, and has no longer.
 		{&pb.ApplyListenersRequest{Listeners: []*pb.Listener{wish("web", nil)}, Manager: "file", Prune: true}, map[string]string{"web": "UNCHANGED", "api": "DELETED", "new": "DELETED"}},
 	}

@@ -53,6 +53,7 @@ func (a *app) diff(ctx context.Context, f *applyFlags) (bool, error) {
 	if sent != nil && len(changes) == 0 {
 		return false, sent
 	}
+	a.tellOwners(changes)
 	shown := slices.DeleteFunc(slices.Clone(changes), func(c *pb.ListenerChange) bool { return !differs(c) })
 	if err := a.printDiff(shown); err != nil {
 		return false, err
@@ -63,6 +64,16 @@ func (a *app) diff(ctx context.Context, f *applyFlags) (bool, error) {
 		sent = b.failure()
 	}
 	return len(shown) > 0, sent
+}
+
+// tellOwners says which differences apply makes only with --force.
+func (a *app) tellOwners(changes []*pb.ListenerChange) {
+	for _, c := range changes {
+		i := slices.IndexFunc(c.GetFields(), func(f *pb.FieldChange) bool { return f.GetPath() == "manager" && jsonText(f.GetBefore()) != "" })
+		if i >= 0 && inPlace(c) && len(c.GetFields()) > 1 {
+			a.note("%s was applied by %s: apply takes --force", listenerID(c.GetName()), jsonText(c.GetFields()[i].GetBefore()))
+		}
+	}
 }
 
 // differs drops the owner from a change, which is not what a manifest says, and

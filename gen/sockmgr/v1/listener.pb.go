@@ -1149,7 +1149,8 @@ type ApplyListenersRequest struct {
 	Manager string `protobuf:"bytes,2,opt,name=manager,proto3" json:"manager,omitempty"`
 	// Remove listeners of this manager that are not in the set.
 	Prune bool `protobuf:"varint,3,opt,name=prune,proto3" json:"prune,omitempty"`
-	// Take over listeners of another manager.
+	// Take over listeners of another manager. Without it a change of one is
+	// refused; one that is as the set says stays the other's.
 	Force bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
 	// Rebind where a change needs it.
 	AllowRebind bool `protobuf:"varint,6,opt,name=allow_rebind,json=allowRebind,proto3" json:"allow_rebind,omitempty"`
