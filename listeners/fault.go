@@ -50,6 +50,7 @@ type Fault struct {
 	Message string            // one sentence, names what was tried
 	Fix     string            // what would help, if that is known
 	Meta    map[string]string // facts for scripts
+	Field   string            // path of the field it is about, if of one: spec.options.mark
 	Err     error             // the system's own error, if there was one
 }
 

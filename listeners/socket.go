@@ -168,7 +168,7 @@ func withIPv4(a Address) Address {
 
 // optionFault says that the kernel refused an option.
 func optionFault(o *Option, v Value, err error) *Fault {
-	f := &Fault{Reason: SpecInvalid, Message: fmt.Sprintf("option %s=%v was refused by the kernel", o.Name, v), Err: err}
+	f := &Fault{Reason: SpecInvalid, Message: fmt.Sprintf("option %s=%v was refused by the kernel", o.Name, v), Err: err, Field: "spec.options." + o.Name}
 	switch {
 	case errors.Is(err, unix.EPERM) && o.Capability != "":
 		f.Reason = CapabilityMissing

@@ -81,7 +81,7 @@ func (m *Manager) Apply(ctx context.Context, wishes []Wish, o ApplyOptions) ([]*
 			a.fail(m.check(a.step))
 		}
 		if o.Atomic && a.Err != nil {
-			return nil, 0, a.Err
+			return nil, 0, &PartError{a.Name, a.Err}
 		}
 	}
 	if !o.CheckOnly {
@@ -168,6 +168,18 @@ func (m *Manager) planWish(a *Applied, w Wish, o ApplyOptions) {
 	a.fail(err)
 }
 
+// A PartError is why a change of several listeners was not made: one of them.
+type PartError struct {
+	Listener string
+	Err      error
+}
+
+// Error returns the words of the part.
+func (e *PartError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the error of the part.
+func (e *PartError) Unwrap() error { return e.Err }
+
 // ownedBy refuses to change what another owner applied.
 func ownedBy(r Record) error {
 	return &listeners.Fault{
@@ -218,6 +230,11 @@ func (m *Manager) applyAll(ctx context.Context, all []*Applied, atomic bool) err
 		}
 	}
 	if err := m.commit(ctx, steps, atomic); err != nil {
+		for _, s := range steps {
+			if s.err != nil && errors.Is(err, s.err) {
+				return &PartError{s.name(), err}
+			}
+		}
 		return err
 	}
 	for _, a := range all {

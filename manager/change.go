@@ -47,6 +47,11 @@ func (m *Manager) check(s *step) error {
 	spec := s.after.Spec
 	if m.isRunning(s.e) {
 		spec.Listen = spec.Beyond(s.before.Spec)
+		for _, o := range changedOptions(s.before.Spec, s.after.Spec) {
+			if r := listeners.Rehearse(s.after.Spec, o, spec.Options[o.Name]); r.Outcome == listeners.Failed {
+				return refused(s.after.Name, r)
+			}
+		}
 	}
 	return m.namingOurs(listeners.Check(s.after.Name, spec))
 }

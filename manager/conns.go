@@ -155,13 +155,18 @@ func (m *Manager) SetConnOptions(ctx context.Context, id string, values map[stri
 	if err != nil {
 		return nil, err
 	}
+	if checkOnly {
+		e, err := m.entry(st.Listener)
+		if err != nil {
+			return nil, connGone(id)
+		}
+		var spec listeners.Spec
+		m.with(e, func(e *entry) { spec = e.record.Spec })
+		return m.previewConn(ctx, id, connRef{st.FD, st.Cookie}, spec, all)
+	}
 	var results []listeners.Result
 	err = m.on(ctx, func() error {
 		for _, w := range all {
-			if checkOnly {
-				results = append(results, listeners.Result{Option: w.option, Requested: w.value, Message: "not changed: only checked"})
-				continue
-			}
 			r, found := m.set.TuneConn(st.FD, st.Cookie, w.option, w.value)
 			if !found {
 				return connGone(id)
@@ -171,9 +176,7 @@ func (m *Manager) SetConnOptions(ctx context.Context, id string, values map[stri
 		return nil
 	})
 	m.tellTuned(ctx, fmt.Sprintf("connections/%x", st.Cookie), results)
-	if !checkOnly {
-		m.overruleConn(ctx, st.Listener, st.Cookie, results)
-	}
+	m.overruleConn(ctx, st.Listener, st.Cookie, results)
 	return results, err
 }
 

@@ -39,7 +39,7 @@ func (m *Manager) SetOptions(ctx context.Context, name string, values map[string
 		return nil, err
 	}
 	if checkOnly {
-		return m.preview(ctx, e, wanted)
+		return m.preview(ctx, e, record.Spec, wanted, scope)
 	}
 	if !m.isRunning(e) {
 		return m.setLater(ctx, e, record, wanted)
@@ -112,23 +112,6 @@ func optionField(field string) string {
 		return field[len(prefix):]
 	}
 	return field
-}
-
-// preview says what is there now.
-func (m *Manager) preview(ctx context.Context, e *entry, all []wanted) ([]listeners.Result, error) {
-	var now map[string]listeners.Value
-	l := m.liveOf(e)
-	if l != nil {
-		if err := m.on(ctx, func() error { now = l.InForce(nil); return nil }); err != nil {
-			return nil, err
-		}
-	}
-	var results []listeners.Result
-	for _, w := range all {
-		v := now[w.option.Name]
-		results = append(results, listeners.Result{Option: w.option, Requested: w.value, Previous: v, Effective: v, Message: "not changed: only checked"})
-	}
-	return results, nil
 }
 
 // setLater changes what is wanted of a listener that does not run.

@@ -46,7 +46,7 @@ func tuneTo(l *listeners.Listener, spec listeners.Spec) (notes []Note, undo func
 func refused(name string, r listeners.Result) error {
 	f := &listeners.Fault{
 		Reason: listeners.SpecInvalid, Message: fmt.Sprintf("%s: %s=%v: %s", name, r.Option.Name, r.Requested, r.Message),
-		Meta: map[string]string{"option": r.Option.Name},
+		Meta: map[string]string{"option": r.Option.Name}, Field: "spec.options." + r.Option.Name,
 	}
 	if r.Outcome == listeners.NeedsRebind {
 		f.Reason = listeners.OptionNeedsRebind

@@ -78,6 +78,9 @@ func issueOf(err error) *pb.Issue {
 			}
 		}
 	}
+	if fault, ok := errors.AsType[*listeners.Fault](err); ok {
+		issue.Field = fault.Field
+	}
 	if invalid, ok := errors.AsType[*manager.Invalid](err); ok {
 		issue.Field = invalid.Violations[0].Field
 	}

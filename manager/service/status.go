@@ -72,6 +72,9 @@ func toStatus(err error) error {
 	case errors.As(err, &fault):
 		info.Reason = string(fault.Reason)
 		maps.Copy(info.Metadata, fault.Meta)
+		if fault.Field != "" {
+			info.Metadata["field"] = fault.Field
+		}
 		if fault.Fix != "" {
 			info.Metadata["fix"] = fault.Fix
 		}
@@ -84,6 +87,12 @@ func toStatus(err error) error {
 	case errors.As(err, &violation):
 		err = &manager.Invalid{Violations: []*listeners.Violation{violation}}
 		return toStatus(err)
+	}
+	if part, ok := errors.AsType[*manager.PartError](err); ok {
+		info.Metadata["listener"] = part.Listener
+		if invalid != nil {
+			info.Metadata["field"] = invalid.Violations[0].Field
+		}
 	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		info.Metadata["errno"] = unix.ErrnoName(errno)

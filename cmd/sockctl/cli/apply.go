@@ -177,11 +177,14 @@ func (a *app) locateAtomic(ctx context.Context, api *client, ms *manifests, req 
 			b.fail(listenerID(c.GetName()), ms.failureOf(c))
 		}
 	}
-	if len(b.fails) == 0 {
-		return refusal // it shows only when it is done
+	if len(b.fails) > 0 {
+		refusal = b.failure()
+	} else {
+		f := a.explain(refusal) // it shows only when it is done
+		refusal = ms.locate(f, f.metadata["listener"], f.metadata["field"])
 	}
 	a.note("nothing is changed: --atomic")
-	return b.failure()
+	return refusal
 }
 
 // confirmPrune asks before listeners go.

@@ -97,6 +97,15 @@ func (ms *manifests) failureOf(c *pb.ListenerChange) *failure {
 		}
 		f = f.try("sockctl apply -f " + ms.arg + " " + flag)
 	}
+	path := c.GetError().GetField()
+	if path == "" && f.reason == "OPTION_NEEDS_REBIND" {
+		path = "spec.listen"
+	}
+	return ms.locate(f, id, path)
+}
+
+// locate adds to a failure of a listener its place in the manifest.
+func (ms *manifests) locate(f *failure, id, path string) *failure {
 	m := ms.byName[id]
 	if m == nil { // to be pruned
 		return f
@@ -104,11 +113,7 @@ func (ms *manifests) failureOf(c *pb.ListenerChange) *failure {
 	if !mentions(f.message, id) {
 		f.message = id + ": " + f.message
 	}
-	path := c.GetError().GetField()
 	if path == "" {
-		if f.reason == "OPTION_NEEDS_REBIND" {
-			path = "spec.listen"
-		}
 		for i, uri := range m.listener.GetSpec().GetListen() {
 			if strings.Contains(f.message, uri) {
 				path = fmt.Sprintf("spec.listen[%d]", i)
@@ -117,7 +122,10 @@ func (ms *manifests) failureOf(c *pb.ListenerChange) *failure {
 	}
 	at := m.place(path).String()
 	f.message = at + ": " + f.message
-	return f.with("at", at)
+	if path != "" {
+		f = f.with("field", path)
+	}
+	return f.with("listener", id).with("at", at)
 }
 
 // fieldLines are the fields of a change, as path: before -> after.

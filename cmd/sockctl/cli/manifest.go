@@ -25,6 +25,8 @@ const (
 	manifestVersion = "sockmgr.v1"
 	manifestKind    = "Listener"
 
+	rawOptions = "spec.options.so:"
+
 	maxManifest = 64 << 20 // bytes of one file
 )
 
@@ -52,6 +54,18 @@ type manifest struct {
 
 // place returns where a field is, or else what holds it.
 func (m *manifest) place(path string) place {
+	if _, ok := m.at[path]; !ok && strings.HasPrefix(path, rawOptions) {
+		// The daemon may call it otherwise: so:SOL_SOCKET:9999 for so:1:9999.
+		var raw []place
+		for path, at := range m.at {
+			if strings.HasPrefix(path, rawOptions) {
+				raw = append(raw, at)
+			}
+		}
+		if len(raw) == 1 {
+			return raw[0]
+		}
+	}
 	for path != "" {
 		if at, ok := m.at[path]; ok {
 			return at

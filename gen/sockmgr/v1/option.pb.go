@@ -214,7 +214,7 @@ func (OptionSpec_Effect) EnumDescriptor() ([]byte, []int) {
 type OptionResult_Outcome int32
 
 const (
-	// Unset.
+	// Not known before it is set: of validate_only.
 	OptionResult_OUTCOME_UNSPECIFIED OptionResult_Outcome = 0
 	// In force now.
 	OptionResult_OUTCOME_APPLIED OptionResult_Outcome = 1
@@ -503,7 +503,9 @@ type SetOptionsRequest struct {
 	// changes that may lock the caller out. Until then nothing is saved, and a
 	// restart of the daemon undoes it too.
 	RevertAfter *durationpb.Duration `protobuf:"bytes,4,opt,name=revert_after,json=revertAfter,proto3" json:"revert_after,omitempty"`
-	// Check only; nothing changes.
+	// Check only; nothing changes. The outcome is what is known without a change:
+	// unchanged, clamped, deferred, needs_rebind or failed; unspecified where it
+	// would be set.
 	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// Fails unless the listener's etag is current, when set.
 	Etag string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
