@@ -52,8 +52,9 @@ type conn struct {
 	shared []byte // to follow out; not ours to change
 
 	received, sent uint64
-	tolerated      uint64 // while lingering: most of received
-	reads, writes  uint32 // wrap
+	limits         *connLimits // nil: there are none
+	tolerated      uint64      // while lingering: most of received
+	reads, writes  uint32      // wrap
 
 	proxied *netip.AddrPort // who the PROXY header says it is from; nil: there was none
 }
@@ -99,6 +100,9 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 		return
 	}
 	l.admitted(c)
+	if l.tunables.MaxPerSource > 0 {
+		c.joinOrigin()
+	}
 	if w := l.set.watcher; w != nil {
 		w.ConnOpened(c.status(0))
 	}
@@ -352,6 +356,9 @@ func (c *conn) arm() {
 	if idle := c.l.tunables.IdleTimeout; idle > 0 && (next == 0 || c.active+idle < next) {
 		next = c.active + idle
 	}
+	if c.l.tunables.MaxAge > 0 {
+		next = earlier(next, c.ageLimit())
+	}
 	loop := c.l.set.loop
 	switch {
 	case next == 0:
@@ -381,6 +388,9 @@ func (c *conn) Expired() {
 	}
 	if idle := c.l.tunables.IdleTimeout; c.fd >= 0 && idle > 0 && now >= c.active+idle {
 		c.close(errIdle)
+	}
+	if c.fd >= 0 && c.l.tunables.MaxAge > 0 && now >= c.ageLimit() {
+		c.tooOld(now)
 	}
 	if c.fd >= 0 {
 		c.arm()
@@ -425,15 +435,15 @@ func (c *conn) unread() uint64 {
 
 // finish closes, but sends first what the peer takes within lingerTime. A close
 // with unread input would keep the peer from what it has been sent.
-func (c *conn) finish() {
+func (c *conn) finish(why error) {
 	if c.is(done) {
 		return
 	}
 	if c.is(relayed) || !c.Pending() && c.unread() == 0 {
-		c.close(errClosedByRequest)
+		c.close(why)
 		return
 	}
-	c.because(ClosedByRequest)
+	c.because(reasonOf(why))
 	c.settle(nil, errDone)
 	if c.fd >= 0 {
 		c.deadline = c.l.set.loop.Clock() + lingerTime
@@ -470,6 +480,9 @@ func (c *conn) close(why error) {
 	sysClose(int(c.fd))
 	c.fd = -1
 	c.in, c.out, c.shared = nil, nil, nil
+	if c.limits != nil {
+		c.leaveOrigin()
+	}
 	l.active--
 	if l.set.log.IsTrace() {
 		l.set.log.Trace("connection closed", "listener", l.Name, "remote", c.remote, "reason", reason, "error", why)

@@ -63,6 +63,7 @@ const (
 	RejectedProxy                         // no good PROXY header came in time
 	RejectedUpstream                      // no upstream took the connection, or the datagram
 	RejectedAccess                        // the access policy does not let it in
+	RejectedSource                        // max_connections_per_source
 	rejections                            // how many there are
 )
 
@@ -72,7 +73,7 @@ const Rejections = int(rejections)
 var rejectionWords = [rejections]string{
 	RejectedLimit: "limit", RejectedTooLong: "too_long", RejectedHandler: "handler",
 	RejectedUnanswerable: "unanswerable", RejectedBuffer: "buffer", RejectedSend: "send",
-	RejectedProxy: "proxy_protocol", RejectedUpstream: "upstream", RejectedAccess: "access",
+	RejectedProxy: "proxy_protocol", RejectedUpstream: "upstream", RejectedAccess: "access", RejectedSource: "source",
 }
 
 // String returns the word that clients and metrics have for it.

@@ -3,6 +3,7 @@ package listeners
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -30,7 +31,10 @@ type Listener struct {
 	lingers   bool      // SO_LINGER is or was on: what is queued has it from that time
 	paused    PauseMode
 	drain     drain
-	deadline  mux.Timer // of its lame-duck time, then of the drain
+	origins   map[netip.Addr]*origin // while max_connections_per_source is set
+	counted   originRule             // what they are counted by
+	throttle  *throttle              // while accept_rate is set
+	deadline  mux.Timer              // of its lame-duck time, then of the drain
 }
 
 // An endpoint is one socket of a listener, on the loop.
@@ -178,6 +182,7 @@ func (l *Listener) Attach(set *Set, counters *Counters) error {
 	if a, ok := l.handler.(Attacher); ok {
 		a.Attach(l, nil)
 	}
+	l.counted = l.tunables.originRule()
 	l.to(Running)
 	return nil
 }

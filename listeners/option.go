@@ -62,6 +62,12 @@ type Tunables struct {
 	MaxConnections   int64         // 0: no limit but that of descriptors
 	ReadBuffer       int64         // most that is read, or kept for the handler, at once
 	WriteBuffer      int64         // most that is kept for the peer
+	MaxAge           time.Duration // 0: none
+	MaxPerSource     int64         // 0: no limit
+	SourcePrefixV4   int64         // bits of an address that tell one source from another
+	SourcePrefixV6   int64
+	AcceptRate       int64         // connections a second; 0: no limit
+	AcceptBurst      int64         // 0: AcceptRate
 	RequestTimeout   time.Duration // http; 0: none
 	KeepaliveTimeout time.Duration // http; 0: none
 	MaxRequestBody   int64         // http

@@ -25,6 +25,7 @@ const (
 	ClosedByDrain                // its listener drained or was stopped
 	ClosedByRequest              // someone asked to close it
 	ClosedByProxy                // there was no good PROXY header
+	ClosedByAge                  // max_age
 	ClosedByUpstream             // the upstream reset it, or none took it
 	ClosedByError                // any other error of a system call
 	closeReasons                 // how many there are
@@ -38,7 +39,8 @@ const CloseReasons = int(closeReasons)
 var closeWords = [closeReasons]string{
 	ClosedByPeer: "eof", ClosedByHandler: "handler", ClosedByDeadline: "handler_timeout", ClosedByReset: "reset",
 	ClosedByTimeout: "timed_out", ClosedByIdle: "idle_timeout", ClosedBySize: "too_long", ClosedByDrain: "drain",
-	ClosedByRequest: "closed_by", ClosedByProxy: "proxy_protocol", ClosedByUpstream: "upstream", ClosedByError: "error",
+	ClosedByRequest: "closed_by", ClosedByProxy: "proxy_protocol", ClosedByAge: "max_age",
+	ClosedByUpstream: "upstream", ClosedByError: "error",
 }
 
 // String returns the word; it is empty of NotClosed.
@@ -55,6 +57,7 @@ var closeErrors = []struct {
 	{errIdle, ClosedByIdle},
 	{errDrained, ClosedByDrain},
 	{errClosedByRequest, ClosedByRequest},
+	{errAge, ClosedByAge},
 	{errMessageSize, ClosedBySize},
 	{errProxyHeader, ClosedByProxy},
 	{errNoUpstream, ClosedByUpstream},

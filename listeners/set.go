@@ -187,7 +187,7 @@ func (s *Set) CloseConn(fd int, cookie uint64, reset bool) bool {
 	if reset {
 		c.reset(errClosedByRequest)
 	} else {
-		c.finish()
+		c.finish(errClosedByRequest)
 	}
 	return true
 }

@@ -7,7 +7,7 @@ import (
 
 // A State is where a Listener is in its life.
 //
-//	         Attach           max_connections
+//	         Attach      max_connections, accept_rate
 //	Opened -----------> Running <------------> Limited
 //	  |                 |  ^  |                |   |
 //	  |           Pause |  |  | Stop      Stop |   | Pause
@@ -27,7 +27,7 @@ type State uint8
 const (
 	Opened   State = iota // bound and listening, on no loop yet
 	Running               // accepting
-	Limited               // accepting no more until a connection ends
+	Limited               // accepting no more until a connection ends, or the rate allows
 	Paused                // bound, and accepting nothing
 	Draining              // accepting nothing, connections may finish
 	Closed                // nothing left

@@ -67,12 +67,14 @@ type Status struct {
 	Upstreams []UpstreamStatus // of forward
 	Paused    PauseMode
 	Drain     DrainStatus // going on, or over and not taken back
+	ByRate    bool        // limited by accept_rate, not by max_connections
 	Starved   bool        // running, but no descriptor or memory is left to accept with
 }
 
 // Status asks the kernel. With full it asks for more, of each socket.
 func (l *Listener) Status(full bool) Status {
 	st := Status{State: l.state, Active: l.active, Stats: l.stats.Stats, Paused: l.paused}
+	st.ByRate = l.state == Limited && !l.isFull()
 	st.Upstreams = l.Upstreams()
 	st.Drain = DrainStatus{Began: l.drain.began, Until: l.drain.until, Initial: l.drain.initial, Cut: l.drain.cut}
 	for _, e := range l.endpoints {

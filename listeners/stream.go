@@ -48,6 +48,9 @@ func (s *streamSocket) Ready(mux.Events) {
 			s.l.limit()
 			return
 		}
+		if s.l.tunables.AcceptRate > 0 && s.ending == serving && s.l.isThrottled() {
+			return
+		}
 		if s.l.set.full() {
 			s.hungry(errDescriptors)
 			return
@@ -71,6 +74,11 @@ func (s *streamSocket) accept() bool {
 			s.l.refuse(fd, RejectedAccess, r.reset)
 			return true
 		}
+		if s.l.tunables.MaxPerSource > 0 && s.l.isCrowded(&from) {
+			s.l.refuse(fd, RejectedSource, s.l.spec.Access.Reset)
+			return true
+		}
+		s.l.countAccept()
 		if s.filtered {
 			_ = detachFilter(fd) // what it inherited drops nothing that it gets
 		}
@@ -112,7 +120,7 @@ func (s *streamSocket) rest() {
 
 // rise puts it back, unless its listener is at its limit or paused.
 func (s *streamSocket) rise() {
-	if !s.resting || s.fd < 0 || s.shut || s.ending == serving && (s.l.state == Limited || s.paused != NotPaused) {
+	if !s.resting || s.fd < 0 || s.shut || s.ending == serving && (s.l.isResting() || s.paused != NotPaused) {
 		return
 	}
 	if err := s.l.set.loop.Add(s.fd, mux.Readable, s); err != nil {
@@ -195,7 +203,9 @@ func (l *Listener) limit() {
 // unlimit accepts again if there is room.
 func (l *Listener) unlimit() {
 	if l.state == Limited && !l.isFull() {
-		l.to(Running)
+		if !l.byRate() {
+			l.to(Running)
+		}
 		l.eachStream((*streamSocket).rise)
 	}
 }

@@ -74,6 +74,8 @@ func (l *Listener) tuneOwn(r *Result) {
 // retuned lets changed tunables take effect on what is open.
 func (l *Listener) retuned() {
 	l.set.growBuffer(l.tunables.ReadBuffer)
+	l.recount()
+	l.rethrottle()
 	l.unlimit()
 	l.set.sweep(l, (*conn).arm, func() {})
 }

@@ -122,6 +122,9 @@ func (i *Info) live(st listeners.Status) {
 		}
 	case listeners.Limited:
 		i.State, i.Message = Limited, "max_connections is reached; further connections wait in the kernel"
+		if st.ByRate {
+			i.Message = "accept_rate is reached; further connections wait in the kernel"
+		}
 	case listeners.Paused:
 		i.State, i.Message = Paused, pauseWords[st.Paused]
 		if !st.Drain.Began.IsZero() {

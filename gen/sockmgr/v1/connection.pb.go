@@ -776,7 +776,7 @@ type Connection struct {
 	// Queues; only in the full view.
 	Queue *QueueInfo `protobuf:"bytes,18,opt,name=queue,proto3" json:"queue,omitempty"`
 	// Why it closes or has closed, once that is certain: eof (the peer was done),
-	// handler (the handler was), handler_timeout, reset, timed_out (the kernel
+	// handler (the handler was), handler_timeout, max_age, reset, timed_out (the kernel
 	// gave up), idle_timeout, too_long (more than read_buffer_bytes), drain,
 	// closed_by (someone asked), error:ERRNO.
 	CloseReason string `protobuf:"bytes,20,opt,name=close_reason,json=closeReason,proto3" json:"close_reason,omitempty"`

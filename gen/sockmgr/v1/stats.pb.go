@@ -384,7 +384,7 @@ type ListenerStats struct {
 	// Most open at once since the listener was made, the daemon began or
 	// ResetPeaks was called.
 	ActivePeak uint64 `protobuf:"varint,7,opt,name=active_peak,json=activePeak,proto3" json:"active_peak,omitempty"`
-	// Closed, by reason: eof, handler, handler_timeout, reset, timed_out,
+	// Closed, by reason: eof, handler, handler_timeout, max_age, reset, timed_out,
 	// idle_timeout, too_long, drain, closed_by, error.
 	Closed map[string]uint64 `protobuf:"bytes,8,rep,name=closed,proto3" json:"closed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Bytes in.

@@ -1,0 +1,49 @@
+package listeners
+
+import (
+	"errors"
+	"time"
+)
+
+// ageGrace is how long a connection that is too old has to come to rest, unless
+// its listener gives another time to drain.
+const ageGrace = 5 * time.Second
+
+var errAge = errors.New("max_age")
+
+// ageLimit is when something is due because of max_age: it is asked to end, and
+// if it does not, closed. A connection that ends anyway has the same time.
+func (c *conn) ageLimit() time.Duration {
+	at := c.opened + c.l.tunables.MaxAge
+	if c.is(told | done) {
+		grace := ageGrace
+		if t := c.l.spec.Drain.Timeout; t != nil {
+			grace = *t
+		}
+		at += grace
+	}
+	return max(at, 1)
+}
+
+// tooOld ends a connection that has reached its limit: a handler that can come
+// to rest does so first.
+func (c *conn) tooOld(now time.Duration) {
+	_, drainer := c.handler.(Drainer)
+	switch {
+	case c.is(told | done):
+		c.close(errAge)
+	case drainer:
+		c.because(ClosedByAge)
+		c.retire(now + 1)
+	default:
+		c.finish(errAge)
+	}
+}
+
+// earlier is the earlier of two times; 0 is none.
+func earlier(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
+}

@@ -1,0 +1,30 @@
+package listeners
+
+// limitOptions are limits beside max_connections and idle_timeout.
+var limitOptions = []*Option{
+	{
+		Name: "max_connections_per_source", Summary: "Open connections of one source, an address or what source_prefix_v4 and _v6 make of it; further ones are refused. 0 is no limit.",
+		Type: Int, Max: 100_000_000, Networks: OnTCP, Effect: Live, Default: IntValue(0),
+		tunable: func(t *Tunables) *int64 { return &t.MaxPerSource },
+	}, {
+		Name: "source_prefix_v4", Summary: "Leading bits of an IPv4 address that make a source: 32 is each address, 24 each network of 256.",
+		Type: Int, Max: 32, Networks: OnTCP, Effect: Live, Default: IntValue(32),
+		tunable: func(t *Tunables) *int64 { return &t.SourcePrefixV4 },
+	}, {
+		Name: "source_prefix_v6", Summary: "Leading bits of an IPv6 address that make a source: one customer mostly has 64 or less.",
+		Type: Int, Max: 128, Networks: OnTCP, Effect: Live, Default: IntValue(64),
+		tunable: func(t *Tunables) *int64 { return &t.SourcePrefixV6 },
+	}, {
+		Name: "max_age", Summary: "Close a connection so long after it was accepted, at the next point of rest, at the latest spec.drain.timeout later. 0 never does.",
+		Type: Duration, Max: int64(365 * day), Networks: OnStream, Effect: Live, Default: DurationValue(0),
+		tunable: func(t *Tunables) *int64 { return (*int64)(&t.MaxAge) },
+	}, {
+		Name: "accept_rate", Summary: "Connections accepted in a second; further ones wait in the kernel. 0 is no limit.",
+		Type: Int, Max: 1_000_000, Networks: OnStream, Effect: Live, Default: IntValue(0),
+		tunable: func(t *Tunables) *int64 { return &t.AcceptRate },
+	}, {
+		Name: "accept_burst", Summary: "Connections that accept_rate lets in at once after a quiet time; 0 is as many as in a second.",
+		Type: Int, Max: 1_000_000, Networks: OnStream, Effect: Live, Default: IntValue(0),
+		tunable: func(t *Tunables) *int64 { return &t.AcceptBurst },
+	},
+}

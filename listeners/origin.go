@@ -1,0 +1,111 @@
+package listeners
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// An origin is where connections come from: an address, or a network of as many
+// bits as source_prefix_v4 and source_prefix_v6 say. There is one only while a
+// connection of it is open. Loop only.
+type origin struct {
+	key  netip.Addr // its lowest
+	open int64
+}
+
+// connLimits is what a connection has only while a limit asks for it.
+type connLimits struct {
+	origin *origin // nil: not counted
+}
+
+// limit makes what limits need.
+func (c *conn) limit() *connLimits {
+	if c.limits == nil {
+		c.limits = &connLimits{}
+	}
+	return c.limits
+}
+
+// originKey is the lowest address of the origin that a belongs to.
+func (t *Tunables) originKey(a netip.Addr) netip.Addr {
+	bits := t.SourcePrefixV6
+	if a.Is4() {
+		bits = t.SourcePrefixV4
+	}
+	n, err := a.Prefix(int(bits)) // which drops the zone
+	if err != nil {
+		return a
+	}
+	return n.Addr()
+}
+
+// isCrowded reports whether who connects has as many connections as it may.
+func (l *Listener) isCrowded(from *unix.RawSockaddrAny) bool {
+	if from.Addr.Family == unix.AF_UNIX {
+		return false
+	}
+	s := l.origins[l.tunables.originKey(peerAddr(from).Addr())]
+	return s != nil && s.open >= l.tunables.MaxPerSource
+}
+
+// joinOrigin counts the connection in.
+func (c *conn) joinOrigin() {
+	if c.family == unix.AF_UNIX {
+		return
+	}
+	key := c.l.tunables.originKey(c.remote.Addr())
+	s := c.l.origins[key]
+	if s == nil {
+		s = &origin{key: key}
+		if c.l.origins == nil {
+			c.l.origins = map[netip.Addr]*origin{}
+		}
+		c.l.origins[key] = s
+	}
+	s.open++
+	c.limit().origin = s
+}
+
+// leaveOrigin counts it out.
+func (c *conn) leaveOrigin() {
+	s := c.limits.origin
+	if s == nil {
+		return
+	}
+	c.limits.origin = nil
+	if s.open--; s.open == 0 && c.l.origins[s.key] == s {
+		delete(c.l.origins, s.key)
+	}
+}
+
+// originRule is what origins are counted by.
+type originRule struct {
+	on     bool
+	v4, v6 int64
+}
+
+func (t *Tunables) originRule() originRule {
+	return originRule{t.MaxPerSource > 0, t.SourcePrefixV4, t.SourcePrefixV6}
+}
+
+// recount goes by a rule that was changed: connections are counted anew, some in
+// each turn.
+func (l *Listener) recount() {
+	rule := l.tunables.originRule()
+	if rule == l.counted || !rule.on && !l.counted.on {
+		return
+	}
+	l.counted, l.origins = rule, nil
+	l.set.sweep(l, func(c *conn) {
+		if c.limits != nil {
+			c.leaveOrigin()
+		}
+		if l.tunables.MaxPerSource > 0 {
+			c.joinOrigin()
+		}
+	}, func() {})
+}
+
+// Sources is how many sources have connections, while they are counted.
+func (l *Listener) Sources() int { return len(l.origins) }
