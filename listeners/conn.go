@@ -281,7 +281,7 @@ func (c *conn) proceed(p []byte) {
 // settle keeps what was not consumed and decides what to wait for.
 func (c *conn) settle(rest []byte, err error) {
 	switch {
-	case c.fd < 0 || c.is(relayed):
+	case c.fd < 0 || c.is(relayed) || c.want == 0 && err == nil: // or it rests
 		return
 	case errors.Is(err, errDone) || err == nil && c.is(eof) && !c.Pending():
 		c.becauseDone()
@@ -315,10 +315,10 @@ func (c *conn) settle(rest []byte, err error) {
 	}
 }
 
-// rest takes the connection off the loop until someone else puts it back.
+// rest waits for nothing until someone else has the loop wait again.
 func (c *conn) rest() {
 	c.want = 0
-	_ = c.l.set.loop.Remove(int(c.fd)) // it is there
+	_ = c.l.set.loop.Modify(int(c.fd), 0) // it is there, and taking it from a poller does not fail
 }
 
 func (c *conn) waitFor(want mux.Events) {
@@ -472,9 +472,7 @@ func (c *conn) close(why error) {
 		c.handler.(*relay).closed()
 	}
 	c.stopLinger()
-	if c.want != 0 {
-		_ = l.set.loop.Remove(int(c.fd)) // before the close, as always
-	}
+	_ = l.set.loop.Remove(int(c.fd)) // before the close, as always
 	l.set.loop.Disarm(&c.timer)
 	c.counted(reason)
 	sysClose(int(c.fd))

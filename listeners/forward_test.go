@@ -393,6 +393,32 @@ func TestForwardConnectTimeout(t *testing.T) {
 	}
 }
 
+// A connection that waits, for its upstream or for who does not read, is
+// listed, tuned, closed and drained as any other.
+func TestForwardResting(t *testing.T) {
+	eachPoller(t, func(t *testing.T, h *host) {
+		f := forwardTo(gone(t))
+		f.Health = &listeners.HealthCheck{Interval: 100 * time.Millisecond, Fall: 1}
+		waiting := h.open(spec(t, f, "forward.wait=1h", "tcp://127.0.0.1:0"))
+		eventually(t, func() bool { return !h.upstreams(waiting)[0].Healthy }, func() string { return "not down" })
+		dial(t, h.addr(waiting, 0))
+		s := backend(t, "tcp", "127.0.0.1:0")
+		stuck := h.open(spec(t, forwardTo(s.Addr()), "", "tcp://127.0.0.1:0"))
+		client := dial(t, h.addr(stuck, 0))
+		s.next(t)
+		go send(client, 1, 64<<20)
+		eventually(t, func() bool {
+			all := h.conns()
+			return len(all) == 2 && all[0].Waits == 0 && all[1].Waits == 0
+		}, func() string { return fmt.Sprintf("%+v", h.conns()) })
+		for _, l := range []*listeners.Listener{waiting, stuck} {
+			h.pause(l, listeners.Hold)
+			h.do(func() { l.Drain(0) })
+			eventually(t, func() bool { return h.status(l).Active == 0 }, func() string { return "not drained" })
+		}
+	})
+}
+
 // Upstreams are changed without a word to what is open; what is known of those
 // that stay is kept.
 func TestForwardChange(t *testing.T) {

@@ -98,6 +98,7 @@ var kinds = map[string]func() HandlerSpec{
 	"time":    func() HandlerSpec { return &Time{} },
 	"chargen": func() HandlerSpec { return &Chargen{} },
 	"forward": func() HandlerSpec { return &Forward{} },
+	"handoff": func() HandlerSpec { return &Handoff{} },
 }
 
 // HandlerKinds returns the names of all kinds, sorted.

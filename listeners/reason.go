@@ -24,6 +24,7 @@ const (
 	ClosedBySize                 // more than read_buffer_bytes at once
 	ClosedByDrain                // its listener drained or was stopped
 	ClosedByRequest              // someone asked to close it
+	ClosedByHandoff              // it goes on in another process
 	ClosedByProxy                // there was no good PROXY header
 	ClosedByAge                  // max_age
 	ClosedByUpstream             // the upstream reset it, or none took it
@@ -39,7 +40,7 @@ const CloseReasons = int(closeReasons)
 var closeWords = [closeReasons]string{
 	ClosedByPeer: "eof", ClosedByHandler: "handler", ClosedByDeadline: "handler_timeout", ClosedByReset: "reset",
 	ClosedByTimeout: "timed_out", ClosedByIdle: "idle_timeout", ClosedBySize: "too_long", ClosedByDrain: "drain",
-	ClosedByRequest: "closed_by", ClosedByProxy: "proxy_protocol", ClosedByAge: "max_age",
+	ClosedByRequest: "closed_by", ClosedByHandoff: "handoff", ClosedByProxy: "proxy_protocol", ClosedByAge: "max_age",
 	ClosedByUpstream: "upstream", ClosedByError: "error",
 }
 
@@ -59,6 +60,8 @@ var closeErrors = []struct {
 	{errClosedByRequest, ClosedByRequest},
 	{errAge, ClosedByAge},
 	{errMessageSize, ClosedBySize},
+	{errHandedOff, ClosedByHandoff},
+	{errNoReceiver, ClosedByUpstream},
 	{errProxyHeader, ClosedByProxy},
 	{errNoUpstream, ClosedByUpstream},
 	{errUpstreamReset, ClosedByUpstream},

@@ -117,10 +117,7 @@ func (r *relay) leave() {
 	}
 	set := r.c.l.set
 	set.loop.Disarm(&r.timer)
-	if r.want != 0 {
-		r.want = 0
-		_ = set.loop.Remove(int(r.fd)) // before the close, as always
-	}
+	_ = set.loop.Remove(int(r.fd)) // before the close, as always
 	sysClose(int(r.fd))
 	r.fd, r.isOpen = -1, false
 	r.up.active--
@@ -177,18 +174,16 @@ func (r *relay) move(out, in *flow, from, to int, ev mux.Events) {
 	}
 }
 
-// settle ends what is over, and decides what to wait for on both sides. A side
-// of which nothing is wanted is off the loop, which would report a hang-up for
-// ever.
+// settle ends what is over, and decides what to wait for on both sides.
 func (r *relay) settle() {
 	if r.there.shut && r.back.shut {
 		r.c.close(io.EOF)
 		return
 	}
 	loop := r.c.l.set.loop
-	err := change(loop, int(r.c.fd), &r.c.want, wants(&r.there, &r.back), r.c)
+	err := change(loop, int(r.c.fd), &r.c.want, wants(&r.there, &r.back))
 	if err == nil {
-		err = change(loop, int(r.fd), &r.want, wants(&r.back, &r.there), r)
+		err = change(loop, int(r.fd), &r.want, wants(&r.back, &r.there))
 	}
 	if err != nil {
 		r.c.close(err)
@@ -215,19 +210,12 @@ func wants(out, in *flow) (ev mux.Events) {
 }
 
 // change makes the loop wait for something else.
-func change(loop *mux.Loop, fd int, have *mux.Events, want mux.Events, h mux.Handler) error {
-	was := *have
-	*have = want
-	switch {
-	case was == want:
+func change(loop *mux.Loop, fd int, have *mux.Events, want mux.Events) error {
+	if *have == want {
 		return nil
-	case was == 0:
-		return loop.Add(fd, want, h)
-	case want == 0:
-		return loop.Remove(fd)
-	default:
-		return loop.Modify(fd, want)
 	}
+	*have = want
+	return loop.Modify(fd, want)
 }
 
 // fail ends both sides because reading from one has failed. RST is carried over.

@@ -233,5 +233,8 @@ func (s Spec) WithPolicy(mode PauseMode, drain DrainPolicy) (Spec, error) {
 // WithProxy returns a copy of s whose connections begin so.
 func (s Spec) WithProxy(p ProxyPolicy) (Spec, error) {
 	s.Proxy = p
+	if _, ok := s.Handler.(*Handoff); ok && p.Mode != ProxyOff {
+		return s, &Violation{Field: "spec.proxy_protocol.mode", Message: "is not for handoff: the process reads the header itself"}
+	}
 	return s, p.check(s.Listen)
 }

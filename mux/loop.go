@@ -32,6 +32,7 @@ type Handler interface {
 type slot struct {
 	h   Handler // nil: free
 	gen uint32  // grows with every use of the number
+	off bool    // not with the poller: nothing is waited for
 }
 
 // A Loop calls Handlers from one goroutine, the one that called Run.
@@ -105,7 +106,7 @@ func (l *Loop) Time(clock time.Duration) time.Time {
 	return l.wall.Add(clock)
 }
 
-// Add begins to call h when fd is ready.
+// Add begins to call h when fd is ready; with a want of 0 not yet: see Modify.
 func (l *Loop) Add(fd int, want Events, h Handler) error {
 	if fd < 0 {
 		return os.NewSyscallError("add", unix.EBADF)
@@ -117,20 +118,37 @@ func (l *Loop) Add(fd int, want Events, h Handler) error {
 	if s.h != nil {
 		return fmt.Errorf("descriptor %d is on the loop already", fd)
 	}
-	if err := l.poller.Add(Key{fd, s.gen}, want); err != nil {
-		return err
+	if want != 0 {
+		if err := l.poller.Add(Key{fd, s.gen}, want); err != nil {
+			return err
+		}
 	}
-	s.h = h
+	s.h, s.off = h, want == 0
 	l.stats.Descriptors++
 	return nil
 }
 
-// Modify changes what fd is waited for.
+// Modify changes what fd is waited for. With 0 it stays on the loop and nothing
+// is waited for, not even a hang-up, which pollers report unasked and for ever.
 func (l *Loop) Modify(fd int, want Events) error {
 	if l.HandlerOf(fd) == nil {
 		return os.NewSyscallError("modify", unix.ENOENT)
 	}
-	return l.poller.Modify(Key{fd, l.slots[fd].gen}, want)
+	s := &l.slots[fd]
+	var err error
+	switch was := s.off; {
+	case want != 0 && !was:
+		return l.poller.Modify(Key{fd, s.gen}, want)
+	case want != 0:
+		err = l.poller.Add(Key{fd, s.gen}, want)
+	case !was:
+		s.gen++ // events still on their way are for the past
+		err = l.poller.Remove(fd)
+	}
+	if err == nil {
+		s.off = want == 0
+	}
+	return err
 }
 
 // Remove forgets fd. Call it before fd is closed or passed on: the kernel goes
@@ -143,6 +161,9 @@ func (l *Loop) Remove(fd int) error {
 	s.gen++ // events still on their way are for the past
 	s.h = nil
 	l.stats.Descriptors--
+	if s.off {
+		return nil
+	}
 	return l.poller.Remove(fd)
 }
 

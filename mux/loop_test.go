@@ -193,6 +193,56 @@ func TestHangUp(t *testing.T) {
 	})
 }
 
+// Of a descriptor that nothing is waited for the loop knows, and tells nothing,
+// not even a hang-up: neither if it was so from the first, nor of an event that
+// was on its way. Then it does again.
+func TestModifyNothing(t *testing.T) {
+	eachPoller(t, func(t *testing.T, l *mux.Loop) {
+		a, b := pair(t)
+		c, d := pair(t)
+		events := 0
+		again := make(chan int, 1)
+		rest := func(mux.Events) {
+			switch events++; events {
+			case 1: // the other is ready in the same turn
+				for _, fd := range []int{a, c} {
+					if err := l.Modify(fd, 0); err != nil {
+						t.Error(err)
+					}
+				}
+				_ = unix.Shutdown(b, unix.SHUT_RDWR)
+				_ = unix.Shutdown(d, unix.SHUT_RDWR)
+				before := l.Stats().Turns
+				l.After(30*time.Millisecond, func() {
+					if n := l.Stats().Turns - before; n > 3 {
+						t.Errorf("%d turns while nothing is waited for", n)
+					}
+					if l.HandlerOf(a) == nil || l.HandlerOf(c) == nil {
+						t.Error("the loop has forgotten them")
+					}
+					if err := errors.Join(l.Modify(a, mux.Readable), l.Modify(a, mux.Readable), l.Modify(c, 0), l.Remove(c)); err != nil {
+						t.Error(err)
+					}
+				})
+			case 2:
+				_ = l.Remove(a)
+				again <- events
+			}
+		}
+		write(t, b, "x")
+		write(t, d, "x")
+		for _, fd := range []int{a, c} {
+			if err := errors.Join(l.Add(fd, 0, readyFunc(rest)), l.Modify(fd, mux.Readable)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start(t, l)
+		if n := <-again; n != 2 {
+			t.Errorf("%d events", n)
+		}
+	})
+}
+
 // Two descriptors are ready in one Wait; the first handler closes the second
 // and its number is used again. The stale event must not reach the newcomer.
 func TestStaleEvent(t *testing.T) {

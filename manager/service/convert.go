@@ -73,6 +73,8 @@ func handlerToPB(h listeners.HandlerSpec) *pb.Handler {
 		return &pb.Handler{Kind: &pb.Handler_Time{Time: &pb.TimeHandler{}}}
 	case *listeners.Chargen, listeners.Chargen:
 		return &pb.Handler{Kind: &pb.Handler_Chargen{Chargen: &pb.ChargenHandler{}}}
+	case *listeners.Handoff:
+		return &pb.Handler{Kind: &pb.Handler_Handoff{Handoff: &pb.HandoffHandler{Path: h.Path}}}
 	case *listeners.Forward:
 		return &pb.Handler{Kind: &pb.Handler_Forward{Forward: forwardToPB(h)}}
 	}
@@ -87,6 +89,8 @@ func handlerFromPB(h *pb.Handler) listeners.HandlerSpec {
 		return &listeners.Discard{}
 	case *pb.Handler_Reply:
 		return &listeners.Reply{Payload: k.Reply.GetPayload(), KeepOpen: k.Reply.GetKeepOpen()}
+	case *pb.Handler_Handoff:
+		return &listeners.Handoff{Path: k.Handoff.GetPath()}
 	case *pb.Handler_Forward:
 		return forwardFromPB(k.Forward)
 	case *pb.Handler_Http:

@@ -18,6 +18,7 @@ type startFlags struct {
 	data, body, bodyFile             string
 	keepOpen                         bool
 	status                           uint32
+	path                             string
 	upstreams                        []string
 	sendProxy                        uint32
 	proxyMode                        string
@@ -73,7 +74,7 @@ func (a *app) definition(ctx context.Context, id string, f *startFlags) (*defini
 	return d, nil
 }
 
-var handlerKinds = []string{"chargen", "daytime", "discard", "echo", "forward", "http", "reply", "time"}
+var handlerKinds = []string{"chargen", "daytime", "discard", "echo", "forward", "handoff", "http", "reply", "time"}
 
 // kindOf says which kind of handler a flag is for.
 var kindOf = []struct{ flag, kind string }{
@@ -83,6 +84,7 @@ var kindOf = []struct{ flag, kind string }{
 	{"header", "http"},
 	{"body", "http"},
 	{"body-file", "http"},
+	{"path", "handoff"},
 	{"upstream", "forward"},
 	{"balance", "forward"},
 	{"send-proxy", "forward"},
@@ -119,6 +121,8 @@ func (a *app) handler(ctx context.Context, f *startFlags) (*pb.Handler, error) {
 		}}, nil
 	case "http":
 		return a.httpHandler(ctx, f)
+	case "handoff":
+		return &pb.Handler{Kind: &pb.Handler_Handoff{Handoff: &pb.HandoffHandler{Path: f.path}}}, nil
 	case "forward":
 		return forwardHandler(f)
 	}

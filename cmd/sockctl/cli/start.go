@@ -33,7 +33,7 @@ func (a *app) startCommand() *cobra.Command {
 	f.changed = c.Flags().Changed
 	flags := c.Flags()
 	flags.StringArrayVarP(&f.listen, "listen", "l", nil, "address as tcp://HOST:PORT, udp://..., unix:///PATH, ...; repeatable")
-	flags.StringVar(&f.handler, "handler", "", "what to do with what arrives: echo, discard, reply, http, forward, daytime, time or chargen")
+	flags.StringVar(&f.handler, "handler", "", "what to do with what arrives: echo, discard, reply, http, forward, handoff, daytime, time or chargen")
 	flags.StringArrayVar(&f.options, "option", nil, "option as name=value, see 'sockctl options'; repeatable")
 	flags.StringArrayVar(&f.labels, "label", nil, "label as name=value; repeatable")
 	flags.StringVar(&f.data, "data", "", "reply: the text to send")
@@ -46,6 +46,7 @@ func (a *app) startCommand() *cobra.Command {
 	flags.StringVar(&f.balance, "balance", "", "forward: how to choose: round-robin (the default), least-connections, source-hash or first")
 	flags.DurationVar(&f.connectTimeout, "connect-timeout", 0, "forward: time to connect before the next upstream is tried (default 5s)")
 	flags.DurationVar(&f.healthInterval, "health-interval", 0, "forward: connect to every upstream this often, and leave out those that fail (default: never)")
+	flags.StringVar(&f.path, "path", "", "handoff: Unix socket of the process that takes connections over")
 	flags.Uint32Var(&f.sendProxy, "send-proxy", 0, "forward: tell upstreams who the client is, by the PROXY protocol of version 1 or 2")
 	flags.StringVar(&f.proxyMode, "proxy-protocol", "", "connections begin with a header of the PROXY protocol: off, optional or required")
 	must(c.RegisterFlagCompletionFunc("proxy-protocol", cobra.FixedCompletions([]string{"off", "optional", "required"}, cobra.ShellCompDirectiveNoFileComp)))

@@ -97,6 +97,7 @@ type Handler struct {
 	//	*Handler_Reply
 	//	*Handler_Http
 	//	*Handler_Forward
+	//	*Handler_Handoff
 	//	*Handler_Daytime
 	//	*Handler_Time
 	//	*Handler_Chargen
@@ -187,6 +188,15 @@ func (x *Handler) GetForward() *ForwardHandler {
 	return nil
 }
 
+func (x *Handler) GetHandoff() *HandoffHandler {
+	if x != nil {
+		if x, ok := x.Kind.(*Handler_Handoff); ok {
+			return x.Handoff
+		}
+	}
+	return nil
+}
+
 func (x *Handler) GetDaytime() *DaytimeHandler {
 	if x != nil {
 		if x, ok := x.Kind.(*Handler_Daytime); ok {
@@ -243,6 +253,11 @@ type Handler_Forward struct {
 	Forward *ForwardHandler `protobuf:"bytes,5,opt,name=forward,proto3,oneof"`
 }
 
+type Handler_Handoff struct {
+	// Pass the accepted descriptor to a local process (SCM_RIGHTS).
+	Handoff *HandoffHandler `protobuf:"bytes,8,opt,name=handoff,proto3,oneof"`
+}
+
 type Handler_Daytime struct {
 	// Send the date and the time as text (RFC 867).
 	Daytime *DaytimeHandler `protobuf:"bytes,20,opt,name=daytime,proto3,oneof"`
@@ -267,6 +282,8 @@ func (*Handler_Reply) isHandler_Kind() {}
 func (*Handler_Http) isHandler_Kind() {}
 
 func (*Handler_Forward) isHandler_Kind() {}
+
+func (*Handler_Handoff) isHandler_Kind() {}
 
 func (*Handler_Daytime) isHandler_Kind() {}
 
@@ -803,18 +820,69 @@ func (*ChargenHandler) Descriptor() ([]byte, []int) {
 	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{10}
 }
 
+// HandoffHandler passes descriptors to a process. Each connection is one message
+// over a Unix socket of type SOCK_SEQPACKET: the descriptor, and as data a JSON
+// object {"listener", "remote", "local", "cookie"}. The descriptor is
+// non-blocking. While nobody is at the path, or the process does not take them as
+// fast as they come, up to 1024 connections wait for 10 s; others are reset.
+type HandoffHandler struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the receiving Unix socket.
+	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandoffHandler) Reset() {
+	*x = HandoffHandler{}
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandoffHandler) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandoffHandler) ProtoMessage() {}
+
+func (x *HandoffHandler) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandoffHandler.ProtoReflect.Descriptor instead.
+func (*HandoffHandler) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *HandoffHandler) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 var File_sockmgr_v1_handler_proto protoreflect.FileDescriptor
 
 const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\n" +
 	"\x18sockmgr/v1/handler.proto\x12\n" +
-	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\"\xb0\x03\n" +
+	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\"\xe8\x03\n" +
 	"\aHandler\x12-\n" +
 	"\x04echo\x18\x01 \x01(\v2\x17.sockmgr.v1.EchoHandlerH\x00R\x04echo\x126\n" +
 	"\adiscard\x18\x02 \x01(\v2\x1a.sockmgr.v1.DiscardHandlerH\x00R\adiscard\x120\n" +
 	"\x05reply\x18\x03 \x01(\v2\x18.sockmgr.v1.ReplyHandlerH\x00R\x05reply\x12-\n" +
 	"\x04http\x18\x04 \x01(\v2\x17.sockmgr.v1.HttpHandlerH\x00R\x04http\x126\n" +
 	"\aforward\x18\x05 \x01(\v2\x1a.sockmgr.v1.ForwardHandlerH\x00R\aforward\x126\n" +
+	"\ahandoff\x18\b \x01(\v2\x1a.sockmgr.v1.HandoffHandlerH\x00R\ahandoff\x126\n" +
 	"\adaytime\x18\x14 \x01(\v2\x1a.sockmgr.v1.DaytimeHandlerH\x00R\adaytime\x12-\n" +
 	"\x04time\x18\x15 \x01(\v2\x17.sockmgr.v1.TimeHandlerH\x00R\x04time\x126\n" +
 	"\achargen\x18\x16 \x01(\v2\x1a.sockmgr.v1.ChargenHandlerH\x00R\achargenB\x06\n" +
@@ -854,7 +922,9 @@ const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\x04fall\x18\x04 \x01(\rR\x04fall\"\x10\n" +
 	"\x0eDaytimeHandler\"\r\n" +
 	"\vTimeHandler\"\x10\n" +
-	"\x0eChargenHandlerB\x9c\x01\n" +
+	"\x0eChargenHandler\"$\n" +
+	"\x0eHandoffHandler\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04pathB\x9c\x01\n" +
 	"\x0ecom.sockmgr.v1B\fHandlerProtoP\x01Z3github.com/sockmgr/sockmgr/gen/sockmgr/v1;sockmgrv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sockmgr.V1\xca\x02\n" +
 	"Sockmgr\\V1\xe2\x02\x16Sockmgr\\V1\\GPBMetadata\xea\x02\vSockmgr::V1b\x06proto3"
@@ -872,7 +942,7 @@ func file_sockmgr_v1_handler_proto_rawDescGZIP() []byte {
 }
 
 var file_sockmgr_v1_handler_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sockmgr_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_sockmgr_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_sockmgr_v1_handler_proto_goTypes = []any{
 	(ForwardHandler_Balance)(0), // 0: sockmgr.v1.ForwardHandler.Balance
 	(*Handler)(nil),             // 1: sockmgr.v1.Handler
@@ -886,8 +956,9 @@ var file_sockmgr_v1_handler_proto_goTypes = []any{
 	(*DaytimeHandler)(nil),      // 9: sockmgr.v1.DaytimeHandler
 	(*TimeHandler)(nil),         // 10: sockmgr.v1.TimeHandler
 	(*ChargenHandler)(nil),      // 11: sockmgr.v1.ChargenHandler
-	nil,                         // 12: sockmgr.v1.HttpHandler.HeadersEntry
-	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
+	(*HandoffHandler)(nil),      // 12: sockmgr.v1.HandoffHandler
+	nil,                         // 13: sockmgr.v1.HttpHandler.HeadersEntry
+	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
 }
 var file_sockmgr_v1_handler_proto_depIdxs = []int32{
 	2,  // 0: sockmgr.v1.Handler.echo:type_name -> sockmgr.v1.EchoHandler
@@ -895,21 +966,22 @@ var file_sockmgr_v1_handler_proto_depIdxs = []int32{
 	4,  // 2: sockmgr.v1.Handler.reply:type_name -> sockmgr.v1.ReplyHandler
 	5,  // 3: sockmgr.v1.Handler.http:type_name -> sockmgr.v1.HttpHandler
 	6,  // 4: sockmgr.v1.Handler.forward:type_name -> sockmgr.v1.ForwardHandler
-	9,  // 5: sockmgr.v1.Handler.daytime:type_name -> sockmgr.v1.DaytimeHandler
-	10, // 6: sockmgr.v1.Handler.time:type_name -> sockmgr.v1.TimeHandler
-	11, // 7: sockmgr.v1.Handler.chargen:type_name -> sockmgr.v1.ChargenHandler
-	12, // 8: sockmgr.v1.HttpHandler.headers:type_name -> sockmgr.v1.HttpHandler.HeadersEntry
-	7,  // 9: sockmgr.v1.ForwardHandler.upstreams:type_name -> sockmgr.v1.Upstream
-	0,  // 10: sockmgr.v1.ForwardHandler.balance:type_name -> sockmgr.v1.ForwardHandler.Balance
-	13, // 11: sockmgr.v1.ForwardHandler.connect_timeout:type_name -> google.protobuf.Duration
-	8,  // 12: sockmgr.v1.ForwardHandler.health_check:type_name -> sockmgr.v1.HealthCheck
-	13, // 13: sockmgr.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	13, // 14: sockmgr.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	12, // 5: sockmgr.v1.Handler.handoff:type_name -> sockmgr.v1.HandoffHandler
+	9,  // 6: sockmgr.v1.Handler.daytime:type_name -> sockmgr.v1.DaytimeHandler
+	10, // 7: sockmgr.v1.Handler.time:type_name -> sockmgr.v1.TimeHandler
+	11, // 8: sockmgr.v1.Handler.chargen:type_name -> sockmgr.v1.ChargenHandler
+	13, // 9: sockmgr.v1.HttpHandler.headers:type_name -> sockmgr.v1.HttpHandler.HeadersEntry
+	7,  // 10: sockmgr.v1.ForwardHandler.upstreams:type_name -> sockmgr.v1.Upstream
+	0,  // 11: sockmgr.v1.ForwardHandler.balance:type_name -> sockmgr.v1.ForwardHandler.Balance
+	14, // 12: sockmgr.v1.ForwardHandler.connect_timeout:type_name -> google.protobuf.Duration
+	8,  // 13: sockmgr.v1.ForwardHandler.health_check:type_name -> sockmgr.v1.HealthCheck
+	14, // 14: sockmgr.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	14, // 15: sockmgr.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_handler_proto_init() }
@@ -923,6 +995,7 @@ func file_sockmgr_v1_handler_proto_init() {
 		(*Handler_Reply)(nil),
 		(*Handler_Http)(nil),
 		(*Handler_Forward)(nil),
+		(*Handler_Handoff)(nil),
 		(*Handler_Daytime)(nil),
 		(*Handler_Time)(nil),
 		(*Handler_Chargen)(nil),
@@ -933,7 +1006,7 @@ func file_sockmgr_v1_handler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_handler_proto_rawDesc), len(file_sockmgr_v1_handler_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
