@@ -147,7 +147,7 @@ func (a *app) describeSocket(s *pb.Socket) []*section {
 	what.add("waits for", strings.Join(s.GetWaitsFor(), ", "))
 	if limit := queue.GetAcceptQueueLimit(); limit > 0 {
 		what.add("backlog in force", fmt.Sprint(limit))
-		what.add("waiting", fmt.Sprint(queue.GetAcceptQueue()))
+		what.add("waiting", fmt.Sprintf("%d, at most %d so far", queue.GetAcceptQueue(), queue.GetAcceptQueuePeak()))
 	}
 	what.add("drops", fmt.Sprint(queue.GetDrops()))
 	what.add("memory", memoryText(s.GetMemory()))

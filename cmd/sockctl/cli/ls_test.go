@@ -123,7 +123,7 @@ socket 1f
   TCP state            listen
   waits for            readable
   backlog in force     4096
-  waiting              3
+  waiting              3, at most 0 so far
   drops                2
   memory               0B of 128.0KiB to receive, 0B of 16.0KiB to send
 `
