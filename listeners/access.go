@@ -185,6 +185,9 @@ func (p *AccessPolicy) UnmarshalJSON(data []byte) error {
 // WithAccess returns a copy of s with another policy.
 func (s Spec) WithAccess(p AccessPolicy) (Spec, error) {
 	s.Access = p
+	if e, ok := s.Handler.(*Exec); ok && e.PassListener && p.rules != nil {
+		return s, &Violation{Field: "spec.access", Message: "cannot be kept with pass_listener: the program accepts, not the daemon"}
+	}
 	return s, p.check(s.Listen)
 }
 

@@ -74,6 +74,13 @@ const (
 
 func (c *conn) is(f connFlags) bool { return c.flags&f != 0 }
 
+// program is what serves the connection in place of the loop; nil: the loop
+// does.
+func (c *conn) program() *execConn {
+	e, _ := c.handler.(*execConn)
+	return e
+}
+
 // admit makes a connection of an accepted descriptor.
 func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 	now := l.set.loop.Clock()
@@ -180,6 +187,10 @@ func (c *conn) Ready(ev mux.Events) {
 		c.handler.(*relay).ready(ev)
 		return
 	}
+	if e := c.program(); e != nil {
+		e.ready()
+		return
+	}
 	switch {
 	case ev&mux.Writable == 0:
 	case c.Pending():
@@ -281,7 +292,7 @@ func (c *conn) proceed(p []byte) {
 // settle keeps what was not consumed and decides what to wait for.
 func (c *conn) settle(rest []byte, err error) {
 	switch {
-	case c.fd < 0 || c.is(relayed) || c.want == 0 && err == nil: // or it rests
+	case c.fd < 0 || c.is(relayed) || c.program() != nil || c.want == 0 && err == nil: // or it rests
 		return
 	case errors.Is(err, errDone) || err == nil && c.is(eof) && !c.Pending():
 		c.becauseDone()
@@ -352,6 +363,9 @@ func (c *conn) linger() {
 // limit that moves into the future costs nothing: the timer goes off at the
 // old time, finds nothing due, and is armed anew.
 func (c *conn) arm() {
+	if e := c.program(); e != nil && e.why != nil {
+		return // it closes as soon as it can
+	}
 	next := c.deadline
 	if idle := c.l.tunables.IdleTimeout; idle > 0 && (next == 0 || c.active+idle < next) {
 		next = c.active + idle
@@ -385,6 +399,9 @@ func (c *conn) Expired() {
 			}
 			c.settle(c.in, err)
 		}
+	}
+	if e := c.program(); e != nil {
+		e.idle()
 	}
 	if idle := c.l.tunables.IdleTimeout; c.fd >= 0 && idle > 0 && now >= c.active+idle {
 		c.close(errIdle)
@@ -439,7 +456,7 @@ func (c *conn) finish(why error) {
 	if c.is(done) {
 		return
 	}
-	if c.is(relayed) || !c.Pending() && c.unread() == 0 {
+	if c.is(relayed) || c.program() != nil || !c.Pending() && c.unread() == 0 {
 		c.close(why)
 		return
 	}
@@ -453,6 +470,9 @@ func (c *conn) finish(why error) {
 
 // reset closes with RST.
 func (c *conn) reset(why error) {
+	if e := c.program(); e != nil {
+		e.reset()
+	}
 	_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	c.flags &^= lingers // 0 seconds do not wait
 	c.close(why)
@@ -462,6 +482,9 @@ func (c *conn) reset(why error) {
 // the first tells why.
 func (c *conn) close(why error) {
 	if c.fd < 0 {
+		return
+	}
+	if e := c.program(); e != nil && !e.letGo(why) {
 		return
 	}
 	l, reason := c.l, c.endedBy(why)

@@ -126,6 +126,9 @@ func (l *Listener) endLame() {
 }
 
 func (l *Listener) stopSockets() {
+	if x := l.passer(); x != nil {
+		x.halt()
+	}
 	for _, e := range slices.Concat(l.endpoints, l.leaving) {
 		e.stop()
 	}
@@ -174,7 +177,7 @@ func (l *Listener) Expired() {
 
 // ended finishes a drain when nothing of what was to go is left.
 func (l *Listener) ended() {
-	if l.state != Draining || l.active > 0 || l.drain.lame && l.drain.stop {
+	if l.state != Draining || l.active > 0 || l.passed || l.drain.lame && l.drain.stop {
 		return
 	}
 	left := isOpen

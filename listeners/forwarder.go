@@ -10,17 +10,6 @@ import (
 	"github.com/sockmgr/sockmgr/mux"
 )
 
-// An Attacher is a Handler that does something of its own while it is the
-// handler of a listener on a loop. Both are called on the loop.
-type Attacher interface {
-	// Attach begins. before is the handler that it takes the place of, nil if
-	// there was none.
-	Attach(l *Listener, before Handler)
-	// Detach ends what Attach began: another has taken its place, or the
-	// listener is closed. Peers that it serves still are served on.
-	Detach()
-}
-
 // A forwarder is the Handler of Forward. Loop only.
 type forwarder struct {
 	spec  *Forward

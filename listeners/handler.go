@@ -74,6 +74,17 @@ type Drainer interface {
 	Drain(Peer) (atRest bool)
 }
 
+// An Attacher is a Handler that does something of its own while it is the
+// handler of a listener on a loop. Both are called on the loop.
+type Attacher interface {
+	// Attach begins. before is the handler that it takes the place of, nil if
+	// there was none.
+	Attach(l *Listener, before Handler)
+	// Detach ends what Attach began: another has taken its place, or the
+	// listener is closed. Peers that it serves still are served on.
+	Detach()
+}
+
 // A HandlerSpec is the configuration of one kind of handler: a plain value
 // that can be compared, saved as JSON and turned into a Handler.
 type HandlerSpec interface {
@@ -99,6 +110,7 @@ var kinds = map[string]func() HandlerSpec{
 	"chargen": func() HandlerSpec { return &Chargen{} },
 	"forward": func() HandlerSpec { return &Forward{} },
 	"handoff": func() HandlerSpec { return &Handoff{} },
+	"exec":    func() HandlerSpec { return &Exec{} },
 }
 
 // HandlerKinds returns the names of all kinds, sorted.

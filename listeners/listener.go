@@ -35,6 +35,9 @@ type Listener struct {
 	counted   originRule             // what they are counted by
 	throttle  *throttle              // while accept_rate is set
 	deadline  mux.Timer              // of its lame-duck time, then of the drain
+	passed    bool                   // a program has the sockets, or is about to: see executor
+	failing   string                 // why its programs fail so often that none is started for now
+	tryAgain  *mux.Timer             // set while it is failing
 }
 
 // An endpoint is one socket of a listener, on the loop.
@@ -279,6 +282,9 @@ func (l *Listener) Settle(spec Spec) {
 	l.leaving = append(slices.DeleteFunc(l.leaving, isClosed), gone...)
 	for _, e := range gone {
 		l.part(e)
+	}
+	if x := l.passer(); x != nil {
+		x.refresh()
 	}
 }
 

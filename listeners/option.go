@@ -74,6 +74,7 @@ type Tunables struct {
 	UpstreamWait     time.Duration // forward; 0: refuse at once
 	SessionTimeout   time.Duration // forward, of datagrams
 	MaxSessions      int64         // forward, of datagrams
+	MaxProcesses     int64         // exec; 0: no limit
 }
 
 // Parse gives v, as it came from a client or a file, the option's type and

@@ -128,6 +128,10 @@ var mainOptions = []*Option{
 		Name: "http.max_body_bytes", Summary: "http: largest request body that is read and dropped; a larger one is answered 413.",
 		Type: Bytes, Max: 1 << 40, Networks: OnStream, Effect: Live, Default: BytesValue(1 << 20),
 		tunable: func(t *Tunables) *int64 { return &t.MaxRequestBody },
+	}, {
+		Name: "exec.max_processes", Summary: "exec: programs at once, one for each connection; further connections wait in the kernel. 0 is no limit.",
+		Type: Int, Max: 1_000_000, Networks: OnStream, Effect: Live, Default: IntValue(256),
+		tunable: func(t *Tunables) *int64 { return &t.MaxProcesses },
 	},
 }
 

@@ -83,6 +83,10 @@ func (s *packetSocket) Ready(ev mux.Events) {
 		_ = s.l.set.loop.Modify(s.fd, mux.Readable) // it is there
 	}
 	if ev&mux.Readable != 0 {
+		if x := s.l.passer(); x != nil {
+			x.pass()
+			return
+		}
 		s.l.set.batch.receive(s)
 	}
 }

@@ -75,6 +75,9 @@ func (l *Listener) Pause(mode PauseMode) error {
 		return err
 	}
 	l.paused = mode
+	if x := l.passer(); x != nil {
+		x.halt() // it would go on accepting
+	}
 	if l.state == Running || l.state == Limited {
 		l.to(Paused)
 	}

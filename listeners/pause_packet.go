@@ -96,7 +96,7 @@ func (s *packetSocket) rest() {
 
 // rise puts it back.
 func (s *packetSocket) rise() {
-	if !s.resting || s.fd < 0 || s.paused != NotPaused {
+	if !s.resting || s.fd < 0 || s.paused != NotPaused || s.l.passed || s.l.failing != "" {
 		return
 	}
 	if err := s.l.set.loop.Add(s.fd, mux.Readable, s); err != nil {

@@ -31,6 +31,9 @@ type Set struct {
 	cancel  context.CancelFunc
 	lookups sync.WaitGroup
 
+	starter starter                                            // of programs
+	failing func(l *Listener, why string, pause time.Duration) // nil: nobody is told
+
 	udpPorts map[uint16]int // ports of our own datagram sockets: see answerable
 
 	used     int // descriptors of listeners and connections
@@ -53,12 +56,15 @@ type SetConfig struct {
 	// Upstream is called on the loop when an upstream of a listener went down,
 	// and why, or came back. It must not block. It may be nil.
 	Upstream func(l *Listener, u UpstreamStatus, why string)
+	// Failing is called on the loop when the programs of a listener fail so
+	// often that none is started for a while. It must not block. It may be nil.
+	Failing func(l *Listener, why string, pause time.Duration)
 }
 
 // NewSet returns an empty Set.
 func NewSet(c SetConfig) *Set {
 	s := &Set{
-		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, limit: c.Descriptors,
+		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, limit: c.Descriptors,
 		buf: make([]byte, 64<<10), udpPorts: map[uint16]int{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -18,10 +18,11 @@ type Spec struct {
 	Handler HandlerSpec
 	Options map[string]Value // of the type that their rows say; never Null
 
-	PauseMode PauseMode // what clients meet while it is paused; NotPaused is Hold
-	Drain     DrainPolicy
-	Access    AccessPolicy // who may connect
-	Proxy     ProxyPolicy  // whether connections begin with a PROXY header
+	Concurrency Concurrency // how connections are served
+	PauseMode   PauseMode   // what clients meet while it is paused; NotPaused is Hold
+	Drain       DrainPolicy
+	Access      AccessPolicy // who may connect
+	Proxy       ProxyPolicy  // whether connections begin with a PROXY header
 }
 
 // ParseSpec makes a Spec. When something is wrong it returns every fault, each
@@ -179,13 +180,14 @@ func (s Spec) Equal(other Spec) bool {
 
 // savedSpec is how a Spec is saved.
 type savedSpec struct {
-	Listen  []string         `json:"listen"`
-	Handler json.RawMessage  `json:"handler"`
-	Options map[string]Value `json:"options,omitempty"`
-	Pause   PauseMode        `json:"pause_mode,omitempty"`
-	Drain   DrainPolicy      `json:"drain,omitzero"`
-	Access  AccessPolicy     `json:"access,omitzero"`
-	Proxy   ProxyPolicy      `json:"proxy_protocol,omitzero"`
+	Concurrency Concurrency      `json:"concurrency,omitempty"`
+	Listen      []string         `json:"listen"`
+	Handler     json.RawMessage  `json:"handler"`
+	Options     map[string]Value `json:"options,omitempty"`
+	Pause       PauseMode        `json:"pause_mode,omitempty"`
+	Drain       DrainPolicy      `json:"drain,omitzero"`
+	Access      AccessPolicy     `json:"access,omitzero"`
+	Proxy       ProxyPolicy      `json:"proxy_protocol,omitzero"`
 }
 
 // MarshalJSON returns the form that UnmarshalJSON takes.
@@ -194,7 +196,7 @@ func (s Spec) MarshalJSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	saved := savedSpec{Handler: handler, Options: s.Options, Pause: s.PauseMode, Drain: s.Drain, Access: s.Access, Proxy: s.Proxy}
+	saved := savedSpec{Handler: handler, Options: s.Options, Concurrency: s.Concurrency, Pause: s.PauseMode, Drain: s.Drain, Access: s.Access, Proxy: s.Proxy}
 	for _, a := range s.Listen {
 		saved.Listen = append(saved.Listen, a.String())
 	}
@@ -220,6 +222,9 @@ func (s *Spec) UnmarshalJSON(data []byte) error {
 	if *s, err = s.WithProxy(saved.Proxy); err != nil {
 		return err
 	}
+	if *s, err = s.WithConcurrency(saved.Concurrency); err != nil {
+		return err
+	}
 	*s, err = s.WithPolicy(saved.Pause, saved.Drain)
 	return err
 }
@@ -235,6 +240,9 @@ func (s Spec) WithProxy(p ProxyPolicy) (Spec, error) {
 	s.Proxy = p
 	if _, ok := s.Handler.(*Handoff); ok && p.Mode != ProxyOff {
 		return s, &Violation{Field: "spec.proxy_protocol.mode", Message: "is not for handoff: the process reads the header itself"}
+	}
+	if _, ok := s.Handler.(*Exec); ok && p.Mode != ProxyOff {
+		return s, &Violation{Field: "spec.proxy_protocol.mode", Message: "is not for the exec handler: the program reads the connection, not the daemon"}
 	}
 	return s, p.check(s.Listen)
 }

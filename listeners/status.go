@@ -69,6 +69,8 @@ type Status struct {
 	Drain     DrainStatus // going on, or over and not taken back
 	ByRate    bool        // limited by accept_rate, not by max_connections
 	Starved   bool        // running, but no descriptor or memory is left to accept with
+	Limit     string      // why it is Limited
+	Program   int         // the pid of the program that has the sockets; 0: none
 }
 
 // Status asks the kernel. With full it asks for more, of each socket.
@@ -77,6 +79,12 @@ func (l *Listener) Status(full bool) Status {
 	st.ByRate = l.state == Limited && !l.isFull()
 	st.Upstreams = l.Upstreams()
 	st.Drain = DrainStatus{Began: l.drain.began, Until: l.drain.until, Initial: l.drain.initial, Cut: l.drain.cut}
+	if l.state == Limited {
+		st.Limit = l.limitText()
+	}
+	if x := l.passer(); x != nil && x.holder != nil {
+		st.Program = x.holder.pid
+	}
 	for _, e := range l.endpoints {
 		s := e.sock()
 		if s.fd < 0 || s.replaced && e.stuck() {
@@ -86,7 +94,7 @@ func (l *Listener) Status(full bool) Status {
 		mem := s.memory()
 		q.Drops = uint64(mem[MemDrops])
 		if stream, ok := e.(*streamSocket); ok {
-			st.Starved = st.Starved || stream.resting && l.state == Running
+			st.Starved = st.Starved || stream.resting && l.state == Running && !l.passed
 			q.Accept, q.AcceptLimit, _ = s.acceptQueue() // unknown is 0
 			s.peak = max(s.peak, q.Accept)
 			q.AcceptPeak = s.peak
@@ -210,6 +218,7 @@ type ConnStatus struct {
 	Opened, Active time.Time
 	Received, Sent uint64 // bytes
 	Reads, Writes  uint32
+	Program        int // the pid of what serves it; 0: the daemon does, or it is being started
 	Waits          mux.Events
 	Peer           *unix.Ucred // of Unix sockets
 	Reason         CloseReason // once it closes
@@ -224,6 +233,10 @@ type ConnStatus struct {
 }
 
 func (c *conn) status(detail Detail) ConnStatus {
+	e := c.program()
+	if e != nil {
+		e.measure()
+	}
 	loop, n, s := c.l.set.loop, c.network(), c.socket()
 	st := ConnStatus{
 		Listener: c.l.Name, FD: int(c.fd), Cookie: c.cookie, Network: n, Local: s.local(), Remote: Address{Network: n, IP: c.peerName()},
@@ -245,6 +258,9 @@ func (c *conn) status(detail Detail) ConnStatus {
 	if !n.ip() {
 		st.Remote = s.peer()
 		st.Peer, _ = unix.GetsockoptUcred(s.fd, unix.SOL_SOCKET, unix.SO_PEERCRED) // nil: unknown
+	}
+	if e != nil {
+		e.tell(&st)
 	}
 	c.ask(&st, detail)
 	return st

@@ -39,6 +39,10 @@ func (s *streamSocket) sock() *socket { return s.socket }
 
 // Ready accepts.
 func (s *streamSocket) Ready(mux.Events) {
+	if x := s.l.passer(); x != nil && s.ending == serving {
+		x.pass()
+		return
+	}
 	for range acceptsPerTurn {
 		if s.ending > retiring && s.owed <= 0 {
 			s.end()
@@ -46,6 +50,11 @@ func (s *streamSocket) Ready(mux.Events) {
 		}
 		if s.l.isFull() && s.ending == serving {
 			s.l.limit()
+			return
+		}
+		if s.ending > retiring && s.l.isFull() && s.l.executes() {
+			s.owed = 0 // the limit is on processes: what waits beyond it is let go
+			s.end()
 			return
 		}
 		if s.l.tunables.AcceptRate > 0 && s.ending == serving && s.l.isThrottled() {
@@ -120,7 +129,7 @@ func (s *streamSocket) rest() {
 
 // rise puts it back, unless its listener is at its limit or paused.
 func (s *streamSocket) rise() {
-	if !s.resting || s.fd < 0 || s.shut || s.ending == serving && (s.l.isResting() || s.paused != NotPaused) {
+	if !s.resting || s.fd < 0 || s.shut || s.ending == serving && (s.l.isResting() || s.paused != NotPaused || s.l.passed) {
 		return
 	}
 	if err := s.l.set.loop.Add(s.fd, mux.Readable, s); err != nil {
@@ -141,7 +150,7 @@ func (s *streamSocket) stop() {
 
 // retire goes on accepting, over a limit too, what comes to it still.
 func (s *streamSocket) retire() {
-	if s.shut {
+	if s.shut || s.l.passer() != nil {
 		s.leave()
 		return
 	}
@@ -154,6 +163,11 @@ func (s *streamSocket) retire() {
 // finish accepts what waits now, and then ends so.
 func (s *streamSocket) finish(how ending) {
 	if s.fd < 0 || s.ending >= how {
+		return
+	}
+	if s.l.passer() != nil { // the program accepts
+		s.ending = how
+		s.end()
 		return
 	}
 	waiting, _, err := s.acceptQueue()
@@ -189,6 +203,9 @@ func (s *streamSocket) leave() {
 
 // isFull reports whether the listener has as many connections as it may.
 func (l *Listener) isFull() bool {
+	if l.failing != "" || l.executes() && l.tunables.MaxProcesses > 0 && l.active >= l.tunables.MaxProcesses {
+		return true
+	}
 	return l.tunables.MaxConnections > 0 && l.active >= l.tunables.MaxConnections
 }
 

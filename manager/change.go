@@ -41,11 +41,15 @@ func (m *Manager) Create(ctx context.Context, name string, d Draft, checkOnly bo
 
 // check finds out whether a step would work.
 func (m *Manager) check(s *step) error {
-	if !s.runs() {
-		return nil
+	if err := m.allows(s); err != nil || !s.runs() {
+		return err
 	}
 	spec := s.after.Spec
-	if m.isRunning(s.e) {
+	s.running = m.isRunning(s.e)
+	if err := s.runnable(); err != nil {
+		return err
+	}
+	if s.running {
 		spec.Listen = spec.Beyond(s.before.Spec)
 		for _, o := range changedOptions(s.before.Spec, s.after.Spec) {
 			if r := listeners.Rehearse(s.after.Spec, o, spec.Options[o.Name]); r.Outcome == listeners.Failed {

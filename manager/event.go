@@ -122,6 +122,9 @@ func eventOf(t ChangeType, i Info) Event {
 		if i.State == Paused && !i.Live.Drain.Began.IsZero() {
 			e.Type = "listener.drained"
 		}
+		if i.State == Limited && i.Live.Limit != "" {
+			e.Message = i.Name + " accepts no more for now: " + i.Live.Limit
+		}
 		if i.State == Failed || i.State == Paused {
 			e.Message += ": " + i.Message
 		}

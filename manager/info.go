@@ -117,11 +117,14 @@ func (i *Info) live(st listeners.Status) {
 	switch st.State {
 	case listeners.Running:
 		i.State = Running
+		if st.Program > 0 {
+			i.Message = fmt.Sprintf("process %d has the sockets", st.Program)
+		}
 		if st.Starved {
 			i.State, i.Message = Limited, "the daemon has no descriptor left to accept with; further connections wait in the kernel"
 		}
 	case listeners.Limited:
-		i.State, i.Message = Limited, "max_connections is reached; further connections wait in the kernel"
+		i.State, i.Message = Limited, st.Limit+"; further connections wait in the kernel"
 		if st.ByRate {
 			i.Message = "accept_rate is reached; further connections wait in the kernel"
 		}

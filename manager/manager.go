@@ -16,9 +16,10 @@ import (
 
 // Config is what New needs.
 type Config struct {
-	Poller      string // epoll, poll or select
-	StateDir    string // empty: keep nothing
-	Descriptors int    // most that listeners and connections may use; 0: no limit
+	Poller      string   // epoll, poll or select
+	StateDir    string   // empty: keep nothing
+	Descriptors int      // most that listeners and connections may use; 0: no limit
+	Programs    []string // absolute paths of what the exec handler may run
 	Log         hclog.Logger
 	LoopLog     hclog.Logger // for what happens on the loop; nil: Log
 }
@@ -29,6 +30,8 @@ type Manager struct {
 	loop  *mux.Loop
 	set   *listeners.Set // loop only
 	store *store
+
+	programs []string // that may be run; set once in New
 
 	changes *ring[Change]
 	events  *ring[Event]
@@ -53,7 +56,7 @@ type Manager struct {
 
 	changedMu sync.Mutex        // the loop takes it: never held for longer than an append
 	changed   []changedListener // for the keeper
-	heard     []Event           // of upstreams, for the keeper
+	heard     []Event           // what the loop has to tell, for the keeper
 }
 
 // entry is one listener. Its fields are guarded by Manager.mu, and changed
@@ -115,7 +118,7 @@ func New(c Config) (*Manager, error) {
 		return nil, errors.Join(err, loop.Close())
 	}
 	m := &Manager{
-		log: c.Log, loop: loop, store: st, changes: newRing(0, Change.weight), events: newRing(uint64(time.Now().UnixMicro()), Event.weight), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1), ending: make(chan struct{}),
+		log: c.Log, loop: loop, store: st, programs: c.Programs, changes: newRing(0, Change.weight), events: newRing(uint64(time.Now().UnixMicro()), Event.weight), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1), ending: make(chan struct{}),
 		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{}, tries: map[string]*try{},
 	}
 	loopLog := c.LoopLog
@@ -123,7 +126,7 @@ func New(c Config) (*Manager, error) {
 		loopLog = c.Log
 	}
 	m.set = listeners.NewSet(listeners.SetConfig{
-		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream,
+		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing,
 	})
 	go func() {
 		m.loopErr = loop.Run()

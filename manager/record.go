@@ -78,6 +78,7 @@ type Draft struct {
 	Handler     listeners.HandlerSpec
 	Options     map[string]listeners.Value
 	Desired     Desired
+	Concurrency listeners.Concurrency
 	PauseMode   listeners.PauseMode
 	Drain       listeners.DrainPolicy
 	Access      listeners.AccessPolicy
@@ -88,7 +89,7 @@ type Draft struct {
 func (r *Record) draft() Draft {
 	d := Draft{
 		Labels: maps.Clone(r.Labels), Annotations: maps.Clone(r.Annotations), Handler: r.Spec.Handler,
-		Options: maps.Clone(r.Spec.Options), Desired: r.Desired, PauseMode: r.Spec.PauseMode, Drain: r.Spec.Drain,
+		Options: maps.Clone(r.Spec.Options), Desired: r.Desired, Concurrency: r.Spec.Concurrency, PauseMode: r.Spec.PauseMode, Drain: r.Spec.Drain,
 		Access: r.Spec.Access, Proxy: r.Spec.Proxy,
 	}
 	for _, a := range r.Spec.Listen {
@@ -106,6 +107,9 @@ func (r *Record) apply(d Draft, now time.Time) (changed bool, err error) {
 	}
 	spec, policy := spec.WithPolicy(d.PauseMode, d.Drain)
 	spec, proxy := spec.WithProxy(d.Proxy)
+	if err == nil {
+		spec, err = spec.WithConcurrency(d.Concurrency)
+	}
 	if err := invalid(append(faults, listeners.Violations(errors.Join(err, policy, proxy))...)); err != nil {
 		return false, err
 	}

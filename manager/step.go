@@ -80,6 +80,9 @@ func (s *step) prepare() error {
 		return nil
 	}
 	spec := s.spec()
+	if err := s.runnable(); err != nil {
+		return err
+	}
 	if s.running {
 		spec.Listen = spec.Beyond(s.before.Spec)
 	}
@@ -92,6 +95,20 @@ func (s *step) prepare() error {
 		s.notes = notesOf(opened)
 	}
 	return nil
+}
+
+// runnable asks whether what a handler needs is there, before something is bound
+// for it. What runs already is not asked: a pause must not fail because of that.
+func (s *step) runnable() error {
+	r, ok := s.after.Spec.Handler.(listeners.Runner)
+	if !ok || s.running && sameHandler(s.before.Spec, s.after.Spec) {
+		return nil
+	}
+	err := r.Runnable()
+	if faults := listeners.Violations(err); len(faults) > 0 {
+		return invalid(faults)
+	}
+	return err
 }
 
 // claims reports whether there may be something to claim.
@@ -194,6 +211,9 @@ func (m *Manager) commit(ctx context.Context, steps []*step, atomic bool) error 
 		s.tried = m.triedOf(s.name())
 		if s.runs() && s.live != nil && s.claims() {
 			s.err = m.on(ctx, s.claim)
+		}
+		if s.err == nil {
+			s.err = m.allows(s)
 		}
 		if s.err == nil {
 			s.err = m.namingOurs(s.prepare())

@@ -1,15 +1,10 @@
 package manager
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/sockmgr/sockmgr/listeners"
 )
-
-// maxHeard bounds how many events wait for the keeper: of more, the last states
-// are in the status anyway.
-const maxHeard = 4096
 
 // onUpstream is called on the loop, which never waits: it leaves word for the
 // keeper.
@@ -30,15 +25,4 @@ func (m *Manager) onUpstream(l *listeners.Listener, u listeners.UpstreamStatus, 
 	}
 	m.changedMu.Unlock()
 	m.poke()
-}
-
-// tellHeard adds what the loop has left word of.
-func (m *Manager) tellHeard() {
-	m.changedMu.Lock()
-	heard := m.heard
-	m.heard = nil
-	m.changedMu.Unlock()
-	for _, e := range heard {
-		m.tell(context.Background(), e)
-	}
 }

@@ -16,6 +16,9 @@ type Events uint8
 const (
 	Readable Events = 1 << iota // a read or accept would not wait
 	Writable                    // a write would not wait
+	// HangUp is to be wanted alone: errors, and that both sides have finished,
+	// reported as the other two. select(2) does not tell of them.
+	HangUp
 )
 
 // Names lists the conditions in words.

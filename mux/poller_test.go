@@ -115,3 +115,38 @@ func BenchmarkDo(b *testing.B) {
 		b.Error(err)
 	}
 }
+
+// Who wants hang-ups only is not told of what can be read, and is told when both
+// sides have finished; select(2) tells nothing.
+func TestPollerHangUp(t *testing.T) {
+	for _, name := range mux.Pollers() {
+		t.Run(name, func(t *testing.T) {
+			p, err := mux.NewPoller(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fds[0])
+			if err := p.Add(mux.Key{FD: fds[0]}, mux.HangUp); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := unix.Write(fds[1], []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := p.Wait(nil, 0); len(got) > 0 || err != nil {
+				t.Errorf("told of %v, %v", got, err)
+			}
+			if err := unix.Close(fds[1]); err != nil {
+				t.Fatal(err)
+			}
+			got, err := p.Wait(nil, 0)
+			if err != nil || (len(got) == 1) != (name != "select") {
+				t.Errorf("told of %v, %v", got, err)
+			}
+		})
+	}
+}

@@ -77,6 +77,8 @@ func handlerToPB(h listeners.HandlerSpec) *pb.Handler {
 		return &pb.Handler{Kind: &pb.Handler_Handoff{Handoff: &pb.HandoffHandler{Path: h.Path}}}
 	case *listeners.Forward:
 		return &pb.Handler{Kind: &pb.Handler_Forward{Forward: forwardToPB(h)}}
+	case *listeners.Exec:
+		return &pb.Handler{Kind: &pb.Handler_Exec{Exec: execToPB(h)}}
 	}
 	return nil
 }
@@ -102,6 +104,8 @@ func handlerFromPB(h *pb.Handler) listeners.HandlerSpec {
 		return &listeners.Time{}
 	case *pb.Handler_Chargen:
 		return &listeners.Chargen{}
+	case *pb.Handler_Exec:
+		return execFromPB(k.Exec)
 	}
 	return nil // Validate says that it is missing
 }
@@ -164,7 +168,7 @@ func valuesFromPB(field string, values map[string]*structpb.Value) (map[string]l
 func infoToPB(i manager.Info) *pb.Listener {
 	l := &pb.Listener{
 		Name: listenerPrefix + i.Name, Uid: i.UID, Labels: i.Labels, Annotations: i.Annotations, Manager: i.Owner,
-		Spec: &pb.ListenerSpec{DesiredState: desiredToPB[i.Desired], Handler: handlerToPB(i.Spec.Handler), Options: valuesToPB(i.Spec.Options)},
+		Spec: &pb.ListenerSpec{DesiredState: desiredToPB[i.Desired], Handler: handlerToPB(i.Spec.Handler), Concurrency: concurrencyToPB[i.Spec.Concurrency], Options: valuesToPB(i.Spec.Options)},
 		Status: &pb.ListenerStatus{
 			State: stateToPB[i.State], Message: i.Message, ActiveConnections: uint64(i.Live.Active),
 			AcceptedTotal: i.Stats.Accepted, RejectedTotal: i.Stats.Rejected,

@@ -65,6 +65,7 @@ func connFacts(c listeners.ConnStatus) *pb.Connection {
 	if c.Upstream != (listeners.Address{}) {
 		out.Upstream = addressToPB(c.Upstream)
 	}
+	out.ProgramPid = int32(c.Program)
 	if c.Peer != nil {
 		out.Peer = &pb.PeerCredentials{Pid: c.Peer.Pid, Uid: c.Peer.Uid, Gid: c.Peer.Gid}
 	}

@@ -22,6 +22,9 @@ func draftOf(l *pb.Listener) (manager.Draft, error) {
 		faults = append(faults, &listeners.Violation{Field: "spec.desired_state", Message: "is not known"})
 	}
 	var err error
+	if d.Concurrency, err = concurrencyFromPB(s.GetConcurrency()); err != nil {
+		faults = append(faults, listeners.Violations(err)...)
+	}
 	if d.PauseMode, err = pauseModeFromPB(s.GetPauseMode()); err != nil {
 		faults = append(faults, &listeners.Violation{Field: "spec.pause_mode", Message: "is not known"})
 	}
@@ -58,7 +61,7 @@ func editOf(l *pb.Listener, paths []string) (func(*manager.Draft) error, error) 
 	for _, path := range paths {
 		edit := editPath(path, sent)
 		if edit == nil {
-			faults = append(faults, &listeners.Violation{Field: "update_mask", Message: path + " cannot be changed; it is one of labels, annotations, spec.desired_state, spec.listen, spec.handler, spec.options, spec.access, spec.proxy_protocol, spec.drain, spec.pause_mode, and spec.options.NAME, labels.KEY, annotations.KEY"})
+			faults = append(faults, &listeners.Violation{Field: "update_mask", Message: path + " cannot be changed; it is one of labels, annotations, spec.desired_state, spec.listen, spec.handler, spec.concurrency, spec.options, spec.access, spec.proxy_protocol, spec.drain, spec.pause_mode, and spec.options.NAME, labels.KEY, annotations.KEY"})
 		}
 		edits = append(edits, edit)
 	}
@@ -89,6 +92,9 @@ func setPaths(l *pb.Listener) (paths []string) {
 	}
 	if l.GetSpec().GetHandler() != nil {
 		paths = append(paths, "spec.handler")
+	}
+	if l.GetSpec().GetConcurrency() != pb.ListenerSpec_CONCURRENCY_UNSPECIFIED {
+		paths = append(paths, "spec.concurrency")
 	}
 	if l.GetSpec().GetDesiredState() != pb.ListenerSpec_DESIRED_STATE_UNSPECIFIED {
 		paths = append(paths, "spec.desired_state")
@@ -129,6 +135,8 @@ func editPath(path string, sent manager.Draft) func(*manager.Draft) {
 		return func(d *manager.Draft) { d.Listen = sent.Listen }
 	case "spec.handler":
 		return func(d *manager.Draft) { d.Handler = sent.Handler }
+	case "spec.concurrency":
+		return func(d *manager.Draft) { d.Concurrency = sent.Concurrency }
 	case "spec.options":
 		return func(d *manager.Draft) { d.Options = sent.Options }
 	case "spec":

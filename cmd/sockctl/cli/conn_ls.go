@@ -165,7 +165,7 @@ func (a *app) printConnections(all []*pb.Connection) error {
 func connHead(wide bool) []string {
 	head := []string{"ID", "LISTENER", "REMOTE", "LOCAL", "STATE", "AGE", "IDLE", "IN", "OUT"}
 	if wide {
-		head = append(head, "FD", "READS", "WRITES", "WAITS FOR", "PEER")
+		head = append(head, "FD", "READS", "WRITES", "WAITS FOR", "PEER", "PROGRAM")
 	}
 	return head
 }
@@ -183,6 +183,10 @@ func (a *app) connRow(c *pb.Connection, wide bool) []string {
 	if pid := c.GetPeer().GetPid(); pid != 0 {
 		peer = strings.TrimSpace(fmt.Sprintf("%s (pid %d)", peer, pid))
 	}
+	program := ""
+	if pid := c.GetProgramPid(); pid != 0 {
+		program = fmt.Sprintf("pid %d", pid)
+	}
 	return append(cells, fmt.Sprint(c.GetFd()), fmt.Sprint(c.GetReceivedMessages()),
-		fmt.Sprint(c.GetSentMessages()), strings.Join(c.GetWaitsFor(), ","), peer)
+		fmt.Sprint(c.GetSentMessages()), strings.Join(c.GetWaitsFor(), ","), peer, program)
 }

@@ -24,6 +24,9 @@ type startFlags struct {
 	proxyMode                        string
 	balance                          string
 	connectTimeout, healthInterval   time.Duration
+	exec                             execFlags
+	concurrency                      string
+	command                          []string // after --
 	changed                          func(flag string) bool
 }
 
@@ -56,6 +59,12 @@ func (a *app) definition(ctx context.Context, id string, f *startFlags) (*defini
 	if spec.ProxyProtocol != nil {
 		d.mask = append(d.mask, "spec.proxy_protocol")
 	}
+	if spec.Concurrency, err = concurrency(f.concurrency); err != nil {
+		return nil, err
+	}
+	if spec.Concurrency != pb.ListenerSpec_CONCURRENCY_UNSPECIFIED {
+		d.mask = append(d.mask, "spec.concurrency")
+	}
 	if spec.Options, err = parseOptions("--option", f.options); err != nil {
 		return nil, err
 	}
@@ -74,7 +83,7 @@ func (a *app) definition(ctx context.Context, id string, f *startFlags) (*defini
 	return d, nil
 }
 
-var handlerKinds = []string{"chargen", "daytime", "discard", "echo", "forward", "handoff", "http", "reply", "time"}
+var handlerKinds = []string{"chargen", "daytime", "discard", "echo", "exec", "forward", "handoff", "http", "reply", "time"}
 
 // kindOf says which kind of handler a flag is for.
 var kindOf = []struct{ flag, kind string }{
@@ -90,6 +99,11 @@ var kindOf = []struct{ flag, kind string }{
 	{"send-proxy", "forward"},
 	{"connect-timeout", "forward"},
 	{"health-interval", "forward"},
+	{"env", "exec"},
+	{"dir", "exec"},
+	{"user", "exec"},
+	{"pass-listener", "exec"},
+	{"kill-timeout", "exec"},
 }
 
 // handler returns the handler that the flags describe, nil for none.
@@ -98,6 +112,9 @@ func (a *app) handler(ctx context.Context, f *startFlags) (*pb.Handler, error) {
 		if f.changed(k.flag) && f.handler != k.kind {
 			return nil, usagef("--%s goes with --handler %s", k.flag, k.kind)
 		}
+	}
+	if len(f.command) > 0 && f.handler != "exec" {
+		return nil, usagef("a command after -- goes with --handler exec")
 	}
 	switch f.handler {
 	case "":
@@ -119,6 +136,8 @@ func (a *app) handler(ctx context.Context, f *startFlags) (*pb.Handler, error) {
 		return &pb.Handler{Kind: &pb.Handler_Reply{
 			Reply: &pb.ReplyHandler{Payload: []byte(f.data), KeepOpen: f.keepOpen},
 		}}, nil
+	case "exec":
+		return execHandler(f)
 	case "http":
 		return a.httpHandler(ctx, f)
 	case "handoff":

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 )
@@ -23,6 +24,9 @@ func (a *app) describeListener(l *pb.Listener, options *inForce, wide bool) []*s
 		what.add("PROXY protocol", strings.TrimSpace(word(p.GetMode())+" "+strings.Join(p.GetTrusted(), " ")))
 	}
 	what.add("access", accessText(spec.GetAccess()))
+	if spec.GetConcurrency() != pb.ListenerSpec_CONCURRENCY_UNSPECIFIED {
+		what.add("concurrency", word(spec.GetConcurrency()))
+	}
 	what.add("labels", pairs(l.GetLabels()))
 	what.add("annotations", pairs(l.GetAnnotations()))
 	what.add("resumes", a.when(status.GetResumeTime()))
@@ -167,6 +171,9 @@ func (a *app) describeConnection(c *pb.Connection, options *inForce, wide bool) 
 	if p := c.GetPeer(); p != nil {
 		what.add("peer", strings.TrimSpace(fmt.Sprintf("pid %d uid %d gid %d %s", p.GetPid(), p.GetUid(), p.GetGid(), p.GetCommand())))
 	}
+	if pid := c.GetProgramPid(); pid > 0 {
+		what.add("served by", fmt.Sprintf("pid %d", pid))
+	}
 	what.add("descriptor (fileno)", fmt.Sprint(c.GetFd()))
 	if c.GetInode() > 0 {
 		what.add("inode", fmt.Sprint(c.GetInode()))
@@ -211,16 +218,32 @@ func handlerText(h *pb.Handler) string {
 		case protoreflect.Map:
 			words = append(words, fmt.Sprintf("%s=%d", f.Name(), v.Len()))
 		case protoreflect.List:
-			words = append(words, fmt.Sprintf("%s=%d", f.Name(), v.Len()))
+			words = append(words, listText(f, v))
 		case protoreflect.EnumNumber:
 			words = append(words, fmt.Sprintf("%s=%s", f.Name(), enumWord(f.Enum(), v)))
 		case protoreflect.Message:
-			words = append(words, string(f.Name())) // it is set
+			if d, ok := v.Interface().(*durationpb.Duration); ok {
+				words = append(words, fmt.Sprintf("%s=%v", f.Name(), d.AsDuration()))
+			} else {
+				words = append(words, string(f.Name())) // it is set
+			}
 		default:
 			words = append(words, fmt.Sprintf("%s=%v", f.Name(), v))
 		}
 	}
 	return strings.Join(words, " ")
+}
+
+// listText is how many messages there are, or what the texts are.
+func listText(f protoreflect.FieldDescriptor, v protoreflect.List) string {
+	if f.Kind() != protoreflect.StringKind {
+		return fmt.Sprintf("%s=%d", f.Name(), v.Len())
+	}
+	var items []string
+	for i := range v.Len() {
+		items = append(items, v.Get(i).String())
+	}
+	return fmt.Sprintf("%s=%q", f.Name(), items)
 }
 
 func memoryText(m *pb.SocketMemory) string {

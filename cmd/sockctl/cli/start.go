@@ -19,21 +19,22 @@ import (
 func (a *app) startCommand() *cobra.Command {
 	var f startFlags
 	c := &cobra.Command{
-		Use:   "start NAME",
+		Use:   "start NAME [-- PROGRAM [ARG]...]",
 		Short: "Make a listener when it is missing, and run it",
 		Long: "start makes the listener that --listen and --handler describe and runs it. One that is there already is\n" +
 			"started; if it runs, nothing happens. What is given must then be as it is: start changes no definition.",
 		Example: "  sockctl start web --listen tcp://127.0.0.1:8080 --handler http --body 'Hello, World'\n" +
 			"  sockctl start front --listen tcp://:80 --handler forward --upstream tcp://10.0.0.1:8080 --upstream tcp://10.0.0.2:8080,weight=2\n" +
 			"  sockctl start echo --listen udp://:7 --listen tcp://:7 --handler echo --option backlog=1024\n" +
+			"  sockctl start upper --listen tcp://127.0.0.1:2000 --handler exec -- /usr/bin/tr a-z A-Z\n" +
 			"  sockctl start web",
-		Args:              cobra.ExactArgs(1),
+		Args:              oneAndCommand,
 		ValidArgsFunction: a.completeListeners,
 	}
 	f.changed = c.Flags().Changed
 	flags := c.Flags()
 	flags.StringArrayVarP(&f.listen, "listen", "l", nil, "address as tcp://HOST:PORT, udp://..., unix:///PATH, ...; repeatable")
-	flags.StringVar(&f.handler, "handler", "", "what to do with what arrives: echo, discard, reply, http, forward, handoff, daytime, time or chargen")
+	flags.StringVar(&f.handler, "handler", "", "what to do with what arrives: echo, discard, reply, http, forward, exec, handoff, daytime, time or chargen")
 	flags.StringArrayVar(&f.options, "option", nil, "option as name=value, see 'sockctl options'; repeatable")
 	flags.StringArrayVar(&f.labels, "label", nil, "label as name=value; repeatable")
 	flags.StringVar(&f.data, "data", "", "reply: the text to send")
@@ -50,15 +51,23 @@ func (a *app) startCommand() *cobra.Command {
 	flags.Uint32Var(&f.sendProxy, "send-proxy", 0, "forward: tell upstreams who the client is, by the PROXY protocol of version 1 or 2")
 	flags.StringVar(&f.proxyMode, "proxy-protocol", "", "connections begin with a header of the PROXY protocol: off, optional or required")
 	must(c.RegisterFlagCompletionFunc("proxy-protocol", cobra.FixedCompletions([]string{"off", "optional", "required"}, cobra.ShellCompDirectiveNoFileComp)))
+	flags.StringArrayVar(&f.exec.env, "env", nil, "exec: variable of the program as name=value; repeatable")
+	flags.StringVar(&f.exec.dir, "dir", "", "exec: working directory (default /)")
+	flags.StringVar(&f.exec.user, "user", "", "exec: user, by name or number, to run as (default the daemon's)")
+	flags.BoolVar(&f.exec.passListener, "pass-listener", false, "exec: one program gets the listening sockets (LISTEN_FDS) and accepts itself")
+	flags.DurationVar(&f.exec.killTimeout, "kill-timeout", 0, "exec: `TIME` from SIGTERM to SIGKILL (default 5s)")
+	flags.StringVar(&f.concurrency, "concurrency", "", "how connections are served: loop, or process for exec (default what the handler needs)")
 	c.MarkFlagsMutuallyExclusive("body", "body-file")
 	must(c.RegisterFlagCompletionFunc("balance", cobra.FixedCompletions(
 		[]string{"round-robin", "least-connections", "source-hash", "first"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(c.RegisterFlagCompletionFunc("handler", cobra.FixedCompletions(handlerKinds, cobra.ShellCompDirectiveNoFileComp)))
+	must(c.RegisterFlagCompletionFunc("concurrency", cobra.FixedCompletions([]string{"loop", "process"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(c.RegisterFlagCompletionFunc("option", a.completeOptionFlag))
-	for _, name := range []string{"listen", "upstream", "label", "data", "status", "header", "body"} {
+	for _, name := range []string{"listen", "upstream", "label", "data", "status", "header", "body", "env", "user", "kill-timeout"} {
 		must(c.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
 	c.RunE = a.run(func(ctx context.Context, args []string) error {
+		f.command = args[1:]
 		d, err := a.definition(ctx, listenerID(args[0]), &f)
 		if err != nil {
 			return err
@@ -66,6 +75,15 @@ func (a *app) startCommand() *cobra.Command {
 		return a.start(ctx, d)
 	})
 	return c
+}
+
+// oneAndCommand takes a name, and a command after --.
+func oneAndCommand(c *cobra.Command, args []string) error {
+	at := c.ArgsLenAtDash()
+	if at < 0 {
+		return cobra.ExactArgs(1)(c, args)
+	}
+	return cobra.ExactArgs(1)(c, args[:at])
 }
 
 // start makes the listener, or starts the one that is there if it is the same.
@@ -178,14 +196,19 @@ func differences(mask []string, x, y *pb.Listener) []string {
 	var paths []string
 	for _, path := range mask {
 		same := true
-		if name, ok := strings.CutPrefix(path, "labels."); ok {
+		switch {
+		case strings.HasPrefix(path, "labels."):
+			name := strings.TrimPrefix(path, "labels.")
 			was, ok := x.GetLabels()[name]
 			same = ok && was == y.GetLabels()[name]
-		} else if name, ok := strings.CutPrefix(path, "spec.options."); ok {
+		case strings.HasPrefix(path, "spec.options."):
+			name := strings.TrimPrefix(path, "spec.options.")
 			same = proto.Equal(x.GetSpec().GetOptions()[name], y.GetSpec().GetOptions()[name])
-		} else if path == "spec.listen" {
+		case path == "spec.listen":
 			same = slices.Equal(x.GetSpec().GetListen(), y.GetSpec().GetListen())
-		} else if path == "spec.handler" {
+		case path == "spec.concurrency":
+			same = x.GetSpec().GetConcurrency() == y.GetSpec().GetConcurrency()
+		case path == "spec.handler":
 			same = proto.Equal(x.GetSpec().GetHandler(), y.GetSpec().GetHandler())
 		}
 		if !same {

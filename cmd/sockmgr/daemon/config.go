@@ -28,6 +28,7 @@ type config struct {
 	LogLevel  string   `yaml:"log-level"`
 	LogFormat string   `yaml:"log-format"`
 	Metrics   string   `yaml:"metrics"`
+	ExecAllow []string `yaml:"exec-allow"`
 }
 
 // settings is the one table of them.
@@ -40,6 +41,7 @@ var settings = []struct {
 	{"poller", "`KIND` of kernel interface that the loop waits with: epoll, poll or select", func(c *config) any { return &c.Poller }},
 	{"log-level", "`LEVEL` of the log: trace, debug, info, warn, error or off", func(c *config) any { return &c.LogLevel }},
 	{"log-format", "`FORMAT` of the log: text or json", func(c *config) any { return &c.LogFormat }},
+	{"exec-allow", "`PROGRAM`, an absolute path, that the exec handler may run; repeatable, none unless named", func(c *config) any { return &c.ExecAllow }},
 	{"metrics", "`ADDRESS` on which to show metrics to Prometheus, such as 127.0.0.1:9464; loopback only, and off when empty", func(c *config) any { return &c.Metrics }},
 }
 
@@ -161,6 +163,11 @@ func (c *config) check() error {
 	if c.Metrics != "" {
 		if _, err := metrics.CheckAddress(c.Metrics); err != nil {
 			errs = append(errs, fmt.Errorf("--metrics: %w", err))
+		}
+	}
+	for _, program := range c.ExecAllow {
+		if !filepath.IsAbs(program) || filepath.Clean(program) != program {
+			errs = append(errs, fmt.Errorf("--exec-allow %s: must be the absolute path of a program, such as /usr/bin/cat", program))
 		}
 	}
 	if c.State == "" {

@@ -791,7 +791,9 @@ type Connection struct {
 	// Who the PROXY header said it is from.
 	ProxiedRemote *SocketAddress `protobuf:"bytes,7,opt,name=proxied_remote,json=proxiedRemote,proto3" json:"proxied_remote,omitempty"`
 	// Where it is relayed to.
-	Upstream      *SocketAddress `protobuf:"bytes,25,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	Upstream *SocketAddress `protobuf:"bytes,25,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	// Process that the exec handler started for it; 0: none, or not yet.
+	ProgramPid    int32 `protobuf:"varint,26,opt,name=program_pid,json=programPid,proto3" json:"program_pid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -980,6 +982,13 @@ func (x *Connection) GetUpstream() *SocketAddress {
 	return nil
 }
 
+func (x *Connection) GetProgramPid() int32 {
+	if x != nil {
+		return x.ProgramPid
+	}
+	return 0
+}
+
 // PeerCredentials is SO_PEERCRED.
 type PeerCredentials struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1103,7 +1112,7 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\amatched\x18\x01 \x01(\x04R\amatched\x12\x16\n" +
 	"\x06closed\x18\x02 \x01(\x04R\x06closed\x12\x16\n" +
 	"\x06failed\x18\x03 \x01(\x04R\x06failed\x12\x12\n" +
-	"\x04done\x18\x04 \x01(\bR\x04done\"\xc0\b\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\"\xe1\b\n" +
 	"\n" +
 	"Connection\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
@@ -1130,7 +1139,9 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\x06memory\x18\x17 \x01(\v2\x18.sockmgr.v1.SocketMemoryR\x06memory\x12\x1b\n" +
 	"\twaits_for\x18\x18 \x03(\tR\bwaitsFor\x12@\n" +
 	"\x0eproxied_remote\x18\a \x01(\v2\x19.sockmgr.v1.SocketAddressR\rproxiedRemote\x125\n" +
-	"\bupstream\x18\x19 \x01(\v2\x19.sockmgr.v1.SocketAddressR\bupstream\"\x80\x01\n" +
+	"\bupstream\x18\x19 \x01(\v2\x19.sockmgr.v1.SocketAddressR\bupstream\x12\x1f\n" +
+	"\vprogram_pid\x18\x1a \x01(\x05R\n" +
+	"programPid\"\x80\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10STATE_CONNECTING\x10\x01\x12\x0e\n" +

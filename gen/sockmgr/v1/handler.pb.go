@@ -97,6 +97,7 @@ type Handler struct {
 	//	*Handler_Reply
 	//	*Handler_Http
 	//	*Handler_Forward
+	//	*Handler_Exec
 	//	*Handler_Handoff
 	//	*Handler_Daytime
 	//	*Handler_Time
@@ -188,6 +189,15 @@ func (x *Handler) GetForward() *ForwardHandler {
 	return nil
 }
 
+func (x *Handler) GetExec() *ExecHandler {
+	if x != nil {
+		if x, ok := x.Kind.(*Handler_Exec); ok {
+			return x.Exec
+		}
+	}
+	return nil
+}
+
 func (x *Handler) GetHandoff() *HandoffHandler {
 	if x != nil {
 		if x, ok := x.Kind.(*Handler_Handoff); ok {
@@ -253,6 +263,11 @@ type Handler_Forward struct {
 	Forward *ForwardHandler `protobuf:"bytes,5,opt,name=forward,proto3,oneof"`
 }
 
+type Handler_Exec struct {
+	// Run a program for each connection, as inetd does.
+	Exec *ExecHandler `protobuf:"bytes,6,opt,name=exec,proto3,oneof"`
+}
+
 type Handler_Handoff struct {
 	// Pass the accepted descriptor to a local process (SCM_RIGHTS).
 	Handoff *HandoffHandler `protobuf:"bytes,8,opt,name=handoff,proto3,oneof"`
@@ -282,6 +297,8 @@ func (*Handler_Reply) isHandler_Kind() {}
 func (*Handler_Http) isHandler_Kind() {}
 
 func (*Handler_Forward) isHandler_Kind() {}
+
+func (*Handler_Exec) isHandler_Kind() {}
 
 func (*Handler_Handoff) isHandler_Kind() {}
 
@@ -870,18 +887,114 @@ func (x *HandoffHandler) GetPath() string {
 	return ""
 }
 
+// ExecHandler runs a program with the connection as its standard input and
+// output. The daemon runs only programs that its own configuration allows.
+type ExecHandler struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Program and arguments; the program is an absolute path.
+	Command []string `protobuf:"bytes,1,rep,name=command,proto3" json:"command,omitempty"`
+	// Environment beside the inetd variables (REMOTE_ADDR, REMOTE_PORT, ...) and
+	// PATH. Nothing else is handed on.
+	Environment map[string]string `protobuf:"bytes,2,rep,name=environment,proto3" json:"environment,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Working directory; empty is /.
+	Directory string `protobuf:"bytes,3,opt,name=directory,proto3" json:"directory,omitempty"`
+	// User to run as: a name or a number; empty is the daemon's.
+	User string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	// Run one process for the listening socket itself (inetd's wait, systemd's
+	// Accept=no): it gets the socket as descriptor 3 with LISTEN_FDS.
+	PassListener bool `protobuf:"varint,5,opt,name=pass_listener,json=passListener,proto3" json:"pass_listener,omitempty"`
+	// Time that the process group has from SIGTERM to SIGKILL when it shall end,
+	// and before that when its client is gone; 0 means 5 s, at most an hour.
+	KillTimeout   *durationpb.Duration `protobuf:"bytes,6,opt,name=kill_timeout,json=killTimeout,proto3" json:"kill_timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecHandler) Reset() {
+	*x = ExecHandler{}
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecHandler) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecHandler) ProtoMessage() {}
+
+func (x *ExecHandler) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecHandler.ProtoReflect.Descriptor instead.
+func (*ExecHandler) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExecHandler) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *ExecHandler) GetEnvironment() map[string]string {
+	if x != nil {
+		return x.Environment
+	}
+	return nil
+}
+
+func (x *ExecHandler) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *ExecHandler) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ExecHandler) GetPassListener() bool {
+	if x != nil {
+		return x.PassListener
+	}
+	return false
+}
+
+func (x *ExecHandler) GetKillTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.KillTimeout
+	}
+	return nil
+}
+
 var File_sockmgr_v1_handler_proto protoreflect.FileDescriptor
 
 const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\n" +
 	"\x18sockmgr/v1/handler.proto\x12\n" +
-	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\"\xe8\x03\n" +
+	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\"\x97\x04\n" +
 	"\aHandler\x12-\n" +
 	"\x04echo\x18\x01 \x01(\v2\x17.sockmgr.v1.EchoHandlerH\x00R\x04echo\x126\n" +
 	"\adiscard\x18\x02 \x01(\v2\x1a.sockmgr.v1.DiscardHandlerH\x00R\adiscard\x120\n" +
 	"\x05reply\x18\x03 \x01(\v2\x18.sockmgr.v1.ReplyHandlerH\x00R\x05reply\x12-\n" +
 	"\x04http\x18\x04 \x01(\v2\x17.sockmgr.v1.HttpHandlerH\x00R\x04http\x126\n" +
-	"\aforward\x18\x05 \x01(\v2\x1a.sockmgr.v1.ForwardHandlerH\x00R\aforward\x126\n" +
+	"\aforward\x18\x05 \x01(\v2\x1a.sockmgr.v1.ForwardHandlerH\x00R\aforward\x12-\n" +
+	"\x04exec\x18\x06 \x01(\v2\x17.sockmgr.v1.ExecHandlerH\x00R\x04exec\x126\n" +
 	"\ahandoff\x18\b \x01(\v2\x1a.sockmgr.v1.HandoffHandlerH\x00R\ahandoff\x126\n" +
 	"\adaytime\x18\x14 \x01(\v2\x1a.sockmgr.v1.DaytimeHandlerH\x00R\adaytime\x12-\n" +
 	"\x04time\x18\x15 \x01(\v2\x17.sockmgr.v1.TimeHandlerH\x00R\x04time\x126\n" +
@@ -924,7 +1037,17 @@ const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\vTimeHandler\"\x10\n" +
 	"\x0eChargenHandler\"$\n" +
 	"\x0eHandoffHandler\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04pathB\x9c\x01\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"\xc8\x02\n" +
+	"\vExecHandler\x12\x18\n" +
+	"\acommand\x18\x01 \x03(\tR\acommand\x12J\n" +
+	"\venvironment\x18\x02 \x03(\v2(.sockmgr.v1.ExecHandler.EnvironmentEntryR\venvironment\x12\x1c\n" +
+	"\tdirectory\x18\x03 \x01(\tR\tdirectory\x12\x12\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\x12#\n" +
+	"\rpass_listener\x18\x05 \x01(\bR\fpassListener\x12<\n" +
+	"\fkill_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vkillTimeout\x1a>\n" +
+	"\x10EnvironmentEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x9c\x01\n" +
 	"\x0ecom.sockmgr.v1B\fHandlerProtoP\x01Z3github.com/sockmgr/sockmgr/gen/sockmgr/v1;sockmgrv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sockmgr.V1\xca\x02\n" +
 	"Sockmgr\\V1\xe2\x02\x16Sockmgr\\V1\\GPBMetadata\xea\x02\vSockmgr::V1b\x06proto3"
@@ -942,7 +1065,7 @@ func file_sockmgr_v1_handler_proto_rawDescGZIP() []byte {
 }
 
 var file_sockmgr_v1_handler_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sockmgr_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_sockmgr_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_sockmgr_v1_handler_proto_goTypes = []any{
 	(ForwardHandler_Balance)(0), // 0: sockmgr.v1.ForwardHandler.Balance
 	(*Handler)(nil),             // 1: sockmgr.v1.Handler
@@ -957,8 +1080,10 @@ var file_sockmgr_v1_handler_proto_goTypes = []any{
 	(*TimeHandler)(nil),         // 10: sockmgr.v1.TimeHandler
 	(*ChargenHandler)(nil),      // 11: sockmgr.v1.ChargenHandler
 	(*HandoffHandler)(nil),      // 12: sockmgr.v1.HandoffHandler
-	nil,                         // 13: sockmgr.v1.HttpHandler.HeadersEntry
-	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
+	(*ExecHandler)(nil),         // 13: sockmgr.v1.ExecHandler
+	nil,                         // 14: sockmgr.v1.HttpHandler.HeadersEntry
+	nil,                         // 15: sockmgr.v1.ExecHandler.EnvironmentEntry
+	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
 }
 var file_sockmgr_v1_handler_proto_depIdxs = []int32{
 	2,  // 0: sockmgr.v1.Handler.echo:type_name -> sockmgr.v1.EchoHandler
@@ -966,22 +1091,25 @@ var file_sockmgr_v1_handler_proto_depIdxs = []int32{
 	4,  // 2: sockmgr.v1.Handler.reply:type_name -> sockmgr.v1.ReplyHandler
 	5,  // 3: sockmgr.v1.Handler.http:type_name -> sockmgr.v1.HttpHandler
 	6,  // 4: sockmgr.v1.Handler.forward:type_name -> sockmgr.v1.ForwardHandler
-	12, // 5: sockmgr.v1.Handler.handoff:type_name -> sockmgr.v1.HandoffHandler
-	9,  // 6: sockmgr.v1.Handler.daytime:type_name -> sockmgr.v1.DaytimeHandler
-	10, // 7: sockmgr.v1.Handler.time:type_name -> sockmgr.v1.TimeHandler
-	11, // 8: sockmgr.v1.Handler.chargen:type_name -> sockmgr.v1.ChargenHandler
-	13, // 9: sockmgr.v1.HttpHandler.headers:type_name -> sockmgr.v1.HttpHandler.HeadersEntry
-	7,  // 10: sockmgr.v1.ForwardHandler.upstreams:type_name -> sockmgr.v1.Upstream
-	0,  // 11: sockmgr.v1.ForwardHandler.balance:type_name -> sockmgr.v1.ForwardHandler.Balance
-	14, // 12: sockmgr.v1.ForwardHandler.connect_timeout:type_name -> google.protobuf.Duration
-	8,  // 13: sockmgr.v1.ForwardHandler.health_check:type_name -> sockmgr.v1.HealthCheck
-	14, // 14: sockmgr.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	14, // 15: sockmgr.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	13, // 5: sockmgr.v1.Handler.exec:type_name -> sockmgr.v1.ExecHandler
+	12, // 6: sockmgr.v1.Handler.handoff:type_name -> sockmgr.v1.HandoffHandler
+	9,  // 7: sockmgr.v1.Handler.daytime:type_name -> sockmgr.v1.DaytimeHandler
+	10, // 8: sockmgr.v1.Handler.time:type_name -> sockmgr.v1.TimeHandler
+	11, // 9: sockmgr.v1.Handler.chargen:type_name -> sockmgr.v1.ChargenHandler
+	14, // 10: sockmgr.v1.HttpHandler.headers:type_name -> sockmgr.v1.HttpHandler.HeadersEntry
+	7,  // 11: sockmgr.v1.ForwardHandler.upstreams:type_name -> sockmgr.v1.Upstream
+	0,  // 12: sockmgr.v1.ForwardHandler.balance:type_name -> sockmgr.v1.ForwardHandler.Balance
+	16, // 13: sockmgr.v1.ForwardHandler.connect_timeout:type_name -> google.protobuf.Duration
+	8,  // 14: sockmgr.v1.ForwardHandler.health_check:type_name -> sockmgr.v1.HealthCheck
+	16, // 15: sockmgr.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	16, // 16: sockmgr.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	15, // 17: sockmgr.v1.ExecHandler.environment:type_name -> sockmgr.v1.ExecHandler.EnvironmentEntry
+	16, // 18: sockmgr.v1.ExecHandler.kill_timeout:type_name -> google.protobuf.Duration
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_handler_proto_init() }
@@ -995,6 +1123,7 @@ func file_sockmgr_v1_handler_proto_init() {
 		(*Handler_Reply)(nil),
 		(*Handler_Http)(nil),
 		(*Handler_Forward)(nil),
+		(*Handler_Exec)(nil),
 		(*Handler_Handoff)(nil),
 		(*Handler_Daytime)(nil),
 		(*Handler_Time)(nil),
@@ -1006,7 +1135,7 @@ func file_sockmgr_v1_handler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_handler_proto_rawDesc), len(file_sockmgr_v1_handler_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -331,6 +331,60 @@ func (ListenerSpec_DesiredState) EnumDescriptor() ([]byte, []int) {
 	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{27, 0}
 }
 
+// How connections are served.
+type ListenerSpec_Concurrency int32
+
+const (
+	// The handler's own: process for exec, loop for all others.
+	ListenerSpec_CONCURRENCY_UNSPECIFIED ListenerSpec_Concurrency = 0
+	// On the event loop, all in one thread: I/O multiplexing.
+	ListenerSpec_CONCURRENCY_LOOP ListenerSpec_Concurrency = 1
+	// The loop accepts, a process serves each connection: the model of a
+	// forking socket server and of inetd. The exec handler needs it.
+	ListenerSpec_CONCURRENCY_PROCESS ListenerSpec_Concurrency = 3
+)
+
+// Enum value maps for ListenerSpec_Concurrency.
+var (
+	ListenerSpec_Concurrency_name = map[int32]string{
+		0: "CONCURRENCY_UNSPECIFIED",
+		1: "CONCURRENCY_LOOP",
+		3: "CONCURRENCY_PROCESS",
+	}
+	ListenerSpec_Concurrency_value = map[string]int32{
+		"CONCURRENCY_UNSPECIFIED": 0,
+		"CONCURRENCY_LOOP":        1,
+		"CONCURRENCY_PROCESS":     3,
+	}
+)
+
+func (x ListenerSpec_Concurrency) Enum() *ListenerSpec_Concurrency {
+	p := new(ListenerSpec_Concurrency)
+	*p = x
+	return p
+}
+
+func (x ListenerSpec_Concurrency) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ListenerSpec_Concurrency) Descriptor() protoreflect.EnumDescriptor {
+	return file_sockmgr_v1_listener_proto_enumTypes[5].Descriptor()
+}
+
+func (ListenerSpec_Concurrency) Type() protoreflect.EnumType {
+	return &file_sockmgr_v1_listener_proto_enumTypes[5]
+}
+
+func (x ListenerSpec_Concurrency) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ListenerSpec_Concurrency.Descriptor instead.
+func (ListenerSpec_Concurrency) EnumDescriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{27, 1}
+}
+
 // Whether the header must be there.
 type ProxyProtocolConfig_Mode int32
 
@@ -372,11 +426,11 @@ func (x ProxyProtocolConfig_Mode) String() string {
 }
 
 func (ProxyProtocolConfig_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_sockmgr_v1_listener_proto_enumTypes[5].Descriptor()
+	return file_sockmgr_v1_listener_proto_enumTypes[6].Descriptor()
 }
 
 func (ProxyProtocolConfig_Mode) Type() protoreflect.EnumType {
-	return &file_sockmgr_v1_listener_proto_enumTypes[5]
+	return &file_sockmgr_v1_listener_proto_enumTypes[6]
 }
 
 func (x ProxyProtocolConfig_Mode) Number() protoreflect.EnumNumber {
@@ -441,11 +495,11 @@ func (x ListenerStatus_State) String() string {
 }
 
 func (ListenerStatus_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_sockmgr_v1_listener_proto_enumTypes[6].Descriptor()
+	return file_sockmgr_v1_listener_proto_enumTypes[7].Descriptor()
 }
 
 func (ListenerStatus_State) Type() protoreflect.EnumType {
-	return &file_sockmgr_v1_listener_proto_enumTypes[6]
+	return &file_sockmgr_v1_listener_proto_enumTypes[7]
 }
 
 func (x ListenerStatus_State) Number() protoreflect.EnumNumber {
@@ -2371,6 +2425,8 @@ type ListenerSpec struct {
 	Listen []string `protobuf:"bytes,2,rep,name=listen,proto3" json:"listen,omitempty"`
 	// What to do with what arrives.
 	Handler *Handler `protobuf:"bytes,3,opt,name=handler,proto3" json:"handler,omitempty"`
+	// How connections are served. A handler knows one way.
+	Concurrency ListenerSpec_Concurrency `protobuf:"varint,4,opt,name=concurrency,proto3,enum=sockmgr.v1.ListenerSpec_Concurrency" json:"concurrency,omitempty"`
 	// Everything else that can be set, by the names that
 	// TuningService.ListOptions describes: backlog, idle_timeout,
 	// max_connections, receive_buffer_bytes, tcp.no_delay, ... An option that is
@@ -2437,6 +2493,13 @@ func (x *ListenerSpec) GetHandler() *Handler {
 		return x.Handler
 	}
 	return nil
+}
+
+func (x *ListenerSpec) GetConcurrency() ListenerSpec_Concurrency {
+	if x != nil {
+		return x.Concurrency
+	}
+	return ListenerSpec_CONCURRENCY_UNSPECIFIED
 }
 
 func (x *ListenerSpec) GetOptions() map[string]*structpb.Value {
@@ -3254,11 +3317,12 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb7\x06\n" +
 	"\fListenerSpec\x12J\n" +
 	"\rdesired_state\x18\x01 \x01(\x0e2%.sockmgr.v1.ListenerSpec.DesiredStateR\fdesiredState\x12\x16\n" +
 	"\x06listen\x18\x02 \x03(\tR\x06listen\x12-\n" +
-	"\ahandler\x18\x03 \x01(\v2\x13.sockmgr.v1.HandlerR\ahandler\x12?\n" +
+	"\ahandler\x18\x03 \x01(\v2\x13.sockmgr.v1.HandlerR\ahandler\x12F\n" +
+	"\vconcurrency\x18\x04 \x01(\x0e2$.sockmgr.v1.ListenerSpec.ConcurrencyR\vconcurrency\x12?\n" +
 	"\aoptions\x18\x05 \x03(\v2%.sockmgr.v1.ListenerSpec.OptionsEntryR\aoptions\x120\n" +
 	"\x06access\x18\x06 \x01(\v2\x18.sockmgr.v1.AccessPolicyR\x06access\x12F\n" +
 	"\x0eproxy_protocol\x18\b \x01(\v2\x1f.sockmgr.v1.ProxyProtocolConfigR\rproxyProtocol\x12-\n" +
@@ -3273,7 +3337,11 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x19DESIRED_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15DESIRED_STATE_RUNNING\x10\x01\x12\x18\n" +
 	"\x14DESIRED_STATE_PAUSED\x10\x02\x12\x19\n" +
-	"\x15DESIRED_STATE_STOPPED\x10\x03\"m\n" +
+	"\x15DESIRED_STATE_STOPPED\x10\x03\"Y\n" +
+	"\vConcurrency\x12\x1b\n" +
+	"\x17CONCURRENCY_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10CONCURRENCY_LOOP\x10\x01\x12\x17\n" +
+	"\x13CONCURRENCY_PROCESS\x10\x03\"m\n" +
 	"\fAccessPolicy\x12\x14\n" +
 	"\x05allow\x18\x01 \x03(\tR\x05allow\x12\x12\n" +
 	"\x04deny\x18\x02 \x03(\tR\x04deny\x12\x14\n" +
@@ -3381,7 +3449,7 @@ func file_sockmgr_v1_listener_proto_rawDescGZIP() []byte {
 	return file_sockmgr_v1_listener_proto_rawDescData
 }
 
-var file_sockmgr_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_sockmgr_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
 var file_sockmgr_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_sockmgr_v1_listener_proto_goTypes = []any{
 	(ListenerView)(0),                // 0: sockmgr.v1.ListenerView
@@ -3389,149 +3457,151 @@ var file_sockmgr_v1_listener_proto_goTypes = []any{
 	(ListenerChange_Action)(0),       // 2: sockmgr.v1.ListenerChange.Action
 	(WatchListenersResponse_Type)(0), // 3: sockmgr.v1.WatchListenersResponse.Type
 	(ListenerSpec_DesiredState)(0),   // 4: sockmgr.v1.ListenerSpec.DesiredState
-	(ProxyProtocolConfig_Mode)(0),    // 5: sockmgr.v1.ProxyProtocolConfig.Mode
-	(ListenerStatus_State)(0),        // 6: sockmgr.v1.ListenerStatus.State
-	(*CreateListenerRequest)(nil),    // 7: sockmgr.v1.CreateListenerRequest
-	(*CreateListenerResponse)(nil),   // 8: sockmgr.v1.CreateListenerResponse
-	(*GetListenerRequest)(nil),       // 9: sockmgr.v1.GetListenerRequest
-	(*GetListenerResponse)(nil),      // 10: sockmgr.v1.GetListenerResponse
-	(*ListListenersRequest)(nil),     // 11: sockmgr.v1.ListListenersRequest
-	(*ListListenersResponse)(nil),    // 12: sockmgr.v1.ListListenersResponse
-	(*UpdateListenerRequest)(nil),    // 13: sockmgr.v1.UpdateListenerRequest
-	(*UpdateListenerResponse)(nil),   // 14: sockmgr.v1.UpdateListenerResponse
-	(*DeleteListenerRequest)(nil),    // 15: sockmgr.v1.DeleteListenerRequest
-	(*DeleteListenerResponse)(nil),   // 16: sockmgr.v1.DeleteListenerResponse
-	(*ApplyListenersRequest)(nil),    // 17: sockmgr.v1.ApplyListenersRequest
-	(*ApplyListenersResponse)(nil),   // 18: sockmgr.v1.ApplyListenersResponse
-	(*ListenerChange)(nil),           // 19: sockmgr.v1.ListenerChange
-	(*FieldChange)(nil),              // 20: sockmgr.v1.FieldChange
-	(*StartListenerRequest)(nil),     // 21: sockmgr.v1.StartListenerRequest
-	(*StartListenerResponse)(nil),    // 22: sockmgr.v1.StartListenerResponse
-	(*StopListenerRequest)(nil),      // 23: sockmgr.v1.StopListenerRequest
-	(*StopListenerResponse)(nil),     // 24: sockmgr.v1.StopListenerResponse
-	(*PauseListenerRequest)(nil),     // 25: sockmgr.v1.PauseListenerRequest
-	(*PauseListenerResponse)(nil),    // 26: sockmgr.v1.PauseListenerResponse
-	(*ResumeListenerRequest)(nil),    // 27: sockmgr.v1.ResumeListenerRequest
-	(*ResumeListenerResponse)(nil),   // 28: sockmgr.v1.ResumeListenerResponse
-	(*DrainListenerRequest)(nil),     // 29: sockmgr.v1.DrainListenerRequest
-	(*DrainListenerResponse)(nil),    // 30: sockmgr.v1.DrainListenerResponse
-	(*WatchListenersRequest)(nil),    // 31: sockmgr.v1.WatchListenersRequest
-	(*WatchListenersResponse)(nil),   // 32: sockmgr.v1.WatchListenersResponse
-	(*Listener)(nil),                 // 33: sockmgr.v1.Listener
-	(*ListenerSpec)(nil),             // 34: sockmgr.v1.ListenerSpec
-	(*AccessPolicy)(nil),             // 35: sockmgr.v1.AccessPolicy
-	(*ProxyProtocolConfig)(nil),      // 36: sockmgr.v1.ProxyProtocolConfig
-	(*DrainPolicy)(nil),              // 37: sockmgr.v1.DrainPolicy
-	(*ListenerStatus)(nil),           // 38: sockmgr.v1.ListenerStatus
-	(*UpstreamStatus)(nil),           // 39: sockmgr.v1.UpstreamStatus
-	(*DrainStatus)(nil),              // 40: sockmgr.v1.DrainStatus
-	nil,                              // 41: sockmgr.v1.Listener.LabelsEntry
-	nil,                              // 42: sockmgr.v1.Listener.AnnotationsEntry
-	nil,                              // 43: sockmgr.v1.ListenerSpec.OptionsEntry
-	(*Issue)(nil),                    // 44: sockmgr.v1.Issue
-	(*fieldmaskpb.FieldMask)(nil),    // 45: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),      // 46: google.protobuf.Duration
-	(OptionSpec_Effect)(0),           // 47: sockmgr.v1.OptionSpec.Effect
-	(*timestamppb.Timestamp)(nil),    // 48: google.protobuf.Timestamp
-	(*Handler)(nil),                  // 49: sockmgr.v1.Handler
-	(*SocketAddress)(nil),            // 50: sockmgr.v1.SocketAddress
-	(*Socket)(nil),                   // 51: sockmgr.v1.Socket
-	(*structpb.Value)(nil),           // 52: google.protobuf.Value
+	(ListenerSpec_Concurrency)(0),    // 5: sockmgr.v1.ListenerSpec.Concurrency
+	(ProxyProtocolConfig_Mode)(0),    // 6: sockmgr.v1.ProxyProtocolConfig.Mode
+	(ListenerStatus_State)(0),        // 7: sockmgr.v1.ListenerStatus.State
+	(*CreateListenerRequest)(nil),    // 8: sockmgr.v1.CreateListenerRequest
+	(*CreateListenerResponse)(nil),   // 9: sockmgr.v1.CreateListenerResponse
+	(*GetListenerRequest)(nil),       // 10: sockmgr.v1.GetListenerRequest
+	(*GetListenerResponse)(nil),      // 11: sockmgr.v1.GetListenerResponse
+	(*ListListenersRequest)(nil),     // 12: sockmgr.v1.ListListenersRequest
+	(*ListListenersResponse)(nil),    // 13: sockmgr.v1.ListListenersResponse
+	(*UpdateListenerRequest)(nil),    // 14: sockmgr.v1.UpdateListenerRequest
+	(*UpdateListenerResponse)(nil),   // 15: sockmgr.v1.UpdateListenerResponse
+	(*DeleteListenerRequest)(nil),    // 16: sockmgr.v1.DeleteListenerRequest
+	(*DeleteListenerResponse)(nil),   // 17: sockmgr.v1.DeleteListenerResponse
+	(*ApplyListenersRequest)(nil),    // 18: sockmgr.v1.ApplyListenersRequest
+	(*ApplyListenersResponse)(nil),   // 19: sockmgr.v1.ApplyListenersResponse
+	(*ListenerChange)(nil),           // 20: sockmgr.v1.ListenerChange
+	(*FieldChange)(nil),              // 21: sockmgr.v1.FieldChange
+	(*StartListenerRequest)(nil),     // 22: sockmgr.v1.StartListenerRequest
+	(*StartListenerResponse)(nil),    // 23: sockmgr.v1.StartListenerResponse
+	(*StopListenerRequest)(nil),      // 24: sockmgr.v1.StopListenerRequest
+	(*StopListenerResponse)(nil),     // 25: sockmgr.v1.StopListenerResponse
+	(*PauseListenerRequest)(nil),     // 26: sockmgr.v1.PauseListenerRequest
+	(*PauseListenerResponse)(nil),    // 27: sockmgr.v1.PauseListenerResponse
+	(*ResumeListenerRequest)(nil),    // 28: sockmgr.v1.ResumeListenerRequest
+	(*ResumeListenerResponse)(nil),   // 29: sockmgr.v1.ResumeListenerResponse
+	(*DrainListenerRequest)(nil),     // 30: sockmgr.v1.DrainListenerRequest
+	(*DrainListenerResponse)(nil),    // 31: sockmgr.v1.DrainListenerResponse
+	(*WatchListenersRequest)(nil),    // 32: sockmgr.v1.WatchListenersRequest
+	(*WatchListenersResponse)(nil),   // 33: sockmgr.v1.WatchListenersResponse
+	(*Listener)(nil),                 // 34: sockmgr.v1.Listener
+	(*ListenerSpec)(nil),             // 35: sockmgr.v1.ListenerSpec
+	(*AccessPolicy)(nil),             // 36: sockmgr.v1.AccessPolicy
+	(*ProxyProtocolConfig)(nil),      // 37: sockmgr.v1.ProxyProtocolConfig
+	(*DrainPolicy)(nil),              // 38: sockmgr.v1.DrainPolicy
+	(*ListenerStatus)(nil),           // 39: sockmgr.v1.ListenerStatus
+	(*UpstreamStatus)(nil),           // 40: sockmgr.v1.UpstreamStatus
+	(*DrainStatus)(nil),              // 41: sockmgr.v1.DrainStatus
+	nil,                              // 42: sockmgr.v1.Listener.LabelsEntry
+	nil,                              // 43: sockmgr.v1.Listener.AnnotationsEntry
+	nil,                              // 44: sockmgr.v1.ListenerSpec.OptionsEntry
+	(*Issue)(nil),                    // 45: sockmgr.v1.Issue
+	(*fieldmaskpb.FieldMask)(nil),    // 46: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),      // 47: google.protobuf.Duration
+	(OptionSpec_Effect)(0),           // 48: sockmgr.v1.OptionSpec.Effect
+	(*timestamppb.Timestamp)(nil),    // 49: google.protobuf.Timestamp
+	(*Handler)(nil),                  // 50: sockmgr.v1.Handler
+	(*SocketAddress)(nil),            // 51: sockmgr.v1.SocketAddress
+	(*Socket)(nil),                   // 52: sockmgr.v1.Socket
+	(*structpb.Value)(nil),           // 53: google.protobuf.Value
 }
 var file_sockmgr_v1_listener_proto_depIdxs = []int32{
-	33, // 0: sockmgr.v1.CreateListenerRequest.listener:type_name -> sockmgr.v1.Listener
-	33, // 1: sockmgr.v1.CreateListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	44, // 2: sockmgr.v1.CreateListenerResponse.issues:type_name -> sockmgr.v1.Issue
+	34, // 0: sockmgr.v1.CreateListenerRequest.listener:type_name -> sockmgr.v1.Listener
+	34, // 1: sockmgr.v1.CreateListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	45, // 2: sockmgr.v1.CreateListenerResponse.issues:type_name -> sockmgr.v1.Issue
 	0,  // 3: sockmgr.v1.GetListenerRequest.view:type_name -> sockmgr.v1.ListenerView
-	33, // 4: sockmgr.v1.GetListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	34, // 4: sockmgr.v1.GetListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	0,  // 5: sockmgr.v1.ListListenersRequest.view:type_name -> sockmgr.v1.ListenerView
-	33, // 6: sockmgr.v1.ListListenersResponse.listeners:type_name -> sockmgr.v1.Listener
-	33, // 7: sockmgr.v1.UpdateListenerRequest.listener:type_name -> sockmgr.v1.Listener
-	45, // 8: sockmgr.v1.UpdateListenerRequest.update_mask:type_name -> google.protobuf.FieldMask
-	33, // 9: sockmgr.v1.UpdateListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	44, // 10: sockmgr.v1.UpdateListenerResponse.issues:type_name -> sockmgr.v1.Issue
-	20, // 11: sockmgr.v1.UpdateListenerResponse.changes:type_name -> sockmgr.v1.FieldChange
-	46, // 12: sockmgr.v1.DeleteListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
-	33, // 13: sockmgr.v1.DeleteListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	33, // 14: sockmgr.v1.ApplyListenersRequest.listeners:type_name -> sockmgr.v1.Listener
-	19, // 15: sockmgr.v1.ApplyListenersResponse.changes:type_name -> sockmgr.v1.ListenerChange
+	34, // 6: sockmgr.v1.ListListenersResponse.listeners:type_name -> sockmgr.v1.Listener
+	34, // 7: sockmgr.v1.UpdateListenerRequest.listener:type_name -> sockmgr.v1.Listener
+	46, // 8: sockmgr.v1.UpdateListenerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	34, // 9: sockmgr.v1.UpdateListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	45, // 10: sockmgr.v1.UpdateListenerResponse.issues:type_name -> sockmgr.v1.Issue
+	21, // 11: sockmgr.v1.UpdateListenerResponse.changes:type_name -> sockmgr.v1.FieldChange
+	47, // 12: sockmgr.v1.DeleteListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
+	34, // 13: sockmgr.v1.DeleteListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	34, // 14: sockmgr.v1.ApplyListenersRequest.listeners:type_name -> sockmgr.v1.Listener
+	20, // 15: sockmgr.v1.ApplyListenersResponse.changes:type_name -> sockmgr.v1.ListenerChange
 	2,  // 16: sockmgr.v1.ListenerChange.action:type_name -> sockmgr.v1.ListenerChange.Action
-	20, // 17: sockmgr.v1.ListenerChange.fields:type_name -> sockmgr.v1.FieldChange
-	33, // 18: sockmgr.v1.ListenerChange.listener:type_name -> sockmgr.v1.Listener
-	44, // 19: sockmgr.v1.ListenerChange.issues:type_name -> sockmgr.v1.Issue
-	44, // 20: sockmgr.v1.ListenerChange.error:type_name -> sockmgr.v1.Issue
-	47, // 21: sockmgr.v1.FieldChange.effect:type_name -> sockmgr.v1.OptionSpec.Effect
-	33, // 22: sockmgr.v1.StartListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	46, // 23: sockmgr.v1.StopListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
-	33, // 24: sockmgr.v1.StopListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	46, // 25: sockmgr.v1.PauseListenerRequest.resume_after:type_name -> google.protobuf.Duration
+	21, // 17: sockmgr.v1.ListenerChange.fields:type_name -> sockmgr.v1.FieldChange
+	34, // 18: sockmgr.v1.ListenerChange.listener:type_name -> sockmgr.v1.Listener
+	45, // 19: sockmgr.v1.ListenerChange.issues:type_name -> sockmgr.v1.Issue
+	45, // 20: sockmgr.v1.ListenerChange.error:type_name -> sockmgr.v1.Issue
+	48, // 21: sockmgr.v1.FieldChange.effect:type_name -> sockmgr.v1.OptionSpec.Effect
+	34, // 22: sockmgr.v1.StartListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	47, // 23: sockmgr.v1.StopListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
+	34, // 24: sockmgr.v1.StopListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	47, // 25: sockmgr.v1.PauseListenerRequest.resume_after:type_name -> google.protobuf.Duration
 	1,  // 26: sockmgr.v1.PauseListenerRequest.mode:type_name -> sockmgr.v1.PauseMode
-	33, // 27: sockmgr.v1.PauseListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	33, // 28: sockmgr.v1.ResumeListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	46, // 29: sockmgr.v1.DrainListenerRequest.timeout:type_name -> google.protobuf.Duration
-	33, // 30: sockmgr.v1.DrainListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	34, // 27: sockmgr.v1.PauseListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	34, // 28: sockmgr.v1.ResumeListenerResponse.listener:type_name -> sockmgr.v1.Listener
+	47, // 29: sockmgr.v1.DrainListenerRequest.timeout:type_name -> google.protobuf.Duration
+	34, // 30: sockmgr.v1.DrainListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	0,  // 31: sockmgr.v1.WatchListenersRequest.view:type_name -> sockmgr.v1.ListenerView
 	3,  // 32: sockmgr.v1.WatchListenersResponse.type:type_name -> sockmgr.v1.WatchListenersResponse.Type
-	33, // 33: sockmgr.v1.WatchListenersResponse.listener:type_name -> sockmgr.v1.Listener
-	48, // 34: sockmgr.v1.WatchListenersResponse.time:type_name -> google.protobuf.Timestamp
-	41, // 35: sockmgr.v1.Listener.labels:type_name -> sockmgr.v1.Listener.LabelsEntry
-	42, // 36: sockmgr.v1.Listener.annotations:type_name -> sockmgr.v1.Listener.AnnotationsEntry
-	34, // 37: sockmgr.v1.Listener.spec:type_name -> sockmgr.v1.ListenerSpec
-	38, // 38: sockmgr.v1.Listener.status:type_name -> sockmgr.v1.ListenerStatus
-	48, // 39: sockmgr.v1.Listener.create_time:type_name -> google.protobuf.Timestamp
-	48, // 40: sockmgr.v1.Listener.update_time:type_name -> google.protobuf.Timestamp
+	34, // 33: sockmgr.v1.WatchListenersResponse.listener:type_name -> sockmgr.v1.Listener
+	49, // 34: sockmgr.v1.WatchListenersResponse.time:type_name -> google.protobuf.Timestamp
+	42, // 35: sockmgr.v1.Listener.labels:type_name -> sockmgr.v1.Listener.LabelsEntry
+	43, // 36: sockmgr.v1.Listener.annotations:type_name -> sockmgr.v1.Listener.AnnotationsEntry
+	35, // 37: sockmgr.v1.Listener.spec:type_name -> sockmgr.v1.ListenerSpec
+	39, // 38: sockmgr.v1.Listener.status:type_name -> sockmgr.v1.ListenerStatus
+	49, // 39: sockmgr.v1.Listener.create_time:type_name -> google.protobuf.Timestamp
+	49, // 40: sockmgr.v1.Listener.update_time:type_name -> google.protobuf.Timestamp
 	4,  // 41: sockmgr.v1.ListenerSpec.desired_state:type_name -> sockmgr.v1.ListenerSpec.DesiredState
-	49, // 42: sockmgr.v1.ListenerSpec.handler:type_name -> sockmgr.v1.Handler
-	43, // 43: sockmgr.v1.ListenerSpec.options:type_name -> sockmgr.v1.ListenerSpec.OptionsEntry
-	35, // 44: sockmgr.v1.ListenerSpec.access:type_name -> sockmgr.v1.AccessPolicy
-	36, // 45: sockmgr.v1.ListenerSpec.proxy_protocol:type_name -> sockmgr.v1.ProxyProtocolConfig
-	37, // 46: sockmgr.v1.ListenerSpec.drain:type_name -> sockmgr.v1.DrainPolicy
-	1,  // 47: sockmgr.v1.ListenerSpec.pause_mode:type_name -> sockmgr.v1.PauseMode
-	5,  // 48: sockmgr.v1.ProxyProtocolConfig.mode:type_name -> sockmgr.v1.ProxyProtocolConfig.Mode
-	46, // 49: sockmgr.v1.ProxyProtocolConfig.timeout:type_name -> google.protobuf.Duration
-	46, // 50: sockmgr.v1.DrainPolicy.timeout:type_name -> google.protobuf.Duration
-	46, // 51: sockmgr.v1.DrainPolicy.lame_duck:type_name -> google.protobuf.Duration
-	6,  // 52: sockmgr.v1.ListenerStatus.state:type_name -> sockmgr.v1.ListenerStatus.State
-	50, // 53: sockmgr.v1.ListenerStatus.bound:type_name -> sockmgr.v1.SocketAddress
-	51, // 54: sockmgr.v1.ListenerStatus.sockets:type_name -> sockmgr.v1.Socket
-	48, // 55: sockmgr.v1.ListenerStatus.start_time:type_name -> google.protobuf.Timestamp
-	40, // 56: sockmgr.v1.ListenerStatus.drain:type_name -> sockmgr.v1.DrainStatus
-	48, // 57: sockmgr.v1.ListenerStatus.retry_time:type_name -> google.protobuf.Timestamp
-	48, // 58: sockmgr.v1.ListenerStatus.resume_time:type_name -> google.protobuf.Timestamp
-	39, // 59: sockmgr.v1.ListenerStatus.upstreams:type_name -> sockmgr.v1.UpstreamStatus
-	50, // 60: sockmgr.v1.UpstreamStatus.resolved:type_name -> sockmgr.v1.SocketAddress
-	48, // 61: sockmgr.v1.DrainStatus.start_time:type_name -> google.protobuf.Timestamp
-	48, // 62: sockmgr.v1.DrainStatus.deadline:type_name -> google.protobuf.Timestamp
-	52, // 63: sockmgr.v1.ListenerSpec.OptionsEntry.value:type_name -> google.protobuf.Value
-	7,  // 64: sockmgr.v1.ListenerService.CreateListener:input_type -> sockmgr.v1.CreateListenerRequest
-	9,  // 65: sockmgr.v1.ListenerService.GetListener:input_type -> sockmgr.v1.GetListenerRequest
-	11, // 66: sockmgr.v1.ListenerService.ListListeners:input_type -> sockmgr.v1.ListListenersRequest
-	13, // 67: sockmgr.v1.ListenerService.UpdateListener:input_type -> sockmgr.v1.UpdateListenerRequest
-	15, // 68: sockmgr.v1.ListenerService.DeleteListener:input_type -> sockmgr.v1.DeleteListenerRequest
-	17, // 69: sockmgr.v1.ListenerService.ApplyListeners:input_type -> sockmgr.v1.ApplyListenersRequest
-	21, // 70: sockmgr.v1.ListenerService.StartListener:input_type -> sockmgr.v1.StartListenerRequest
-	23, // 71: sockmgr.v1.ListenerService.StopListener:input_type -> sockmgr.v1.StopListenerRequest
-	25, // 72: sockmgr.v1.ListenerService.PauseListener:input_type -> sockmgr.v1.PauseListenerRequest
-	27, // 73: sockmgr.v1.ListenerService.ResumeListener:input_type -> sockmgr.v1.ResumeListenerRequest
-	29, // 74: sockmgr.v1.ListenerService.DrainListener:input_type -> sockmgr.v1.DrainListenerRequest
-	31, // 75: sockmgr.v1.ListenerService.WatchListeners:input_type -> sockmgr.v1.WatchListenersRequest
-	8,  // 76: sockmgr.v1.ListenerService.CreateListener:output_type -> sockmgr.v1.CreateListenerResponse
-	10, // 77: sockmgr.v1.ListenerService.GetListener:output_type -> sockmgr.v1.GetListenerResponse
-	12, // 78: sockmgr.v1.ListenerService.ListListeners:output_type -> sockmgr.v1.ListListenersResponse
-	14, // 79: sockmgr.v1.ListenerService.UpdateListener:output_type -> sockmgr.v1.UpdateListenerResponse
-	16, // 80: sockmgr.v1.ListenerService.DeleteListener:output_type -> sockmgr.v1.DeleteListenerResponse
-	18, // 81: sockmgr.v1.ListenerService.ApplyListeners:output_type -> sockmgr.v1.ApplyListenersResponse
-	22, // 82: sockmgr.v1.ListenerService.StartListener:output_type -> sockmgr.v1.StartListenerResponse
-	24, // 83: sockmgr.v1.ListenerService.StopListener:output_type -> sockmgr.v1.StopListenerResponse
-	26, // 84: sockmgr.v1.ListenerService.PauseListener:output_type -> sockmgr.v1.PauseListenerResponse
-	28, // 85: sockmgr.v1.ListenerService.ResumeListener:output_type -> sockmgr.v1.ResumeListenerResponse
-	30, // 86: sockmgr.v1.ListenerService.DrainListener:output_type -> sockmgr.v1.DrainListenerResponse
-	32, // 87: sockmgr.v1.ListenerService.WatchListeners:output_type -> sockmgr.v1.WatchListenersResponse
-	76, // [76:88] is the sub-list for method output_type
-	64, // [64:76] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	50, // 42: sockmgr.v1.ListenerSpec.handler:type_name -> sockmgr.v1.Handler
+	5,  // 43: sockmgr.v1.ListenerSpec.concurrency:type_name -> sockmgr.v1.ListenerSpec.Concurrency
+	44, // 44: sockmgr.v1.ListenerSpec.options:type_name -> sockmgr.v1.ListenerSpec.OptionsEntry
+	36, // 45: sockmgr.v1.ListenerSpec.access:type_name -> sockmgr.v1.AccessPolicy
+	37, // 46: sockmgr.v1.ListenerSpec.proxy_protocol:type_name -> sockmgr.v1.ProxyProtocolConfig
+	38, // 47: sockmgr.v1.ListenerSpec.drain:type_name -> sockmgr.v1.DrainPolicy
+	1,  // 48: sockmgr.v1.ListenerSpec.pause_mode:type_name -> sockmgr.v1.PauseMode
+	6,  // 49: sockmgr.v1.ProxyProtocolConfig.mode:type_name -> sockmgr.v1.ProxyProtocolConfig.Mode
+	47, // 50: sockmgr.v1.ProxyProtocolConfig.timeout:type_name -> google.protobuf.Duration
+	47, // 51: sockmgr.v1.DrainPolicy.timeout:type_name -> google.protobuf.Duration
+	47, // 52: sockmgr.v1.DrainPolicy.lame_duck:type_name -> google.protobuf.Duration
+	7,  // 53: sockmgr.v1.ListenerStatus.state:type_name -> sockmgr.v1.ListenerStatus.State
+	51, // 54: sockmgr.v1.ListenerStatus.bound:type_name -> sockmgr.v1.SocketAddress
+	52, // 55: sockmgr.v1.ListenerStatus.sockets:type_name -> sockmgr.v1.Socket
+	49, // 56: sockmgr.v1.ListenerStatus.start_time:type_name -> google.protobuf.Timestamp
+	41, // 57: sockmgr.v1.ListenerStatus.drain:type_name -> sockmgr.v1.DrainStatus
+	49, // 58: sockmgr.v1.ListenerStatus.retry_time:type_name -> google.protobuf.Timestamp
+	49, // 59: sockmgr.v1.ListenerStatus.resume_time:type_name -> google.protobuf.Timestamp
+	40, // 60: sockmgr.v1.ListenerStatus.upstreams:type_name -> sockmgr.v1.UpstreamStatus
+	51, // 61: sockmgr.v1.UpstreamStatus.resolved:type_name -> sockmgr.v1.SocketAddress
+	49, // 62: sockmgr.v1.DrainStatus.start_time:type_name -> google.protobuf.Timestamp
+	49, // 63: sockmgr.v1.DrainStatus.deadline:type_name -> google.protobuf.Timestamp
+	53, // 64: sockmgr.v1.ListenerSpec.OptionsEntry.value:type_name -> google.protobuf.Value
+	8,  // 65: sockmgr.v1.ListenerService.CreateListener:input_type -> sockmgr.v1.CreateListenerRequest
+	10, // 66: sockmgr.v1.ListenerService.GetListener:input_type -> sockmgr.v1.GetListenerRequest
+	12, // 67: sockmgr.v1.ListenerService.ListListeners:input_type -> sockmgr.v1.ListListenersRequest
+	14, // 68: sockmgr.v1.ListenerService.UpdateListener:input_type -> sockmgr.v1.UpdateListenerRequest
+	16, // 69: sockmgr.v1.ListenerService.DeleteListener:input_type -> sockmgr.v1.DeleteListenerRequest
+	18, // 70: sockmgr.v1.ListenerService.ApplyListeners:input_type -> sockmgr.v1.ApplyListenersRequest
+	22, // 71: sockmgr.v1.ListenerService.StartListener:input_type -> sockmgr.v1.StartListenerRequest
+	24, // 72: sockmgr.v1.ListenerService.StopListener:input_type -> sockmgr.v1.StopListenerRequest
+	26, // 73: sockmgr.v1.ListenerService.PauseListener:input_type -> sockmgr.v1.PauseListenerRequest
+	28, // 74: sockmgr.v1.ListenerService.ResumeListener:input_type -> sockmgr.v1.ResumeListenerRequest
+	30, // 75: sockmgr.v1.ListenerService.DrainListener:input_type -> sockmgr.v1.DrainListenerRequest
+	32, // 76: sockmgr.v1.ListenerService.WatchListeners:input_type -> sockmgr.v1.WatchListenersRequest
+	9,  // 77: sockmgr.v1.ListenerService.CreateListener:output_type -> sockmgr.v1.CreateListenerResponse
+	11, // 78: sockmgr.v1.ListenerService.GetListener:output_type -> sockmgr.v1.GetListenerResponse
+	13, // 79: sockmgr.v1.ListenerService.ListListeners:output_type -> sockmgr.v1.ListListenersResponse
+	15, // 80: sockmgr.v1.ListenerService.UpdateListener:output_type -> sockmgr.v1.UpdateListenerResponse
+	17, // 81: sockmgr.v1.ListenerService.DeleteListener:output_type -> sockmgr.v1.DeleteListenerResponse
+	19, // 82: sockmgr.v1.ListenerService.ApplyListeners:output_type -> sockmgr.v1.ApplyListenersResponse
+	23, // 83: sockmgr.v1.ListenerService.StartListener:output_type -> sockmgr.v1.StartListenerResponse
+	25, // 84: sockmgr.v1.ListenerService.StopListener:output_type -> sockmgr.v1.StopListenerResponse
+	27, // 85: sockmgr.v1.ListenerService.PauseListener:output_type -> sockmgr.v1.PauseListenerResponse
+	29, // 86: sockmgr.v1.ListenerService.ResumeListener:output_type -> sockmgr.v1.ResumeListenerResponse
+	31, // 87: sockmgr.v1.ListenerService.DrainListener:output_type -> sockmgr.v1.DrainListenerResponse
+	33, // 88: sockmgr.v1.ListenerService.WatchListeners:output_type -> sockmgr.v1.WatchListenersResponse
+	77, // [77:89] is the sub-list for method output_type
+	65, // [65:77] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_listener_proto_init() }
@@ -3552,7 +3622,7 @@ func file_sockmgr_v1_listener_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_listener_proto_rawDesc), len(file_sockmgr_v1_listener_proto_rawDesc)),
-			NumEnums:      7,
+			NumEnums:      8,
 			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -1,0 +1,199 @@
+package listeners
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Go cannot fork without waiting for the exec that follows, and that takes as
+// long as the disk does. So programs are started by a few goroutines beside the
+// loop.
+
+// maxStarting bounds how many are started at once.
+const maxStarting = 4
+
+// A launch is a program that is to be started.
+type launch struct {
+	spec  *Exec
+	env   map[string]string // what the daemon sets
+	files []int             // descriptors 0, 1, 2, ... of the program; -1: /dev/null
+	done  func(started)     // on the loop
+}
+
+// started is what came of a launch.
+type started struct {
+	pid, pidfd int
+	err        error
+}
+
+// A starter starts programs. Its methods may be called from anywhere.
+type starter struct {
+	mu      sync.Mutex // the loop takes it: held for a few instructions
+	waiting []*launch
+	running int // goroutines
+}
+
+// start has a program started. The descriptors must stay open until done is
+// called, on the loop.
+func (s *Set) start(l *launch) {
+	s.starter.mu.Lock()
+	defer s.starter.mu.Unlock()
+	s.starter.waiting = append(s.starter.waiting, l)
+	if s.starter.running < maxStarting {
+		s.starter.running++
+		go s.startAll()
+	}
+}
+
+// ownDescriptors keeps from programs what the daemon itself was started with.
+// All that it opens is closed on exec anyway.
+var ownDescriptors = sync.OnceFunc(func() {
+	if unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return
+	}
+	entries, err := os.ReadDir("/proc/self/fd") // before Linux 5.11
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+})
+
+// startAll starts what waits, and ends. Who asked for a program does not end
+// before it has its answer: so these goroutines end before their listeners are
+// closed.
+func (s *Set) startAll() {
+	for {
+		s.starter.mu.Lock()
+		if len(s.starter.waiting) == 0 {
+			s.starter.running--
+			s.starter.waiting = nil
+			s.starter.mu.Unlock()
+			return
+		}
+		l := s.starter.waiting[0]
+		s.starter.waiting = s.starter.waiting[1:]
+		s.starter.mu.Unlock()
+		ownDescriptors()
+		r := l.run()
+		if s.loop.Post(func() { l.done(r) }) != nil && r.err == nil { // the loop has ended
+			destroy(r)
+		}
+	}
+}
+
+// destroy ends a program that nobody wants any more, and waits for that.
+func destroy(r started) {
+	_ = unix.Kill(-r.pid, unix.SIGKILL)
+	_, _ = unix.Wait4(r.pid, nil, 0, nil)
+	_ = unix.Close(r.pidfd)
+}
+
+// run starts the program: in a session and a process group of its own, without
+// any descriptor but those named. It gets SIGTERM when the daemon is gone,
+// however that ends.
+func (l *launch) run() started {
+	who, err := accountOf(l.spec.User)
+	if err != nil {
+		return started{err: err}
+	}
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return started{err: &os.PathError{Op: "open", Path: os.DevNull, Err: err}}
+	}
+	defer func() { _ = unix.Close(null) }()
+	files := make([]uintptr, len(l.files))
+	for i, fd := range l.files {
+		if fd < 0 {
+			fd = null
+		}
+		files[i] = uintptr(fd)
+	}
+	program, argv := l.spec.Program(), l.spec.Command
+	if l.spec.PassListener {
+		program, argv = pidTeller(argv)
+	}
+	dir := l.spec.Directory
+	if dir == "" {
+		dir = "/"
+	}
+	r := started{pidfd: -1}
+	r.pid, r.err = syscall.ForkExec(program, argv, &syscall.ProcAttr{
+		Dir: dir, Env: l.environment(who), Files: files,
+		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM, Credential: who.as, PidFD: &r.pidfd},
+	})
+	switch {
+	case r.err != nil:
+		if why := l.spec.Runnable(); why != nil { // fork/exec does not say what of all that was wrong
+			r.err = fmt.Errorf("%w (%w)", why, r.err)
+		} else {
+			r.err = &os.PathError{Op: "fork/exec", Path: l.spec.Program(), Err: r.err}
+		}
+	case r.pidfd < 0: // before Linux 5.2
+		_ = unix.Kill(-r.pid, unix.SIGKILL)
+		_, _ = unix.Wait4(r.pid, nil, 0, nil)
+		r.err = os.NewSyscallError("clone CLONE_PIDFD", unix.ENOSYS)
+	}
+	return r
+}
+
+// defaultPath is that of most shells. The daemon's own environment is nobody's
+// business.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+func (l *launch) environment(who account) []string {
+	env := map[string]string{"PATH": defaultPath}
+	if who.name != "" {
+		env["USER"], env["LOGNAME"], env["HOME"] = who.name, who.name, who.home
+	}
+	maps.Copy(env, l.spec.Environment)
+	maps.Copy(env, l.env)
+	pairs := make([]string, 0, len(env))
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		pairs = append(pairs, name+"="+env[name])
+	}
+	return pairs
+}
+
+// isOurs tells the variables that the daemon sets.
+func isOurs(name string) bool {
+	switch name {
+	case "REMOTE_ADDR", "REMOTE_PORT", "LOCAL_ADDR", "LOCAL_PORT", "PROTO", listenPID, "LISTEN_FDS", "LISTEN_FDNAMES":
+		return true
+	}
+	return strings.HasPrefix(name, "SOCKMGR_")
+}
+
+// connEnvironment describes a connection as inetd's descendants do.
+func connEnvironment(c *conn) map[string]string {
+	s := c.socket()
+	local, remote := s.local(), Address{Network: c.network(), IP: c.peerName()}
+	env := map[string]string{
+		"PROTO": strings.ToUpper(string(c.network().Base())), "SOCKMGR_LISTENER": c.l.Name, "SOCKMGR_CONNECTION": strconv.FormatUint(c.cookie, 16),
+	}
+	if !c.network().ip() {
+		remote = s.peer()
+	}
+	put := func(which string, a Address) {
+		if a.IP.IsValid() {
+			env[which+"_ADDR"], env[which+"_PORT"] = a.IP.Addr().String(), strconv.Itoa(int(a.IP.Port()))
+		} else if a.Path != "" {
+			env[which+"_ADDR"] = a.Path
+		}
+	}
+	put("LOCAL", local)
+	put("REMOTE", remote)
+	return env
+}
