@@ -208,3 +208,29 @@ func TestExecDaemonKilled(t *testing.T) {
 		})
 	}
 }
+
+// A pause that refuses ends the program, and clients are refused.
+func TestExecPassRefuse(t *testing.T) {
+	h := newHost(t, "epoll", 0)
+	l := h.open(spec(t, python(t), "", "tcp://127.0.0.1:0"))
+	to := h.addr(l, 0)
+	first, _ := holder(t, to, "")
+	h.do(func() {
+		if err := l.Pause(listeners.Refuse); err != nil {
+			t.Error(err)
+		}
+	})
+	dead(t, first)
+	if c, err := net.Dial("tcp", to.String()); err == nil {
+		c.Close()
+		t.Error("a client is let in")
+	}
+	h.do(func() {
+		if err := l.Resume(); err != nil {
+			t.Error(err)
+		}
+	})
+	if second, _ := holder(t, to, ""); second == first {
+		t.Error("it is the same")
+	}
+}
