@@ -3,6 +3,7 @@ package service
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -18,11 +19,17 @@ import (
 func comparer(f protoreflect.FieldDescriptor, want string) (func(protoreflect.Value) (int, bool), error) {
 	switch f.Kind() {
 	case protoreflect.StringKind:
+		if isName(f) && !strings.Contains(want, "/") {
+			return func(v protoreflect.Value) (int, bool) { return compareID(v.String(), want), true }, nil
+		}
 		return func(v protoreflect.Value) (int, bool) { return compareText(v.String(), want), true }, nil
 	case protoreflect.EnumKind:
 		return compareEnum(f, want)
 	case protoreflect.BoolKind:
 		b, err := strconv.ParseBool(want)
+		if err != nil {
+			err = badValue(strconv.Quote(want) + " is not true or false")
+		}
 		return func(v protoreflect.Value) (int, bool) {
 			if v.Bool() == b {
 				return 0, true
@@ -33,6 +40,9 @@ func comparer(f protoreflect.FieldDescriptor, want string) (func(protoreflect.Va
 		return compareMessage(f, want)
 	default:
 		n, err := strconv.ParseFloat(want, 64)
+		if err != nil || math.IsNaN(n) {
+			err = badValue(strconv.Quote(want) + " is not a number")
+		}
 		return func(v protoreflect.Value) (int, bool) {
 			switch x := v.Interface().(type) {
 			case int32:
@@ -60,6 +70,23 @@ func compareText(s, want string) int {
 		return 0
 	}
 	return strings.Compare(s, want)
+}
+
+// isName reports whether a field has names of resources: listeners/web.
+func isName(f protoreflect.FieldDescriptor) bool {
+	switch f.Name() {
+	case "name", "listener", "resource":
+		return f.Kind() == protoreflect.StringKind
+	}
+	return false
+}
+
+// compareID compares the name of a resource with an id, which people write: web.
+func compareID(name, want string) int {
+	if compareText(name, want) == 0 {
+		return 0
+	}
+	return compareText(name[strings.LastIndex(name, "/")+1:], want)
 }
 
 type badValue string
@@ -93,12 +120,18 @@ func compareMessage(f protoreflect.FieldDescriptor, want string) (func(protorefl
 	switch f.Message().FullName() {
 	case "google.protobuf.Timestamp":
 		t, err := time.Parse(time.RFC3339, want)
+		if err != nil {
+			err = badValue(strconv.Quote(want) + ` is not a time: write "2026-01-31T12:00:00Z"`)
+		}
 		return func(v protoreflect.Value) (int, bool) {
 			ts, ok := v.Message().Interface().(*timestamppb.Timestamp)
 			return ts.AsTime().Compare(t), ok && ts.IsValid()
 		}, err
 	case "google.protobuf.Duration":
 		d, err := time.ParseDuration(want)
+		if err != nil {
+			err = badValue(strconv.Quote(want) + ` is not a duration: write "30s", "500ms" or "2m"`)
+		}
 		return func(v protoreflect.Value) (int, bool) {
 			dp, ok := v.Message().Interface().(*durationpb.Duration)
 			return cmp.Compare(dp.AsDuration(), d), ok

@@ -134,7 +134,7 @@ func valuesToPB(values map[string]listeners.Value) map[string]*structpb.Value {
 
 func valueFromPB(v *structpb.Value) (listeners.Value, error) {
 	switch k := v.GetKind().(type) {
-	case nil, *structpb.Value_NullValue:
+	case *structpb.Value_NullValue:
 		return listeners.Value{}, nil
 	case *structpb.Value_BoolValue:
 		return listeners.BoolValue(k.BoolValue), nil
@@ -142,7 +142,7 @@ func valueFromPB(v *structpb.Value) (listeners.Value, error) {
 		return listeners.NumberValue(k.NumberValue)
 	case *structpb.Value_StringValue:
 		return listeners.StringValue(k.StringValue), nil
-	default:
+	default: // nil too: what was forgotten does not reset an option
 		return listeners.Value{}, fmt.Errorf("must be null, true, false, a number or text")
 	}
 }

@@ -43,6 +43,11 @@ func TestFilters(t *testing.T) {
 		`name = "listeners/*"`:                      "api old web",
 		`name = "*b"`:                               "web",
 		`name != "listeners/web"`:                   "api old",
+		`name = "web"`:                              "web",
+		"name = web OR name = listeners/old":        "old web",
+		`name != "web"`:                             "api old",
+		`name = "w*"`:                               "web",
+		`name = "eb"`:                               "",
 		"status.state = running":                    "api web",
 		"status.state = RUNNING":                    "api web",
 		"status.state = STATE_RUNNING":              "api web",
@@ -129,6 +134,9 @@ func TestFilterNearest(t *testing.T) {
 		"bound.port = 80":            "did you mean status.bound?",
 		"status.bound.prot = 80":     "did you mean status.bound.port?",
 		"generation > 5 xyzzy < 10s": "put a value such as",
+		`status.bound.port > "abc"`:  `filter: status.bound.port: "abc" is not a number`,
+		`create_time > "yesterday"`:  `"yesterday" is not a time: write`,
+		`generation = NaN`:           "is not a number",
 	} {
 		_, err := d.listeners.ListListeners(d.ctx, &pb.ListListenersRequest{Filter: filter})
 		wantError(t, err, codes.InvalidArgument, "FILTER_INVALID")

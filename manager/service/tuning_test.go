@@ -316,3 +316,16 @@ func TestOptionForms(t *testing.T) {
 		t.Errorf("%v", slices.Sorted(maps.Keys(got)))
 	}
 }
+
+// A value that was forgotten does not set the default back.
+func TestUnsetValue(t *testing.T) {
+	d := serve(t)
+	d.create("web")
+	d.set(t, "listeners/web", "backlog", number(5))
+	d.unchanged(func() {
+		_, err := d.tuning.SetOptions(d.ctx, &pb.SetOptionsRequest{Target: "web", Options: optionValues{"backlog": {}}})
+		wantError(t, err, codes.InvalidArgument, "SPEC_INVALID", "options.backlog")
+		_, err = d.listeners.CreateListener(d.ctx, &pb.CreateListenerRequest{ListenerId: "new", Listener: &pb.Listener{Spec: withOptions(optionValues{"backlog": {}})}})
+		wantError(t, err, codes.InvalidArgument, "SPEC_INVALID", "spec.options.backlog")
+	})
+}

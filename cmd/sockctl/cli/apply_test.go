@@ -281,6 +281,21 @@ dns   would update  manager: unset -> file:FILE
 		`{"error":{"exitCode":1,"code":"INTERNAL","reason":"STORE_FAILED","message":"disk full"}}`+"\n")
 }
 
+// Without a document nothing is meant; --prune would remove all.
+func TestApplyNothing(t *testing.T) {
+	f := newFake(t)
+	for _, text := range []string{"", "\n", "null\n", "---\n---\n", "# all gone\n"} {
+		path := file(t, text)
+		f.listeners = []*pb.Listener{listener("web")}
+		f.listeners[0].Manager = "file:" + path
+		stderr := "Error: -f " + path + ": there is no document in it: it is empty, or has null or comments only\n  try  sockctl rm NAME... removes listeners\n"
+		want(t, f.run(t, "apply", "-f", path, "--prune", "-y"), 2, "", stderr)
+		want(t, f.run(t, "apply", "-f", path), 2, "", stderr)
+		want(t, f.run(t, "diff", "-f", path), 2, "", stderr)
+		same(t, "requests", f.requests(), "")
+	}
+}
+
 func TestApplyPrune(t *testing.T) {
 	f := newFake(t)
 	path := file(t, document("web", ""))

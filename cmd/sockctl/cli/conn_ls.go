@@ -43,7 +43,8 @@ func (a *app) connLsCommand() *cobra.Command {
 		Use:   "ls [LISTENER...]",
 		Short: "List open connections",
 		Long: "ls lists open connections. --sort puts first, with\n" + strings.Join(long, "\n") +
-			"\nor takes fields of a connection, as AIP-132 has it: 'tcp_info.min_rtt desc, name'.",
+			"\nor takes fields of a connection, as AIP-132 has it: 'tcp_info.min_rtt desc, name'. Several are\n" +
+			"separated by commas; asc behind a word turns its order round: 'retransmits, rtt asc'.",
 		Example: "  sockctl conn ls web\n" +
 			"  sockctl conn ls --sort rtt --limit 10\n" +
 			"  sockctl conn ls -w --filter 'remote.ip = \"10.0.0.7\"'",
@@ -81,18 +82,46 @@ func (a *app) connLsCommand() *cobra.Command {
 	return c
 }
 
+// connOrder puts the fields of a connection in place of the words of --sort. A
+// word has its order, which desc does not change and asc turns round; of a field
+// they mean what AIP-132 says.
+func connOrder(text string) string {
+	terms := strings.Split(text, ",")
+	for i, term := range terms {
+		words := strings.Fields(term)
+		if len(words) == 0 || len(words) > 2 || len(words) == 2 && words[1] != "asc" && words[1] != "desc" {
+			continue // the daemon says what is wrong
+		}
+		for _, o := range connOrders {
+			if o.word != words[0] {
+				continue
+			}
+			if terms[i] = o.order; len(words) == 2 && words[1] == "asc" {
+				terms[i] = turned(o.order)
+			}
+		}
+	}
+	return strings.Join(terms, ",")
+}
+
+// turned is the opposite order.
+func turned(order string) string {
+	fields := strings.Split(order, ",")
+	for i, field := range fields {
+		up, down := strings.CutSuffix(field, " desc")
+		if fields[i] = up; !down {
+			fields[i] = field + " desc"
+		}
+	}
+	return strings.Join(fields, ",")
+}
+
 func (a *app) connLs(ctx context.Context, api *client, filter string, f *connLsFlags) error {
 	detail := pb.ConnectionView_CONNECTION_VIEW_BASIC // the kernel is not asked about each of a million
 	if a.structured() {
 		detail = pb.ConnectionView_CONNECTION_VIEW_FULL
 	}
-	by := f.sort
-	for _, o := range connOrders {
-		if o.word == by {
-			by = o.order
-		}
-	}
-	all, err := api.someConnections(ctx, &pb.ListConnectionsRequest{Filter: filter, OrderBy: by, View: detail}, int(f.limit))
+	all, err := api.someConnections(ctx, &pb.ListConnectionsRequest{Filter: filter, OrderBy: connOrder(f.sort), View: detail}, int(f.limit))
 	if err != nil {
 		return err
 	}

@@ -107,6 +107,11 @@ func (a *app) manifests(ctx context.Context, arg string) (*manifests, error) {
 		}
 		ms.byName[id] = m
 	}
+	if len(ms.all) == 0 && len(ms.faults) == 0 {
+		// An empty set with --prune would remove everything.
+		return nil, usagef("-f %s: there is no document in it: it is empty, or has null or comments only", ms.arg).
+			try("sockctl rm NAME... removes listeners")
+	}
 	return ms, ms.failure()
 }
 
