@@ -392,6 +392,11 @@ func (c *conn) Expired() {
 			c.close(io.EOF)
 			return
 		}
+		if c.is(told) && !c.Pending() && c.unread() > 0 { // it came just in time
+			c.deadline = now + time.Millisecond
+			c.arm()
+			return
+		}
 		if h, ok := c.handler.(Expirer); ok {
 			err := h.Expired(c)
 			if errors.Is(err, errDone) && !c.is(told) {
@@ -428,8 +433,12 @@ func (c *conn) retire(before time.Duration) {
 	}
 	c.flags |= told
 	if d.Drain(c) && !c.Pending() && len(c.in) == 0 && c.unread() == 0 && c.opened < before {
-		c.settle(nil, errDone)
-		return
+		r, ok := d.(Rester)
+		if !ok {
+			c.settle(nil, errDone)
+			return
+		}
+		r.Rest(c, c.l.grace())
 	}
 	c.arm() // it may have set a deadline
 }

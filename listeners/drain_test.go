@@ -53,8 +53,9 @@ func ends(t *testing.T, what string, c net.Conn, r io.Reader) {
 	c.Close()
 }
 
-// A drain closes HTTP connections at rest at once; the others finish what they
-// have begun, are told that it was the last, and nothing of it is lost.
+// A drain closes HTTP connections at rest soon, and what they ask before that is
+// answered; the others finish what they have begun, are told that it was the
+// last, and nothing of it is lost.
 func TestDrainHTTP(t *testing.T) {
 	body := bytes.Repeat([]byte("x"), 1<<17)
 	eachPoller(t, func(t *testing.T, h *host) {
@@ -67,6 +68,8 @@ func TestDrainHTTP(t *testing.T) {
 		rest, restR := open(get)
 		answer(t, rest, restR)
 		silent, silentR := open("")
+		busy, busyR := open(get)
+		answer(t, busy, busyR)
 		head, headR := open(get[:10])
 		second, secondR := open(get + get[:10])
 		answer(t, second, secondR)
@@ -82,16 +85,14 @@ func TestDrainHTTP(t *testing.T) {
 					owed++
 				}
 			}
-			return begun == 5 && owed == 1 && h.status(l).Active == 6
+			return begun == 6 && owed == 1 && h.status(l).Active == 7
 		}, func() string { return "not begun" })
 		unread := dial(t, h.addr(l, 0))
-		eventually(t, func() bool { return h.status(l).Active == 7 }, func() string { return "not accepted" })
+		eventually(t, func() bool { return h.status(l).Active == 8 }, func() string { return "not accepted" })
 		h.do(func() {
 			io.WriteString(unread, get) // in the kernel, and not read when the drain begins
 			l.Stop(longTime)
 		})
-		ends(t, "at rest", rest, restR)
-		ends(t, "silent", silent, silentR)
 		finish := func(what string, c net.Conn, r *bufio.Reader, send string, closes bool) {
 			t.Helper()
 			io.WriteString(c, send)
@@ -101,6 +102,9 @@ func TestDrainHTTP(t *testing.T) {
 			}
 			ends(t, what, c, r)
 		}
+		finish("at work", busy, busyR, get, true) // after the drain began
+		ends(t, "at rest", rest, restR)
+		ends(t, "silent", silent, silentR)
 		finish("in the head", head, headR, get[10:], true)
 		finish("in the second head", second, secondR, get[10:], true)
 		finish("in the body", upload, uploadR, "world", true)

@@ -85,6 +85,13 @@ type Attacher interface {
 	Detach()
 }
 
+// A Rester is a Drainer and Expirer whose peers may be about to ask again: a
+// stream that is at rest gets this time for that, in which Expired ends it.
+// What arrives in it is answered, and is the last.
+type Rester interface {
+	Rest(from Peer, grace time.Duration)
+}
+
 // A HandlerSpec is the configuration of one kind of handler: a plain value
 // that can be compared, saved as JSON and turned into a Handler.
 type HandlerSpec interface {

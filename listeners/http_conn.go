@@ -22,6 +22,7 @@ type httpConn struct {
 	served   bool // a request has been answered
 	armed    bool // a deadline is set
 	draining bool // the next response is the last
+	resting  bool // so, and the stream ends unless a request comes soon
 }
 
 // httpDrainPoll is how often a draining connection that owes nothing more
@@ -45,9 +46,6 @@ func (h *httpHandler) Handle(Peer, []byte) (int, error) {
 // sent by WriteShared, which must be the last write of a call: it then counts
 // on being called again with the rest even though no output is pending.
 func (c *httpConn) Handle(from Peer, p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, c.rested()
-	}
 	h, t := c.h, from.Tunables()
 	h.stamp(from.Now())
 	room := min(httpGather, int(t.WriteBuffer)) - h.most
@@ -89,7 +87,7 @@ func (c *httpConn) Handle(from Peer, p []byte) (int, error) {
 		}
 	}
 	switch {
-	case c.req.begun && !begun && c.served:
+	case c.req.begun && !begun && (c.served || c.resting):
 		c.arm(from, t.RequestTimeout)
 	case idle && !c.req.begun:
 		c.arm(from, t.KeepaliveTimeout)
@@ -175,6 +173,8 @@ func (c *httpConn) Expired(from Peer) error {
 	case c.req.begun:
 		c.h.stamp(from.Now())
 		return c.h.last(from, c.h.appendRefusal(c.h.out[:0], httpTooSlow, c.req.isHead), nil)
+	case !from.Pending() && c.draining && !c.resting: // the response was not the last yet
+		c.Rest(from, drainGrace)
 	case !from.Pending():
 		return errDone
 	case c.draining:
@@ -186,7 +186,7 @@ func (c *httpConn) Expired(from Peer) error {
 }
 
 // Drain reports whether no request is begun and no response on its way. If
-// one is, the response closes the connection.
+// one is, or one comes later, the response closes the connection.
 func (c *httpConn) Drain(from Peer) bool {
 	c.draining = true
 	if c.req.begun {
@@ -199,10 +199,10 @@ func (c *httpConn) Drain(from Peer) bool {
 	return true
 }
 
-// rested ends a draining stream whose output has gone.
-func (c *httpConn) rested() error {
-	if c.draining && !c.req.begun {
-		return errDone
-	}
-	return nil
+// Rest gives a client that keeps the connection the time for one more request:
+// it may be on its way already, and be lost if the stream ended now (RFC 9112,
+// 9.6).
+func (c *httpConn) Rest(from Peer, grace time.Duration) {
+	c.resting = true
+	c.arm(from, grace)
 }

@@ -202,10 +202,10 @@ func TestHTTPDrain(t *testing.T) {
 	}
 }
 
-// TestHTTPDrainSending: a response on its way is let go first, whether or not
-// the connection calls Handle with nothing when it has gone.
+// TestHTTPDrainSending: a response on its way is let go first, and a client that
+// was told by it that it may ask again has the time for that.
 func TestHTTPDrainSending(t *testing.T) {
-	for _, called := range []bool{false, true} {
+	for _, asks := range []bool{false, true} {
 		s := newHTTPStream(t, &HTTP{Body: []byte("hello")})
 		s.take, s.space = 10, 10
 		s.tunables.KeepaliveTimeout = 0
@@ -220,12 +220,20 @@ func TestHTTPDrainSending(t *testing.T) {
 			t.Errorf("sending: %v, %v", err, s.deadline)
 		}
 		s.drain()
-		err := s.h.(Expirer).Expired(s)
-		if called {
-			_, err = s.h.Handle(s, nil)
+		if err := s.h.(Expirer).Expired(s); err != nil || !s.deadline.Equal(s.now.Add(drainGrace)) {
+			t.Errorf("sent: %v, %v", err, s.deadline)
 		}
-		if !errors.Is(err, io.EOF) {
-			t.Errorf("sent: %v", err)
+		if asks {
+			s.feed([]byte(httpGet))
+			s.drain()
+			if got := httpCodes(t, string(s.sent), ""); got != "200+ 200-" || !errors.Is(s.err, io.EOF) {
+				t.Errorf("asked again: %q, %v", got, s.err)
+			}
+			continue
+		}
+		s.now = s.deadline
+		if err := s.h.(Expirer).Expired(s); !errors.Is(err, io.EOF) {
+			t.Errorf("rested: %v", err)
 		}
 	}
 }
