@@ -16,13 +16,16 @@ var errAge = errors.New("max_age")
 func (c *conn) ageLimit() time.Duration {
 	at := c.opened + c.l.tunables.MaxAge
 	if c.is(told | done) {
-		grace := ageGrace
-		if t := c.l.spec.Drain.Timeout; t != nil {
-			grace = *t
-		}
-		at += grace
+		at += c.ageGrace()
 	}
 	return max(at, 1)
+}
+
+func (c *conn) ageGrace() time.Duration {
+	if t := c.l.spec.Drain.Timeout; t != nil {
+		return *t
+	}
+	return ageGrace
 }
 
 // tooOld ends a connection that has reached its limit: a handler that can come
@@ -34,7 +37,7 @@ func (c *conn) tooOld(now time.Duration) {
 		c.close(errAge)
 	case drainer:
 		c.because(ClosedByAge)
-		c.retire(now + 1)
+		c.retire(now+1, c.ageGrace())
 	default:
 		c.finish(errAge)
 	}

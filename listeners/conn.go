@@ -422,11 +422,14 @@ func (c *conn) Expired() {
 // drain lets the handler end a connection that is at rest, and tells it to end
 // one that is not as soon as it can. A connection is not at rest if the kernel
 // has input of it, or if it waited to be accepted until now.
-func (c *conn) drain() { c.retire(c.l.drain.from) }
+func (c *conn) drain() {
+	c.retire(c.l.drain.from, c.l.drain.until.Sub(c.l.set.loop.Now()))
+}
 
 // retire is drain; connections that were accepted later than before are not at
-// rest.
-func (c *conn) retire(before time.Duration) {
+// rest. Streams that are have a part of the time that is left, so that they end
+// by themselves.
+func (c *conn) retire(before, left time.Duration) {
 	d, ok := c.handler.(Drainer)
 	if !ok || c.is(done|told) {
 		return
@@ -438,7 +441,7 @@ func (c *conn) retire(before time.Duration) {
 			c.settle(nil, errDone)
 			return
 		}
-		r.Rest(c, c.l.grace())
+		r.Rest(c, min(drainGrace, left*3/4))
 	}
 	c.arm() // it may have set a deadline
 }

@@ -35,15 +35,6 @@ func (p DrainPolicy) check() error {
 // last, and loses nothing.
 const drainGrace = time.Second
 
-// grace is less than what is left of the drain, so that what is at rest ends by
-// itself.
-func (l *Listener) grace() time.Duration {
-	if l.state != Draining {
-		return drainGrace
-	}
-	return min(drainGrace, l.drain.until.Sub(l.set.loop.Now())*3/4)
-}
-
 // A drain is one that is going on, or is over and was not taken back.
 type drain struct {
 	began   time.Time

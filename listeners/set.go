@@ -203,7 +203,7 @@ func (s *Set) CloseConn(fd int, cookie uint64, reset bool) bool {
 func (s *Set) RetireConn(fd int, cookie uint64) {
 	if c := s.connAt(fd, cookie); c != nil {
 		c.because(ClosedByRequest)
-		c.retire(s.loop.Clock() + 1)
+		c.retire(s.loop.Clock()+1, maxDrain)
 	}
 }
 
