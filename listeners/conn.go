@@ -110,6 +110,9 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 	if l.tunables.MaxPerSource > 0 {
 		c.joinOrigin()
 	}
+	if l.paced != (rates{}) {
+		c.limit().pace = &pace{c: c}
+	}
 	if w := l.set.watcher; w != nil {
 		w.ConnOpened(c.status(0))
 	}
@@ -198,7 +201,9 @@ func (c *conn) Ready(ev mux.Events) {
 			c.close(err)
 			return
 		}
-		if !c.Pending() {
+		if c.Pending() {
+			c.waitFor(mux.Writable) // not now, perhaps: see pace
+		} else {
 			c.proceed(c.in)
 		}
 	case c.is(feeds) && !c.is(done):
@@ -215,6 +220,14 @@ func (c *conn) read() {
 	c.l.set.growBuffer(limit)
 	buf := c.l.set.buf[:limit]
 	kept := copy(buf, c.in)
+	room := c.room(reading)
+	if room == 0 {
+		c.resume()
+		return
+	}
+	if !c.is(packets) { // a message is read as a whole
+		buf = buf[:kept+min(room, len(buf)-kept)]
+	}
 	n, errno := c.recv(buf[kept:])
 	switch {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
@@ -245,6 +258,7 @@ func (c *conn) read() {
 	c.received += uint64(n)
 	c.reads++
 	c.l.stats.Received += uint64(n)
+	c.moved(reading, n)
 	if c.is(lingering) {
 		if c.received > c.tolerated {
 			c.close(io.EOF)
@@ -311,28 +325,41 @@ func (c *conn) settle(rest []byte, err error) {
 	default:
 		c.in = append(c.in[:0], rest...)
 	}
-	switch {
-	case c.Pending():
-		c.waitFor(mux.Writable) // and so read no more: back-pressure
-	case c.is(done):
+	if c.is(done) && !c.Pending() {
 		c.linger()
-	case c.is(feeds):
-		c.waitFor(mux.Readable | mux.Writable)
-	default:
-		c.waitFor(mux.Readable)
+	} else {
+		c.waitFor(c.interest())
 	}
 	if c.fd >= 0 && c.deadline != 0 {
 		c.arm()
 	}
 }
 
+// interest is what a connection waits for.
+func (c *conn) interest() mux.Events {
+	switch {
+	case c.Pending():
+		return mux.Writable // and so read no more: back-pressure
+	case c.is(feeds) && !c.is(done):
+		return mux.Readable | mux.Writable
+	default:
+		return mux.Readable
+	}
+}
+
 // rest waits for nothing until someone else has the loop wait again.
 func (c *conn) rest() {
 	c.want = 0
+	if c.isPaced() {
+		c.limits.pace.drop()
+	}
 	_ = c.l.set.loop.Modify(int(c.fd), 0) // it is there, and taking it from a poller does not fail
 }
 
 func (c *conn) waitFor(want mux.Events) {
+	if c.limits != nil {
+		want = c.unmasked(want)
+	}
 	if want == c.want {
 		return
 	}
@@ -515,6 +542,9 @@ func (c *conn) close(why error) {
 	c.in, c.out, c.shared = nil, nil, nil
 	if c.limits != nil {
 		c.leaveOrigin()
+		if c.limits.pace != nil {
+			c.limits.pace.drop()
+		}
 	}
 	l.active--
 	if l.set.log.IsTrace() {

@@ -42,10 +42,16 @@ func (f *flow) drop() {
 
 // pump reads once and passes on.
 func (f *flow) pump(r *relay, from, to int) {
-	if f.full >= spliceAfter && f.splice(r, from, to) {
+	if f.full >= spliceAfter && !r.c.isPaced() && f.splice(r, from, to) {
 		return
 	}
 	buf := r.c.l.set.buf
+	if from == int(r.c.fd) {
+		buf = buf[:min(len(buf), r.c.room(reading))]
+		if len(buf) == 0 {
+			return // settle sees to it
+		}
+	}
 	n, errno := sysRecv(from, buf, 0)
 	switch {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
@@ -78,6 +84,12 @@ func (f *flow) pump(r *relay, from, to int) {
 
 // send gives p to the kernel, which may take a part of it.
 func (f *flow) send(r *relay, to int, p []byte, toClient bool) int {
+	if toClient {
+		p = p[:min(len(p), r.c.room(writing))]
+		if len(p) == 0 {
+			return 0
+		}
+	}
 	n, errno := sysSend(to, p)
 	switch errno {
 	case 0:

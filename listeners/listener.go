@@ -33,6 +33,8 @@ type Listener struct {
 	drain     drain
 	origins   map[netip.Addr]*origin // while max_connections_per_source is set
 	counted   originRule             // what they are counted by
+	paced     rates                  // of bytes
+	gates     *[directions]gate      // while there was such a rate for all together
 	throttle  *throttle              // while accept_rate is set
 	deadline  mux.Timer              // of its lame-duck time, then of the drain
 	passed    bool                   // a program has the sockets, or is about to: see executor
@@ -185,7 +187,8 @@ func (l *Listener) Attach(set *Set, counters *Counters) error {
 	if a, ok := l.handler.(Attacher); ok {
 		a.Attach(l, nil)
 	}
-	l.counted = l.tunables.originRule()
+	l.counted, l.paced = l.tunables.originRule(), l.tunables.rates()
+	l.openGates()
 	l.to(Running)
 	return nil
 }

@@ -58,23 +58,27 @@ type Option struct {
 
 // Tunables are the settings that the daemon itself acts on. Loop only.
 type Tunables struct {
-	IdleTimeout      time.Duration // 0: none
-	MaxConnections   int64         // 0: no limit but that of descriptors
-	ReadBuffer       int64         // most that is read, or kept for the handler, at once
-	WriteBuffer      int64         // most that is kept for the peer
-	MaxAge           time.Duration // 0: none
-	MaxPerSource     int64         // 0: no limit
-	SourcePrefixV4   int64         // bits of an address that tell one source from another
-	SourcePrefixV6   int64
-	AcceptRate       int64         // connections a second; 0: no limit
-	AcceptBurst      int64         // 0: AcceptRate
-	RequestTimeout   time.Duration // http; 0: none
-	KeepaliveTimeout time.Duration // http; 0: none
-	MaxRequestBody   int64         // http
-	UpstreamWait     time.Duration // forward; 0: refuse at once
-	SessionTimeout   time.Duration // forward, of datagrams
-	MaxSessions      int64         // forward, of datagrams
-	MaxProcesses     int64         // exec; 0: no limit
+	IdleTimeout       time.Duration // 0: none
+	MaxConnections    int64         // 0: no limit but that of descriptors
+	ReadBuffer        int64         // most that is read, or kept for the handler, at once
+	WriteBuffer       int64         // most that is kept for the peer
+	MaxAge            time.Duration // 0: none
+	MaxPerSource      int64         // 0: no limit
+	SourcePrefixV4    int64         // bits of an address that tell one source from another
+	SourcePrefixV6    int64
+	AcceptRate        int64 // connections a second; 0: no limit
+	AcceptBurst       int64 // 0: AcceptRate
+	ReadRate          int64 // bytes a second of each connection; 0: no limit
+	WriteRate         int64
+	ListenerReadRate  int64 // of all together
+	ListenerWriteRate int64
+	RequestTimeout    time.Duration // http; 0: none
+	KeepaliveTimeout  time.Duration // http; 0: none
+	MaxRequestBody    int64         // http
+	UpstreamWait      time.Duration // forward; 0: refuse at once
+	SessionTimeout    time.Duration // forward, of datagrams
+	MaxSessions       int64         // forward, of datagrams
+	MaxProcesses      int64         // exec; 0: no limit
 }
 
 // Parse gives v, as it came from a client or a file, the option's type and

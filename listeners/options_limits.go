@@ -26,5 +26,21 @@ var limitOptions = []*Option{
 		Name: "accept_burst", Summary: "Connections that accept_rate lets in at once after a quiet time; 0 is as many as in a second.",
 		Type: Int, Max: 1_000_000, Networks: OnStream, Effect: Live, Default: IntValue(0),
 		tunable: func(t *Tunables) *int64 { return &t.AcceptBurst },
+	}, {
+		Name: "read_rate_bytes", Summary: "Bytes read from a connection in a second; its client waits by TCP's window. 0 is no limit.",
+		Type: Bytes, Max: 8 << 30, Networks: OnStream, Effect: Live, Default: BytesValue(0),
+		tunable: func(t *Tunables) *int64 { return &t.ReadRate },
+	}, {
+		Name: "write_rate_bytes", Summary: "Bytes written to a connection in a second. 0 is no limit.",
+		Type: Bytes, Max: 8 << 30, Networks: OnStream, Effect: Live, Default: BytesValue(0),
+		tunable: func(t *Tunables) *int64 { return &t.WriteRate },
+	}, {
+		Name: "listener_read_rate_bytes", Summary: "Bytes read from all connections of the listener together in a second, in turn. 0 is no limit.",
+		Type: Bytes, Max: 8 << 30, Networks: OnStream, Effect: Live, Default: BytesValue(0),
+		tunable: func(t *Tunables) *int64 { return &t.ListenerReadRate },
+	}, {
+		Name: "listener_write_rate_bytes", Summary: "Bytes written to all connections of the listener together in a second, in turn. 0 is no limit.",
+		Type: Bytes, Max: 8 << 30, Networks: OnStream, Effect: Live, Default: BytesValue(0),
+		tunable: func(t *Tunables) *int64 { return &t.ListenerWriteRate },
 	},
 }

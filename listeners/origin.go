@@ -17,6 +17,7 @@ type origin struct {
 // connLimits is what a connection has only while a limit asks for it.
 type connLimits struct {
 	origin *origin // nil: not counted
+	pace   *pace   // nil: there is no rate
 }
 
 // limit makes what limits need.

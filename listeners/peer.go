@@ -68,9 +68,15 @@ func (c *conn) SetDeadline(t time.Time) {
 
 // send gives p to the kernel and counts what it took; 0 is EAGAIN.
 func (c *conn) send(p []byte) (int, error) {
+	if room := c.room(writing); room == 0 {
+		return 0, nil // as if the kernel took none
+	} else if !c.is(packets) {
+		p = p[:min(len(p), room)]
+	}
 	n, errno := sysSend(int(c.fd), p)
 	switch errno {
 	case 0:
+		c.moved(writing, n)
 		c.active = c.l.set.loop.Clock()
 		c.sent += uint64(n)
 		c.writes++

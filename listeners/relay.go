@@ -142,6 +142,9 @@ func (r *relay) Ready(ev mux.Events) {
 
 // ready is the client's side. Before there is an upstream it is off the loop.
 func (r *relay) ready(ev mux.Events) {
+	if !r.isOpen {
+		return // an event that was on its way
+	}
 	r.move(&r.there, &r.back, int(r.c.fd), int(r.fd), ev)
 }
 
@@ -181,7 +184,7 @@ func (r *relay) settle() {
 		return
 	}
 	loop := r.c.l.set.loop
-	err := change(loop, int(r.c.fd), &r.c.want, wants(&r.there, &r.back))
+	err := change(loop, int(r.c.fd), &r.c.want, r.c.unmasked(wants(&r.there, &r.back)))
 	if err == nil {
 		err = change(loop, int(r.fd), &r.want, wants(&r.back, &r.there))
 	}
@@ -216,6 +219,13 @@ func change(loop *mux.Loop, fd int, have *mux.Events, want mux.Events) error {
 	}
 	*have = want
 	return loop.Modify(fd, want)
+}
+
+// resume waits for what there is to wait for, if there is an upstream.
+func (r *relay) resume() {
+	if r.isOpen {
+		r.settle()
+	}
 }
 
 // fail ends both sides because reading from one has failed. RST is carried over.
@@ -294,6 +304,7 @@ func (r *relay) received(n int) {
 	c.received += uint64(n)
 	c.reads++
 	c.l.stats.Received += uint64(n)
+	c.moved(reading, n)
 }
 
 func (r *relay) sent(n int) {
@@ -302,6 +313,7 @@ func (r *relay) sent(n int) {
 	c.sent += uint64(n)
 	c.writes++
 	c.l.stats.Sent += uint64(n)
+	c.moved(writing, n)
 }
 
 // status adds what is known of the upstream's side.

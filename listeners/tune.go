@@ -75,6 +75,7 @@ func (l *Listener) tuneOwn(r *Result) {
 func (l *Listener) retuned() {
 	l.set.growBuffer(l.tunables.ReadBuffer)
 	l.recount()
+	l.repace()
 	l.rethrottle()
 	l.unlimit()
 	l.set.sweep(l, (*conn).arm, func() {})
