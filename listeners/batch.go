@@ -83,6 +83,9 @@ func (b *batch) receive(s *packetSocket) {
 			s.l.stats.reject(RejectedHandler)
 		}
 	}
+	if f, ok := s.l.handler.(*forwarder); ok && f.burst.n > 0 {
+		f.flush(b)
+	}
 	if len(b.queue) == 0 {
 		return
 	}
@@ -101,9 +104,6 @@ func (b *batch) relay(ses *session) unix.Errno {
 		b.in[i].hdr.SetControllen(0)
 	}
 	n, errno := sysMmsg(unix.SYS_RECVMMSG, ses.fd, b.in[:])
-	for i := range b.in {
-		b.in[i].hdr.Namelen = unix.SizeofSockaddrAny
-	}
 	if errno != 0 {
 		return errno
 	}

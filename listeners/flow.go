@@ -70,7 +70,8 @@ func (f *flow) pump(r *relay, from, to int) {
 		r.fail(from, os.NewSyscallError("read", errno))
 		return
 	}
-	if f.full++; n < len(buf) {
+	f.full = min(f.full+1, spliceAfter)
+	if n < worthSplicing {
 		f.full = 0
 	}
 	fromClient := from == int(r.c.fd)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -557,4 +558,65 @@ func TestForwardDatagramLimits(t *testing.T) {
 	c := dial(t, h.addr(l, 0))
 	io.WriteString(c, "x")
 	eventually(t, func() bool { u := h.upstreams(l)[0]; return u.Failed > 0 && u.Active == 0 }, func() string { return "not noticed" })
+}
+
+// Datagrams that come in a row go on in a row, each to the session of its
+// source.
+func TestForwardDatagramBurst(t *testing.T) {
+	h := newHost(t, "epoll", 0)
+	up := h.open(spec(t, listeners.Echo{}, "", "udp://127.0.0.1:0"))
+	l := h.open(spec(t, forwardTo(h.addr(up, 0)), "", "udp://127.0.0.1:0"))
+	a, b := dial(t, h.addr(l, 0)), dial(t, h.addr(l, 0))
+	const burst = 100 // more than a batch
+	h.do(func() {     // the loop finds all of them at once
+		for i := range burst {
+			fmt.Fprint(a, i)
+			if i%10 == 0 {
+				fmt.Fprint(b, i)
+			}
+		}
+	})
+	for i := range burst {
+		if got := string(receive(t, a)); got != strconv.Itoa(i) {
+			t.Fatalf("%q, want %d", got, i)
+		}
+		if i%10 == 0 {
+			if got := string(receive(t, b)); got != strconv.Itoa(i) {
+				t.Fatalf("the other source: %q, want %d", got, i)
+			}
+		}
+	}
+}
+
+// A datagram upstream that refuses is left for the next, as one of connections.
+func TestForwardDatagramNext(t *testing.T) {
+	h := newHost(t, "epoll", 0)
+	up := h.open(spec(t, listeners.Echo{}, "", "udp://127.0.0.1:0"))
+	nobody, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	f := forwardTo(nobody.LocalAddr(), h.addr(up, 0))
+	f.Balance = listeners.First
+	l := h.open(spec(t, f, "", "udp://127.0.0.1:0"))
+	c := dial(t, h.addr(l, 0))
+	answered := make(chan struct{})
+	go func() {
+		c.Read(make([]byte, 10))
+		close(answered)
+	}()
+	eventually(t, func() bool {
+		io.WriteString(c, "x")
+		h.until(5 * time.Millisecond)
+		select {
+		case <-answered:
+			return true
+		default:
+			return false
+		}
+	}, func() string { return fmt.Sprintf("%+v", h.upstreams(l)) })
+	if st := h.upstreams(l); st[0].Healthy || !st[1].Healthy || st[0].Failed != 3 {
+		t.Errorf("%+v", st)
+	}
 }

@@ -19,6 +19,7 @@ type forwarder struct {
 	held  []*relay  // wait for an upstream, in order; nil: one that has gone
 
 	sessions map[source]*session // of datagrams
+	burst    burst
 }
 
 func newForwarder(spec *Forward) *forwarder {

@@ -33,27 +33,69 @@ type session struct {
 	control []byte // which address of ours answers
 }
 
-// Handle relays a datagram of a source to its upstream.
+// A burst is what came in a row from one source, and goes on in one call. It is
+// in the batch's room for what is sent, and empty between two batches.
+type burst struct {
+	ses *session
+	at  [batchSize]int // which of the batch
+	n   int
+}
+
+// Handle takes a datagram of a source for its upstream: flush sends it.
 func (f *forwarder) Handle(from Peer, p []byte) (int, error) {
 	peer := from.(*packetPeer)
 	key := peer.source()
-	ses := f.sessions[key]
-	if ses == nil {
-		if ses = f.openSession(peer, key); ses == nil {
+	if f.burst.n > 0 && f.burst.ses.from != key {
+		f.flush(peer.b)
+	}
+	if f.burst.n == 0 {
+		if f.burst.ses = f.sessionOf(peer, key); f.burst.ses == nil {
 			return len(p), errNoUpstream
 		}
 	}
-	ses.active = f.l.set.loop.Clock()
-	switch n, errno := sysSend(ses.fd, p); {
-	case errno == 0 && n == len(p):
-	case errno == unix.ECONNREFUSED: // an answer to an earlier one: nobody is there
-		ses.end()
-		ses.up.refused("send: "+errnoText(errno), ses.active)
-		return len(p), errNoUpstream
-	default:
-		return len(p), errno // dropped and counted, as datagrams may be
-	}
+	f.burst.at[f.burst.n] = peer.i
+	f.burst.n++
 	return len(p), nil
+}
+
+func (f *forwarder) sessionOf(peer *packetPeer, key source) *session {
+	if ses := f.sessions[key]; ses != nil {
+		return ses
+	}
+	return f.openSession(peer, key)
+}
+
+// flush sends the burst. A datagram that is not taken is dropped and counted, as
+// datagrams may be.
+func (f *forwarder) flush(b *batch) {
+	ses, n := f.burst.ses, f.burst.n
+	f.burst.ses, f.burst.n = nil, 0
+	for i, at := range f.burst.at[:n] {
+		hdr := &b.out[i].hdr
+		hdr.Name, hdr.Namelen, hdr.Control = nil, 0, nil
+		hdr.SetControllen(0)
+		b.outIov[i].Base = &b.data[at*datagramSize]
+		b.outIov[i].SetLen(int(b.in[at].len))
+	}
+	for done := 0; done < n; {
+		ses.active = f.l.set.loop.Clock()
+		sent, errno := sysMmsg(unix.SYS_SENDMMSG, ses.fd, b.out[done:n])
+		switch errno {
+		case 0:
+			done += sent
+		case unix.EINTR:
+		case unix.ECONNREFUSED: // an answer to an earlier one: nobody is there
+			for range n - done {
+				f.l.stats.reject(RejectedHandler)
+			}
+			ses.end()
+			ses.up.refused("send: "+errnoText(errno), ses.active)
+			return // what comes next opens another
+		default:
+			f.l.stats.reject(RejectedHandler)
+			done++
+		}
+	}
 }
 
 // source is who sent the datagram in hand.
@@ -106,7 +148,7 @@ func (f *forwarder) openSession(peer *packetPeer, key source) *session {
 		ses.control = slices.Clone(replyFrom(peer.b.inControl[peer.i][:peer.b.in[peer.i].hdr.Controllen], peer.b.outControl[peer.i][:]))
 		set.used++
 		up.active++
-		up.took()
+		up.connects++ // whether it is there, its answer tells
 		f.sessions[key] = ses
 		ses.arm()
 		return ses
@@ -144,6 +186,7 @@ func (ses *session) Ready(mux.Events) {
 	switch errno := s.l.set.batch.relay(ses); errno {
 	case 0:
 		ses.active = s.l.set.loop.Clock()
+		ses.up.answered()
 	case unix.EAGAIN, unix.EINTR:
 	default: // ECONNREFUSED: nobody is there
 		ses.end()

@@ -7,10 +7,12 @@ import (
 )
 
 const (
-	// spliceAfter is how many reads in a row must fill the buffer before bytes
-	// are moved without being copied to the daemon: a pipe costs two system
-	// calls for each move, which only long ones earn back.
+	// spliceAfter is how many reads in a row must be long before bytes are
+	// moved without being copied to the daemon.
 	spliceAfter = 4
+	// worthSplicing is what is long: a pipe costs two system calls for each
+	// move, as a copy does, and more for each page than a copy of a few.
+	worthSplicing = 32 << 10
 	// pipeSize is the room of a pipe. With 64 KiB a byte costs twice the CPU.
 	pipeSize = 1 << 20
 	// pipesKept is how many empty pipes wait for the next flow. All pipes of a
@@ -80,7 +82,7 @@ func (f *flow) splice(r *relay, from, to int) bool {
 		return false // the read tells what it is
 	}
 	p.held = n
-	if n < len(r.c.l.set.buf) {
+	if n < worthSplicing/2 {
 		f.full = 0 // it streams no more
 	}
 	if from == int(r.c.fd) {

@@ -194,6 +194,11 @@ const retryDown = 10 * time.Second
 // took notes that a connection was made.
 func (u *upstream) took() {
 	u.connects++
+	u.answered()
+}
+
+// answered notes that it is there.
+func (u *upstream) answered() {
 	u.failures = 0
 	if u.down && (u.owner == nil || u.owner.spec.Health == nil) {
 		u.turnTo(false, "")
