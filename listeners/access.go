@@ -67,7 +67,7 @@ func parseCIDRs(field string, texts []string) (forms []string, ranges addrRanges
 	const maxFaults = 20
 	var faults []error
 	for i, text := range texts {
-		n, err := parseCIDR(text)
+		n, err := ParseCIDR(text)
 		if err != nil {
 			if faults = append(faults, &Violation{Field: fmt.Sprintf("%s[%d]", field, i), Message: err.Error()}); len(faults) == maxFaults {
 				break
@@ -80,8 +80,8 @@ func parseCIDRs(field string, texts []string) (forms []string, ranges addrRanges
 	return forms, ranges.merged(), errors.Join(faults...)
 }
 
-// parseCIDR takes a network, or one address. IPv4 in the form of IPv6 is IPv4.
-func parseCIDR(text string) (netip.Prefix, error) {
+// ParseCIDR takes a network, or one address. IPv4 in the form of IPv6 is IPv4.
+func ParseCIDR(text string) (netip.Prefix, error) {
 	n, err := netip.ParsePrefix(text)
 	if err != nil {
 		a, addrErr := netip.ParseAddr(text)

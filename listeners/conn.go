@@ -5,29 +5,14 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"strconv"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmgr/sockmgr/mux"
 )
 
-const (
-	minRead     = 1 << 10         // room for a read beside what is kept
-	lingerBytes = 64 << 10        // of input that is dropped after the last write (RFC 9112, 9.6)
-	lingerTime  = 2 * time.Second // at most, for that
-)
-
-// Why a connection was closed, beside io.EOF and what the kernel said.
-var (
-	errIdle            = errors.New("idle_timeout")
-	errDrained         = errors.New("drained")
-	errClosedByRequest = errors.New("closed by request")
-	errMessageSize     = errors.New("message is longer than read_buffer_bytes")
-	errStuck           = errors.New("handler cannot take more input")
-)
+const minRead = 1 << 10 // room for a read beside what is kept
 
 // A conn is one accepted connection. Loop only. There may be a million of
 // them: what is not always needed is behind a pointer.
@@ -79,109 +64,6 @@ func (c *conn) is(f connFlags) bool { return c.flags&f != 0 }
 func (c *conn) program() *execConn {
 	e, _ := c.handler.(*execConn)
 	return e
-}
-
-// admit makes a connection of an accepted descriptor.
-func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
-	now := l.set.loop.Clock()
-	c := &conn{
-		l: l, handler: l.handler, fd: int32(fd), family: uint8(s.family), want: mux.Readable,
-		cookie: cookieOf(fd), remote: peerAddr(from), opened: now, active: now,
-	}
-	if s.addr.Network == Unixpacket {
-		c.flags |= packets
-	}
-	if l.lingers {
-		c.flags |= lingers
-	}
-	for _, s := range l.onConn {
-		if s.networks&c.network().Class() != 0 && s.option.isFor(c.socket()) {
-			_ = s.option.Set(c.socket(), s.value) // the listener's socket took it; Status tells what came of it
-		}
-	}
-	if err := l.set.loop.Add(fd, mux.Readable, c); err != nil {
-		l.stats.reject(RejectedLimit)
-		c.stopLinger()
-		sysClose(fd)
-		l.set.log.Warn("connection refused", "listener", l.Name, "error", err)
-		return
-	}
-	l.admitted(c)
-	if l.tunables.MaxPerSource > 0 {
-		c.joinOrigin()
-	}
-	if l.paced != (rates{}) {
-		c.limit().pace = &pace{c: c}
-	}
-	if w := l.set.watcher; w != nil {
-		w.ConnOpened(c.status(0))
-	}
-	if p := &l.spec.Proxy; p.Mode != ProxyOff && (p.Mode == ProxyRequired || p.believes(c.remote.Addr())) {
-		c.handler = &preface{next: l.handler}
-		c.deadline = now + orDefault(p.Timeout, defaultProxyWait)
-		if !p.believes(c.remote.Addr()) {
-			c.settle(nil, c.rejectPreface(errors.New("the peer is not trusted to send it")))
-		}
-	} else {
-		c.settle(nil, c.openHandler())
-	}
-	if c.fd < 0 {
-		return
-	}
-	c.arm()
-	if l.state == Draining && !l.drain.lame {
-		c.drain()
-	}
-}
-
-// openHandler lets the handler begin with the connection.
-func (c *conn) openHandler() error {
-	o, ok := c.handler.(Opener)
-	if !ok {
-		return nil
-	}
-	h, err := o.Open(c)
-	if h != nil {
-		c.handler = h
-	}
-	if _, ok := c.handler.(Feeder); ok {
-		c.flags |= feeds
-	}
-	return err
-}
-
-// peerAddr reads what accept4 returned. Never ask getpeername: Linux hands out
-// connections that were reset in the queue.
-func peerAddr(sa *unix.RawSockaddrAny) netip.AddrPort {
-	switch sa.Addr.Family {
-	case unix.AF_INET:
-		in := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
-		return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), ntohs(in.Port))
-	case unix.AF_INET6:
-		in := (*unix.RawSockaddrInet6)(unsafe.Pointer(sa))
-		ip := netip.AddrFrom16(in.Addr).Unmap()
-		if in.Scope_id != 0 { // of a link-local address; a name would have to be looked up
-			ip = ip.WithZone(strconv.Itoa(int(in.Scope_id)))
-		}
-		return netip.AddrPortFrom(ip, ntohs(in.Port))
-	}
-	return netip.AddrPort{} // a Unix client rarely has a name
-}
-
-// peerName is the peer's address with the name of its zone, as getsockname has
-// it: accept did not look that up.
-func (c *conn) peerName() netip.AddrPort {
-	ip := c.remote.Addr()
-	zone, err := strconv.ParseUint(ip.Zone(), 10, 32)
-	if err != nil { // there is none
-		return c.remote
-	}
-	return netip.AddrPortFrom(withZone(ip.WithZone(""), uint32(zone)), c.remote.Port())
-}
-
-func ntohs(n uint16) uint16 {
-	b := (*[2]byte)(unsafe.Pointer(&n))
-	return uint16(b[0])<<8 | uint16(b[1])
 }
 
 // Ready writes before it reads: a peer that does not drain gets no new work.
@@ -251,6 +133,18 @@ func (c *conn) read() {
 		c.proceed(c.in)
 		return
 	}
+	c.gotBytes(n)
+	if c.is(lingering) {
+		if c.received > c.tolerated {
+			c.close(io.EOF)
+		}
+		return
+	}
+	c.proceed(buf[:kept+n])
+}
+
+// gotBytes counts a read.
+func (c *conn) gotBytes(n int) {
 	if c.received == 0 {
 		c.begun()
 	}
@@ -259,13 +153,15 @@ func (c *conn) read() {
 	c.reads++
 	c.l.stats.Received += uint64(n)
 	c.moved(reading, n)
-	if c.is(lingering) {
-		if c.received > c.tolerated {
-			c.close(io.EOF)
-		}
-		return
-	}
-	c.proceed(buf[:kept+n])
+}
+
+// sentBytes counts a write.
+func (c *conn) sentBytes(n int) {
+	c.active = c.l.set.loop.Clock()
+	c.sent += uint64(n)
+	c.writes++
+	c.l.stats.Sent += uint64(n)
+	c.moved(writing, n)
 }
 
 // ended tells the end of a packet connection from an empty message.
@@ -369,23 +265,6 @@ func (c *conn) waitFor(want mux.Events) {
 	}
 }
 
-// linger ends a connection on which all has been written: FIN now, and the
-// close once the peer has had time to read. A close with unread input would
-// send RST, which can destroy what was just written. With SO_LINGER at 0
-// seconds the close shall do that.
-func (c *conn) linger() {
-	sec, on := c.soLinger()
-	if c.is(eof) || c.is(packets) || on && sec == 0 {
-		c.close(io.EOF)
-		return
-	}
-	_ = unix.Shutdown(int(c.fd), unix.SHUT_WR) // ENOTCONN: it is over, the read will tell
-	c.flags |= lingering
-	c.tolerated = c.received + lingerBytes
-	c.deadline = c.l.set.loop.Clock() + lingerTime
-	c.waitFor(mux.Readable)
-}
-
 // arm makes sure that the timer goes off by the time the next limit is due. A
 // limit that moves into the future costs nothing: the timer goes off at the
 // old time, finds nothing due, and is armed anew.
@@ -446,130 +325,10 @@ func (c *conn) Expired() {
 	}
 }
 
-// drain lets the handler end a connection that is at rest, and tells it to end
-// one that is not as soon as it can. A connection is not at rest if the kernel
-// has input of it, or if it waited to be accepted until now.
-func (c *conn) drain() {
-	c.retire(c.l.drain.from, c.l.drain.until.Sub(c.l.set.loop.Now()))
-}
-
-// retire is drain; connections that were accepted later than before are not at
-// rest. Streams that are have a part of the time that is left, so that they end
-// by themselves.
-func (c *conn) retire(before, left time.Duration) {
-	d, ok := c.handler.(Drainer)
-	if !ok || c.is(done|told) {
-		return
-	}
-	c.flags |= told
-	if d.Drain(c) && !c.Pending() && len(c.in) == 0 && c.unread() == 0 && c.opened < before {
-		r, ok := d.(Rester)
-		if !ok {
-			c.settle(nil, errDone)
-			return
-		}
-		r.Rest(c, min(drainGrace, left*3/4))
-	}
-	c.arm() // it may have set a deadline
-}
-
-// drained ends what has not ended by itself.
-func (c *conn) drained() {
-	c.l.drain.cut++
-	if c.l.spec.Drain.Reset {
-		c.reset(errDrained)
-		return
-	}
-	c.close(errDrained)
-}
-
 // unread is how much the kernel has for us.
 func (c *conn) unread() uint64 {
 	n, _ := c.socket().bytes()
 	return n
-}
-
-// finish closes, but sends first what the peer takes within lingerTime. A close
-// with unread input would keep the peer from what it has been sent.
-func (c *conn) finish(why error) {
-	if c.is(done) {
-		return
-	}
-	if c.is(relayed) || c.program() != nil || !c.Pending() && c.unread() == 0 {
-		c.close(why)
-		return
-	}
-	c.because(reasonOf(why))
-	c.settle(nil, errDone)
-	if c.fd >= 0 {
-		c.deadline = c.l.set.loop.Clock() + lingerTime
-		c.arm()
-	}
-}
-
-// reset closes with RST.
-func (c *conn) reset(why error) {
-	if e := c.program(); e != nil {
-		e.reset()
-	}
-	_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	c.flags &^= lingers // 0 seconds do not wait
-	c.close(why)
-}
-
-// close is idempotent: a handler, a write error and a drain may all ask. Only
-// the first tells why.
-func (c *conn) close(why error) {
-	if c.fd < 0 {
-		return
-	}
-	if e := c.program(); e != nil && !e.letGo(why) {
-		return
-	}
-	l, reason := c.l, c.endedBy(why)
-	if w := l.set.watcher; w != nil {
-		w.ConnClosed(c.lastStatus(why))
-	}
-	if c.is(relayed) {
-		c.handler.(*relay).closed()
-	}
-	c.stopLinger()
-	_ = l.set.loop.Remove(int(c.fd)) // before the close, as always
-	l.set.loop.Disarm(&c.timer)
-	c.counted(reason)
-	sysClose(int(c.fd))
-	c.fd = -1
-	c.in, c.out, c.shared = nil, nil, nil
-	if c.limits != nil {
-		c.leaveOrigin()
-		if c.limits.pace != nil {
-			c.limits.pace.drop()
-		}
-	}
-	l.active--
-	if l.set.log.IsTrace() {
-		l.set.log.Trace("connection closed", "listener", l.Name, "remote", c.remote, "reason", reason, "error", why)
-	}
-	l.set.released()
-	l.unlimit()
-	l.ended()
-}
-
-// stopLinger keeps close(2) from waiting: with SO_LINGER above zero it does,
-// also on a non-blocking socket.
-func (c *conn) stopLinger() {
-	if sec, on := c.soLinger(); on && sec > 0 {
-		_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
-	}
-}
-
-// soLinger reads SO_LINGER where that may be on.
-func (c *conn) soLinger() (seconds int32, on bool) {
-	if !c.is(lingers) {
-		return 0, false
-	}
-	seconds, on, err := sockLinger(int(c.fd))
-	return seconds, on && err == nil
 }
 
 // socket is the connection as options see one.

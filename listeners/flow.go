@@ -76,7 +76,7 @@ func (f *flow) pump(r *relay, from, to int) {
 	}
 	fromClient := from == int(r.c.fd)
 	if fromClient {
-		r.received(n)
+		r.c.gotBytes(n)
 	}
 	if sent := f.send(r, to, buf[:n], !fromClient); sent < n && !f.eof {
 		f.rest = append(f.rest[:0], buf[sent:n]...)
@@ -95,7 +95,7 @@ func (f *flow) send(r *relay, to int, p []byte, toClient bool) int {
 	switch errno {
 	case 0:
 		if toClient {
-			r.sent(n)
+			r.c.sentBytes(n)
 		}
 		return n
 	case unix.EAGAIN, unix.EINTR, unix.ENOBUFS:

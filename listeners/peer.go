@@ -76,11 +76,7 @@ func (c *conn) send(p []byte) (int, error) {
 	n, errno := sysSend(int(c.fd), p)
 	switch errno {
 	case 0:
-		c.moved(writing, n)
-		c.active = c.l.set.loop.Clock()
-		c.sent += uint64(n)
-		c.writes++
-		c.l.stats.Sent += uint64(n)
+		c.sentBytes(n)
 		return n, nil
 	case unix.EAGAIN, unix.EINTR, unix.ENOBUFS:
 		return 0, nil

@@ -294,28 +294,6 @@ func (f *forwarder) unhold() {
 	}
 }
 
-// received and sent count bytes, on the client's side.
-func (r *relay) received(n int) {
-	c := r.c
-	if c.received == 0 {
-		c.begun()
-	}
-	c.active = c.l.set.loop.Clock()
-	c.received += uint64(n)
-	c.reads++
-	c.l.stats.Received += uint64(n)
-	c.moved(reading, n)
-}
-
-func (r *relay) sent(n int) {
-	c := r.c
-	c.active = c.l.set.loop.Clock()
-	c.sent += uint64(n)
-	c.writes++
-	c.l.stats.Sent += uint64(n)
-	c.moved(writing, n)
-}
-
 // status adds what is known of the upstream's side.
 func (r *relay) status(st *ConnStatus) {
 	switch {

@@ -178,6 +178,17 @@ func (s Spec) Equal(other Spec) bool {
 	return errA == nil && errB == nil && string(a) == string(b)
 }
 
+// SameHandler reports whether two Specs have handlers of one kind that are
+// configured alike.
+func (s Spec) SameHandler(other Spec) bool {
+	if s.Handler == nil || other.Handler == nil {
+		return false // one of them is not made by ParseSpec
+	}
+	a, errA := marshalHandler(s.Handler)
+	b, errB := marshalHandler(other.Handler)
+	return errA == nil && errB == nil && string(a) == string(b)
+}
+
 // savedSpec is how a Spec is saved.
 type savedSpec struct {
 	Concurrency Concurrency      `json:"concurrency,omitempty"`

@@ -86,7 +86,7 @@ func (f *flow) splice(r *relay, from, to int) bool {
 		f.full = 0 // it streams no more
 	}
 	if from == int(r.c.fd) {
-		r.received(n)
+		r.c.gotBytes(n)
 	}
 	f.pipe = p
 	f.drain(r, to)
@@ -107,7 +107,7 @@ func (f *flow) drain(r *relay, to int) {
 			return
 		}
 		if to == int(r.c.fd) {
-			r.sent(n)
+			r.c.sentBytes(n)
 		}
 	}
 	f.pipe.release()

@@ -207,20 +207,12 @@ func (l *Listener) prepareConns() {
 // Retarget gives the listener another spec with the same addresses: handler
 // and settings of connections to come. Options of the sockets are Tune's.
 func (l *Listener) Retarget(spec Spec) {
-	if string(handlerJSON(spec)) != string(handlerJSON(l.spec)) {
+	if !spec.SameHandler(l.spec) {
 		l.setHandler(spec.Handler.New())
 	}
 	l.spec, l.tunables = spec, spec.tunables()
 	l.prepareConns()
 	l.retuned()
-}
-
-func handlerJSON(s Spec) []byte {
-	text, err := marshalHandler(s.Handler)
-	if err != nil {
-		return nil // then it is taken for another
-	}
-	return text
 }
 
 // InForce reads options of the listener's sockets from the kernel: those named,

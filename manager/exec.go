@@ -1,7 +1,6 @@
 package manager
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,7 +13,7 @@ import (
 // who may call the API shall not choose what runs. What has been kept, and is
 // not to run, is not looked at.
 func (m *Manager) allows(s *step) error {
-	if s.after == nil || !s.runs() && s.before.Generation != 0 && sameHandler(s.before.Spec, s.after.Spec) {
+	if s.after == nil || !s.runs() && s.before.Generation != 0 && s.after.Spec.SameHandler(s.before.Spec) {
 		return nil
 	}
 	e, ok := s.after.Spec.Handler.(*listeners.Exec)
@@ -31,24 +30,12 @@ func (m *Manager) allows(s *step) error {
 	}})
 }
 
-func sameHandler(a, b listeners.Spec) bool {
-	x, errA := json.Marshal(a.Handler)
-	y, errB := json.Marshal(b.Handler)
-	return errA == nil && errB == nil && a.Handler != nil && a.Handler.Kind() == b.Handler.Kind() && string(x) == string(y)
-}
-
-// onFailing is called on the loop, which never waits: it leaves word for the
-// keeper.
+// onFailing is called on the loop.
 func (m *Manager) onFailing(l *listeners.Listener, why string, pause time.Duration) {
 	e := Event{
 		Resource: "listeners/" + l.Name, Type: "exec.failing", Severity: Failure,
 		Message:    fmt.Sprintf("%s accepts nothing for %v: its program fails again and again: %s", l.Name, pause, why),
 		Attributes: map[string]string{"error": why, "pause": pause.String()},
 	}
-	m.changedMu.Lock()
-	if len(m.heard) < maxHeard {
-		m.heard = append(m.heard, e)
-	}
-	m.changedMu.Unlock()
-	m.poke()
+	m.hear(e)
 }

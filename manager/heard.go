@@ -6,6 +6,17 @@ import "context"
 // are in the status anyway.
 const maxHeard = 4096
 
+// hear leaves word of an event for the keeper: it is called on the loop, which
+// never waits.
+func (m *Manager) hear(e Event) {
+	m.changedMu.Lock()
+	if len(m.heard) < maxHeard {
+		m.heard = append(m.heard, e)
+	}
+	m.changedMu.Unlock()
+	m.poke()
+}
+
 // tellHeard adds what the loop has left word of.
 func (m *Manager) tellHeard() {
 	m.changedMu.Lock()

@@ -101,7 +101,7 @@ func (s *step) prepare() error {
 // for it. What runs already is not asked: a pause must not fail because of that.
 func (s *step) runnable() error {
 	r, ok := s.after.Spec.Handler.(listeners.Runner)
-	if !ok || s.running && sameHandler(s.before.Spec, s.after.Spec) {
+	if !ok || s.running && s.before.Spec.SameHandler(s.after.Spec) {
 		return nil
 	}
 	err := r.Runnable()

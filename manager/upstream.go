@@ -6,8 +6,7 @@ import (
 	"github.com/sockmgr/sockmgr/listeners"
 )
 
-// onUpstream is called on the loop, which never waits: it leaves word for the
-// keeper.
+// onUpstream is called on the loop.
 func (m *Manager) onUpstream(l *listeners.Listener, u listeners.UpstreamStatus, why string) {
 	e := Event{
 		Resource: "listeners/" + l.Name, Type: "upstream.up", Severity: Notice,
@@ -19,10 +18,5 @@ func (m *Manager) onUpstream(l *listeners.Listener, u listeners.UpstreamStatus, 
 		e.Message = fmt.Sprintf("%s: upstream %s is left out: %s", l.Name, u.Address, why)
 		e.Attributes["error"] = why
 	}
-	m.changedMu.Lock()
-	if len(m.heard) < maxHeard {
-		m.heard = append(m.heard, e)
-	}
-	m.changedMu.Unlock()
-	m.poke()
+	m.hear(e)
 }

@@ -3,7 +3,6 @@ package service
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
@@ -45,24 +44,11 @@ func proxyFromPB(p *pb.ProxyProtocolConfig) (out listeners.ProxyPolicy, err erro
 	}
 	faults = append(faults, err)
 	for i, text := range p.GetTrusted() {
-		n, err := parseNetwork(text)
+		n, err := listeners.ParseCIDR(text)
 		if err != nil {
 			faults = append(faults, &listeners.Violation{Field: fmt.Sprintf("spec.proxy_protocol.trusted[%d]", i), Message: err.Error()})
 		}
 		out.Trusted = append(out.Trusted, n)
 	}
 	return out, errors.Join(faults...)
-}
-
-// parseNetwork reads 10.0.0.0/8, or one address.
-func parseNetwork(text string) (netip.Prefix, error) {
-	if ip, err := netip.ParseAddr(text); err == nil && ip.Zone() == "" {
-		ip = ip.Unmap()
-		return netip.PrefixFrom(ip, ip.BitLen()), nil
-	}
-	n, err := netip.ParsePrefix(text)
-	if err != nil {
-		return n, fmt.Errorf("%.60q is not a network, such as 10.0.0.0/8 or fd00::/8", text)
-	}
-	return n.Masked(), nil
 }

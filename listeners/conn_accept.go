@@ -1,0 +1,115 @@
+package listeners
+
+import (
+	"errors"
+	"net/netip"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+// admit makes a connection of an accepted descriptor.
+func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
+	now := l.set.loop.Clock()
+	c := &conn{
+		l: l, handler: l.handler, fd: int32(fd), family: uint8(s.family), want: mux.Readable,
+		cookie: cookieOf(fd), remote: peerAddr(from), opened: now, active: now,
+	}
+	if s.addr.Network == Unixpacket {
+		c.flags |= packets
+	}
+	if l.lingers {
+		c.flags |= lingers
+	}
+	for _, s := range l.onConn {
+		if s.networks&c.network().Class() != 0 && s.option.isFor(c.socket()) {
+			_ = s.option.Set(c.socket(), s.value) // the listener's socket took it; Status tells what came of it
+		}
+	}
+	if err := l.set.loop.Add(fd, mux.Readable, c); err != nil {
+		l.stats.reject(RejectedLimit)
+		c.stopLinger()
+		sysClose(fd)
+		l.set.log.Warn("connection refused", "listener", l.Name, "error", err)
+		return
+	}
+	l.admitted(c)
+	if l.tunables.MaxPerSource > 0 {
+		c.joinOrigin()
+	}
+	if l.paced != (rates{}) {
+		c.limit().pace = &pace{c: c}
+	}
+	if w := l.set.watcher; w != nil {
+		w.ConnOpened(c.status(0))
+	}
+	if p := &l.spec.Proxy; p.Mode != ProxyOff && (p.Mode == ProxyRequired || p.believes(c.remote.Addr())) {
+		c.handler = &preface{next: l.handler}
+		c.deadline = now + orDefault(p.Timeout, defaultProxyWait)
+		if !p.believes(c.remote.Addr()) {
+			c.settle(nil, c.rejectPreface(errors.New("the peer is not trusted to send it")))
+		}
+	} else {
+		c.settle(nil, c.openHandler())
+	}
+	if c.fd < 0 {
+		return
+	}
+	c.arm()
+	if l.state == Draining && !l.drain.lame {
+		c.drain()
+	}
+}
+
+// openHandler lets the handler begin with the connection.
+func (c *conn) openHandler() error {
+	o, ok := c.handler.(Opener)
+	if !ok {
+		return nil
+	}
+	h, err := o.Open(c)
+	if h != nil {
+		c.handler = h
+	}
+	if _, ok := c.handler.(Feeder); ok {
+		c.flags |= feeds
+	}
+	return err
+}
+
+// peerAddr reads what accept4 returned. Never ask getpeername: Linux hands out
+// connections that were reset in the queue.
+func peerAddr(sa *unix.RawSockaddrAny) netip.AddrPort {
+	switch sa.Addr.Family {
+	case unix.AF_INET:
+		in := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), ntohs(in.Port))
+	case unix.AF_INET6:
+		in := (*unix.RawSockaddrInet6)(unsafe.Pointer(sa))
+		ip := netip.AddrFrom16(in.Addr).Unmap()
+		if in.Scope_id != 0 { // of a link-local address; a name would have to be looked up
+			ip = ip.WithZone(strconv.Itoa(int(in.Scope_id)))
+		}
+		return netip.AddrPortFrom(ip, ntohs(in.Port))
+	}
+	return netip.AddrPort{} // a Unix client rarely has a name
+}
+
+// peerName is the peer's address with the name of its zone, as getsockname has
+// it: accept did not look that up.
+func (c *conn) peerName() netip.AddrPort {
+	ip := c.remote.Addr()
+	zone, err := strconv.ParseUint(ip.Zone(), 10, 32)
+	if err != nil { // there is none
+		return c.remote
+	}
+	return netip.AddrPortFrom(withZone(ip.WithZone(""), uint32(zone)), c.remote.Port())
+}
+
+func ntohs(n uint16) uint16 {
+	b := (*[2]byte)(unsafe.Pointer(&n))
+	return uint16(b[0])<<8 | uint16(b[1])
+}

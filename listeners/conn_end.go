@@ -1,0 +1,162 @@
+package listeners
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+const (
+	lingerBytes = 64 << 10        // of input that is dropped after the last write (RFC 9112, 9.6)
+	lingerTime  = 2 * time.Second // at most, for that
+)
+
+// Why a connection was closed, beside io.EOF and what the kernel said.
+var (
+	errIdle            = errors.New("idle_timeout")
+	errDrained         = errors.New("drained")
+	errClosedByRequest = errors.New("closed by request")
+	errMessageSize     = errors.New("message is longer than read_buffer_bytes")
+	errStuck           = errors.New("handler cannot take more input")
+)
+
+// linger ends a connection on which all has been written: FIN now, and the
+// close once the peer has had time to read. A close with unread input would
+// send RST, which can destroy what was just written. With SO_LINGER at 0
+// seconds the close shall do that.
+func (c *conn) linger() {
+	sec, on := c.soLinger()
+	if c.is(eof) || c.is(packets) || on && sec == 0 {
+		c.close(io.EOF)
+		return
+	}
+	_ = unix.Shutdown(int(c.fd), unix.SHUT_WR) // ENOTCONN: it is over, the read will tell
+	c.flags |= lingering
+	c.tolerated = c.received + lingerBytes
+	c.deadline = c.l.set.loop.Clock() + lingerTime
+	c.waitFor(mux.Readable)
+}
+
+// drain lets the handler end a connection that is at rest, and tells it to end
+// one that is not as soon as it can. A connection is not at rest if the kernel
+// has input of it, or if it waited to be accepted until now.
+func (c *conn) drain() {
+	c.retire(c.l.drain.from, c.l.drain.until.Sub(c.l.set.loop.Now()))
+}
+
+// retire is drain; connections that were accepted later than before are not at
+// rest. Streams that are have a part of the time that is left, so that they end
+// by themselves.
+func (c *conn) retire(before, left time.Duration) {
+	d, ok := c.handler.(Drainer)
+	if !ok || c.is(done|told) {
+		return
+	}
+	c.flags |= told
+	if d.Drain(c) && !c.Pending() && len(c.in) == 0 && c.unread() == 0 && c.opened < before {
+		r, ok := d.(Rester)
+		if !ok {
+			c.settle(nil, errDone)
+			return
+		}
+		r.Rest(c, min(drainGrace, left*3/4))
+	}
+	c.arm() // it may have set a deadline
+}
+
+// drained ends what has not ended by itself.
+func (c *conn) drained() {
+	c.l.drain.cut++
+	if c.l.spec.Drain.Reset {
+		c.reset(errDrained)
+		return
+	}
+	c.close(errDrained)
+}
+
+// finish closes, but sends first what the peer takes within lingerTime. A close
+// with unread input would keep the peer from what it has been sent.
+func (c *conn) finish(why error) {
+	if c.is(done) {
+		return
+	}
+	if c.is(relayed) || c.program() != nil || !c.Pending() && c.unread() == 0 {
+		c.close(why)
+		return
+	}
+	c.because(reasonOf(why))
+	c.settle(nil, errDone)
+	if c.fd >= 0 {
+		c.deadline = c.l.set.loop.Clock() + lingerTime
+		c.arm()
+	}
+}
+
+// reset closes with RST.
+func (c *conn) reset(why error) {
+	if e := c.program(); e != nil {
+		e.reset()
+	}
+	_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	c.flags &^= lingers // 0 seconds do not wait
+	c.close(why)
+}
+
+// close is idempotent: a handler, a write error and a drain may all ask. Only
+// the first tells why.
+func (c *conn) close(why error) {
+	if c.fd < 0 {
+		return
+	}
+	if e := c.program(); e != nil && !e.letGo(why) {
+		return
+	}
+	l, reason := c.l, c.endedBy(why)
+	if w := l.set.watcher; w != nil {
+		w.ConnClosed(c.lastStatus(why))
+	}
+	if c.is(relayed) {
+		c.handler.(*relay).closed()
+	}
+	c.stopLinger()
+	_ = l.set.loop.Remove(int(c.fd)) // before the close, as always
+	l.set.loop.Disarm(&c.timer)
+	c.counted(reason)
+	sysClose(int(c.fd))
+	c.fd = -1
+	c.in, c.out, c.shared = nil, nil, nil
+	if c.limits != nil {
+		c.leaveOrigin()
+		if c.limits.pace != nil {
+			c.limits.pace.drop()
+		}
+	}
+	l.active--
+	if l.set.log.IsTrace() {
+		l.set.log.Trace("connection closed", "listener", l.Name, "remote", c.remote, "reason", reason, "error", why)
+	}
+	l.set.released()
+	l.unlimit()
+	l.ended()
+}
+
+// stopLinger keeps close(2) from waiting: with SO_LINGER above zero it does,
+// also on a non-blocking socket.
+func (c *conn) stopLinger() {
+	if sec, on := c.soLinger(); on && sec > 0 {
+		_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+	}
+}
+
+// soLinger reads SO_LINGER where that may be on.
+func (c *conn) soLinger() (seconds int32, on bool) {
+	if !c.is(lingers) {
+		return 0, false
+	}
+	seconds, on, err := sockLinger(int(c.fd))
+	return seconds, on && err == nil
+}
