@@ -31,14 +31,12 @@ func (c *conn) ageGrace() time.Duration {
 // tooOld ends a connection that has reached its limit: a handler that can come
 // to rest does so first.
 func (c *conn) tooOld(now time.Duration) {
-	_, drainer := c.handler.(Drainer)
-	switch {
-	case c.is(told | done):
+	if c.is(told | done) {
 		c.close(errAge)
-	case drainer:
-		c.because(ClosedByAge)
-		c.retire(now+1, c.ageGrace())
-	default:
+		return
+	}
+	c.because(ClosedByAge)
+	if !c.retire(now+1, c.ageGrace()) {
 		c.finish(errAge)
 	}
 }

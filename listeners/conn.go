@@ -54,26 +54,15 @@ const (
 	told                            // of the drain: see drain
 	lingers                         // SO_LINGER may be on: see stopLinger
 	feeds                           // its handler is a Feeder
-	relayed                         // its handler is a relay, which does all
+	served                          // its handler is a server, which does all
 )
 
 func (c *conn) is(f connFlags) bool { return c.flags&f != 0 }
 
-// program is what serves the connection in place of the loop; nil: the loop
-// does.
-func (c *conn) program() *execConn {
-	e, _ := c.handler.(*execConn)
-	return e
-}
-
 // Ready writes before it reads: a peer that does not drain gets no new work.
 func (c *conn) Ready(ev mux.Events) {
-	if c.is(relayed) {
-		c.handler.(*relay).ready(ev)
-		return
-	}
-	if e := c.program(); e != nil {
-		e.ready()
+	if c.is(served) {
+		c.server().ready(ev)
 		return
 	}
 	switch {
@@ -182,6 +171,10 @@ func (c *conn) recv(p []byte) (int, unix.Errno) {
 // it says.
 func (c *conn) proceed(p []byte) {
 	var err error
+	if c.is(served) {
+		c.server().take(p, c.is(eof))
+		return
+	}
 	if !c.is(done) {
 		for len(p) > 0 && err == nil && !c.Pending() {
 			var n int
@@ -190,8 +183,8 @@ func (c *conn) proceed(p []byte) {
 				break
 			}
 			p = p[n:]
-			if c.is(relayed) {
-				c.handler.(*relay).take(p, c.is(eof))
+			if c.is(served) {
+				c.server().take(p, c.is(eof))
 				return
 			}
 		}
@@ -202,7 +195,7 @@ func (c *conn) proceed(p []byte) {
 // settle keeps what was not consumed and decides what to wait for.
 func (c *conn) settle(rest []byte, err error) {
 	switch {
-	case c.fd < 0 || c.is(relayed) || c.program() != nil || c.want == 0 && err == nil: // or it rests
+	case c.fd < 0 || c.is(served) || c.want == 0 && err == nil: // or it rests
 		return
 	case errors.Is(err, errDone) || err == nil && c.is(eof) && !c.Pending():
 		c.becauseDone()
@@ -269,8 +262,8 @@ func (c *conn) waitFor(want mux.Events) {
 // limit that moves into the future costs nothing: the timer goes off at the
 // old time, finds nothing due, and is armed anew.
 func (c *conn) arm() {
-	if e := c.program(); e != nil && e.why != nil {
-		return // it closes as soon as it can
+	if c.is(served) && c.server().leaving() {
+		return
 	}
 	next := c.deadline
 	if idle := c.l.tunables.IdleTimeout; idle > 0 && (next == 0 || c.active+idle < next) {
@@ -311,8 +304,8 @@ func (c *conn) Expired() {
 			c.settle(c.in, err)
 		}
 	}
-	if e := c.program(); e != nil {
-		e.idle()
+	if c.is(served) {
+		c.server().touch()
 	}
 	if idle := c.l.tunables.IdleTimeout; c.fd >= 0 && idle > 0 && now >= c.active+idle {
 		c.close(errIdle)

@@ -45,27 +45,37 @@ func (c *conn) linger() {
 // one that is not as soon as it can. A connection is not at rest if the kernel
 // has input of it, or if it waited to be accepted until now.
 func (c *conn) drain() {
-	c.retire(c.l.drain.from, c.l.drain.until.Sub(c.l.set.loop.Now()))
+	_ = c.retire(c.l.drain.from, c.l.drain.until.Sub(c.l.set.loop.Now())) // if it cannot, it is closed when the time is up
 }
 
 // retire is drain; connections that were accepted later than before are not at
 // rest. Streams that are have a part of the time that is left, so that they end
-// by themselves.
-func (c *conn) retire(before, left time.Duration) {
+// by themselves. It reports whether the handler knows how to.
+func (c *conn) retire(before, left time.Duration) bool {
 	d, ok := c.handler.(Drainer)
-	if !ok || c.is(done|told) {
-		return
+	switch {
+	case c.is(done | told):
+		return true
+	case c.is(served):
+		if !c.server().retire(min(drainGrace, left*3/4)) {
+			return false
+		}
+		c.flags |= told
+		return true
+	case !ok:
+		return false
 	}
 	c.flags |= told
 	if d.Drain(c) && !c.Pending() && len(c.in) == 0 && c.unread() == 0 && c.opened < before {
 		r, ok := d.(Rester)
 		if !ok {
 			c.settle(nil, errDone)
-			return
+			return true
 		}
 		r.Rest(c, min(drainGrace, left*3/4))
 	}
 	c.arm() // it may have set a deadline
+	return true
 }
 
 // drained ends what has not ended by itself.
@@ -84,7 +94,7 @@ func (c *conn) finish(why error) {
 	if c.is(done) {
 		return
 	}
-	if c.is(relayed) || c.program() != nil || !c.Pending() && c.unread() == 0 {
+	if c.is(served) || !c.Pending() && c.unread() == 0 {
 		c.close(why)
 		return
 	}
@@ -98,8 +108,8 @@ func (c *conn) finish(why error) {
 
 // reset closes with RST.
 func (c *conn) reset(why error) {
-	if e := c.program(); e != nil {
-		e.reset()
+	if c.is(served) {
+		c.server().reset()
 	}
 	_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	c.flags &^= lingers // 0 seconds do not wait
@@ -112,15 +122,15 @@ func (c *conn) close(why error) {
 	if c.fd < 0 {
 		return
 	}
-	if e := c.program(); e != nil && !e.letGo(why) {
+	if c.is(served) && !c.server().letGo(why) {
 		return
 	}
 	l, reason := c.l, c.endedBy(why)
 	if w := l.set.watcher; w != nil {
 		w.ConnClosed(c.lastStatus(why))
 	}
-	if c.is(relayed) {
-		c.handler.(*relay).closed()
+	if c.is(served) {
+		c.server().closed(why)
 	}
 	c.stopLinger()
 	_ = l.set.loop.Remove(int(c.fd)) // before the close, as always

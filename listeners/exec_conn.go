@@ -15,6 +15,7 @@ import (
 // tell, tune and reset the connection. It lives as long as the program does.
 // Loop only.
 type execConn struct {
+	plainServer
 	x        *executor
 	c        *conn
 	program  *process // nil: it is being started, or has ended
@@ -43,11 +44,9 @@ func (x *executor) Open(p Peer) (Handler, error) {
 		x.failed(c.l, err.Error())
 		return nil, err
 	}
+	c.flags |= served
 	return e, nil
 }
-
-// Handle is never called: the program reads by itself.
-func (e *execConn) Handle(Peer, []byte) (int, error) { return 0, unix.EOPNOTSUPP }
 
 func (e *execConn) started(r started) {
 	if r.err == nil {
@@ -79,7 +78,7 @@ func (e *execConn) ended() {
 
 // ready is told of a connection that is over: reset, or finished on both sides.
 // The program has time to notice, and to do what it has to do still.
-func (e *execConn) ready() {
+func (e *execConn) ready(mux.Events) {
 	e.c.want = 0 // it would be reported for ever
 	_ = e.c.l.set.loop.Modify(int(e.c.fd), 0)
 	e.c.l.set.loop.Arm(&e.gone, e.c.l.set.loop.Clock()+e.x.spec.killTimeout(), e)
@@ -127,6 +126,8 @@ func (e *execConn) pid() int {
 
 // tell adds what a connection of the loop's own has not.
 func (e *execConn) tell(st *ConnStatus) {
+	e.measure()
+	st.Received, st.Sent, st.Active = e.c.received, e.c.sent, e.c.l.set.loop.Time(e.c.active)
 	st.Program = e.pid()
 	if e.local != (Address{}) {
 		st.Local = e.local
@@ -173,11 +174,12 @@ func (e *execConn) clientEnded() bool {
 	return err == nil && fds[0].Revents != 0
 }
 
-// idle measures for idle_timeout.
-func (e *execConn) idle() {
+// touch measures. Of Unix sockets it cannot be told.
+func (e *execConn) touch() {
 	if e.c.family == unix.AF_UNIX {
-		e.c.active = e.c.l.set.loop.Clock() // it cannot be told
-		return
+		e.c.active = e.c.l.set.loop.Clock()
 	}
 	e.measure()
 }
+
+func (e *execConn) leaving() bool { return e.why != nil }

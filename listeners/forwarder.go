@@ -87,7 +87,7 @@ func (f *forwarder) Expired() {
 func (f *forwarder) Open(p Peer) (Handler, error) {
 	c := p.(*conn)
 	r := &relay{f: f, c: c, fd: -1}
-	c.flags |= relayed
+	c.flags |= served
 	c.handler = r
 	c.rest() // until the upstream is there, what the client says waits in the kernel
 	r.begin()

@@ -166,10 +166,10 @@ func (c *conn) unmasked(want mux.Events) mux.Events {
 
 // resume waits for what there is to wait for.
 func (c *conn) resume() {
-	switch r, _ := c.handler.(*relay); {
+	switch {
 	case c.fd < 0:
-	case c.is(relayed):
-		r.resume()
+	case c.is(served):
+		c.server().resume()
 	default:
 		c.waitFor(c.interest())
 	}

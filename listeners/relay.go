@@ -25,6 +25,7 @@ var (
 //	  +-----------------+--+ refused, timed out: the next one
 //	   none is left
 type relay struct {
+	plainServer
 	f     *forwarder
 	c     *conn     // the client's
 	up    *upstream // nil: held
@@ -242,7 +243,7 @@ func (r *relay) fail(fd int, err error) {
 }
 
 // closed is called when the client's side is about to be closed.
-func (r *relay) closed() {
+func (r *relay) closed(error) {
 	r.c.l.set.loop.Disarm(&r.timer)
 	if r.up == nil {
 		r.f.dropHeld(r)
@@ -251,9 +252,6 @@ func (r *relay) closed() {
 	r.there.drop()
 	r.back.drop()
 }
-
-// Handle is never called: a relay has its connection to itself.
-func (r *relay) Handle(Peer, []byte) (int, error) { return 0, errors.ErrUnsupported }
 
 // hold keeps a relay until an upstream is back.
 func (f *forwarder) hold(r *relay) {
@@ -294,8 +292,8 @@ func (f *forwarder) unhold() {
 	}
 }
 
-// status adds what is known of the upstream's side.
-func (r *relay) status(st *ConnStatus) {
+// tell adds what is known of the upstream's side.
+func (r *relay) tell(st *ConnStatus) {
 	switch {
 	case !r.isOpen:
 		st.State = ConnConnecting
@@ -307,6 +305,8 @@ func (r *relay) status(st *ConnStatus) {
 		st.Upstream = s.peer()
 	}
 }
+
+func (r *relay) held() (receive, send uint64) { return r.there.held(), r.back.held() }
 
 // take has what was read before the relay began.
 func (r *relay) take(p []byte, eof bool) {

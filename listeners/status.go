@@ -233,10 +233,6 @@ type ConnStatus struct {
 }
 
 func (c *conn) status(detail Detail) ConnStatus {
-	e := c.program()
-	if e != nil {
-		e.measure()
-	}
 	loop, n, s := c.l.set.loop, c.network(), c.socket()
 	st := ConnStatus{
 		Listener: c.l.Name, FD: int(c.fd), Cookie: c.cookie, Network: n, Local: s.local(), Remote: Address{Network: n, IP: c.peerName()},
@@ -252,15 +248,12 @@ func (c *conn) status(detail Detail) ConnStatus {
 	if c.proxied != nil {
 		st.Proxied = Address{Network: TCP, IP: *c.proxied}
 	}
-	if c.is(relayed) {
-		c.handler.(*relay).status(&st)
-	}
 	if !n.ip() {
 		st.Remote = s.peer()
 		st.Peer, _ = unix.GetsockoptUcred(s.fd, unix.SOL_SOCKET, unix.SO_PEERCRED) // nil: unknown
 	}
-	if e != nil {
-		e.tell(&st)
+	if c.is(served) {
+		c.server().tell(&st)
 	}
 	c.ask(&st, detail)
 	return st
@@ -288,9 +281,8 @@ func (c *conn) askSize(s *socket, st *ConnStatus) {
 	}
 	st.Memory = s.memory()
 	st.Queue = Queue{UserReceive: uint64(len(c.in)), UserSend: uint64(len(c.out) + len(c.shared)), Drops: uint64(st.Memory[MemDrops])}
-	if c.is(relayed) {
-		r := c.handler.(*relay)
-		st.Queue.UserReceive, st.Queue.UserSend = r.there.held(), r.back.held()
+	if c.is(served) {
+		st.Queue.UserReceive, st.Queue.UserSend = c.server().held()
 	}
 	st.Queue.Receive, st.Queue.Send = s.bytes()
 	if st.Network == TCP {
