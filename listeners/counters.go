@@ -64,6 +64,7 @@ const (
 	RejectedUpstream                      // no upstream took the connection, or the datagram
 	RejectedAccess                        // the access policy does not let it in
 	RejectedSource                        // max_connections_per_source
+	RejectedTLS                           // no good TLS ClientHello came in time, or there is no route for it
 	rejections                            // how many there are
 )
 
@@ -74,6 +75,7 @@ var rejectionWords = [rejections]string{
 	RejectedLimit: "limit", RejectedTooLong: "too_long", RejectedHandler: "handler",
 	RejectedUnanswerable: "unanswerable", RejectedBuffer: "buffer", RejectedSend: "send",
 	RejectedProxy: "proxy_protocol", RejectedUpstream: "upstream", RejectedAccess: "access", RejectedSource: "source",
+	RejectedTLS: "tls",
 }
 
 // String returns the word that clients and metrics have for it.

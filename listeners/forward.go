@@ -30,6 +30,8 @@ type Forward struct {
 	ConnectTimeout time.Duration `json:"connect_timeout,omitempty"` // 0: 5 s; then the next is tried
 	SendProxy      uint32        `json:"send_proxy,omitempty"`      // version of the PROXY header sent first; 0: none
 	Health         *HealthCheck  `json:"health,omitempty"`          // nil: passive only
+	Routes         []Route       `json:"routes,omitempty"`          // by the server that TLS asks for; Upstreams are for the rest
+	HelloTimeout   time.Duration `json:"hello_timeout,omitempty"`   // to wait for what asks; 0: 5 s
 }
 
 // An Upstream is one place to relay to.
@@ -62,12 +64,12 @@ func (*Forward) Kind() string { return "forward" }
 
 // Datagram is HandlerSpec.Datagram: all upstreams take datagrams.
 func (f *Forward) Datagram() bool {
-	return !slices.ContainsFunc(f.Upstreams, func(u Upstream) bool { return !u.network().Datagram() })
+	return !slices.ContainsFunc(f.all(), func(u Upstream) bool { return !u.network().Datagram() })
 }
 
 // Stream reports whether all upstreams take connections.
 func (f *Forward) Stream() bool {
-	return !slices.ContainsFunc(f.Upstreams, func(u Upstream) bool { return u.network().Datagram() })
+	return !slices.ContainsFunc(f.all(), func(u Upstream) bool { return u.network().Datagram() })
 }
 
 func (u Upstream) network() Network {
@@ -81,24 +83,11 @@ func (f *Forward) Validate() error {
 	bad := func(field, format string, args ...any) {
 		faults = append(faults, &Violation{Field: "spec.handler.forward." + field, Message: fmt.Sprintf(format, args...)})
 	}
-	if len(f.Upstreams) == 0 || len(f.Upstreams) > maxUpstreams {
+	if n := len(f.all()); n == 0 || n > maxUpstreams {
 		bad("upstreams", "needs an address, such as tcp://10.0.0.1:8080, and takes at most %d", maxUpstreams)
 	}
-	for i, u := range f.Upstreams {
-		field := fmt.Sprintf("upstreams[%d]", i)
-		if err := u.check(); err != nil {
-			bad(field+".address", "%v", err)
-		}
-		if u.Weight > maxWeight {
-			bad(field+".weight", "is %d; at most %d", u.Weight, maxWeight)
-		}
-		if slices.ContainsFunc(f.Upstreams[:i], func(o Upstream) bool { return o.Address == u.Address }) {
-			bad(field+".address", "%s is there twice; give it a weight", u.Address)
-		}
-		if u.network().Datagram() != f.Upstreams[0].network().Datagram() {
-			bad(field+".address", "%s and %s: connections are relayed to connections, datagrams to datagrams", u.Address, f.Upstreams[0].Address)
-		}
-	}
+	checkUpstreams("", f.Upstreams, bad)
+	f.checkRoutes(bad)
 	if f.Balance != "" && !slices.Contains(balances, f.Balance) {
 		bad("balance", "%q is not one of %v", f.Balance, balances)
 	}
@@ -114,6 +103,7 @@ func (f *Forward) Validate() error {
 		}
 	}
 	inRange("connect_timeout", f.ConnectTimeout)
+	inRange("hello_timeout", f.HelloTimeout)
 	if h := f.Health; h != nil {
 		inRange("health_check.interval", h.Interval)
 		inRange("health_check.timeout", h.Timeout)
@@ -122,6 +112,26 @@ func (f *Forward) Validate() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// checkUpstreams tells bad of every fault of those at a field that ends in a
+// point.
+func checkUpstreams(at string, upstreams []Upstream, bad func(field, format string, args ...any)) {
+	for i, u := range upstreams {
+		field := fmt.Sprintf("%supstreams[%d]", at, i)
+		if err := u.check(); err != nil {
+			bad(field+".address", "%v", err)
+		}
+		if u.Weight > maxWeight {
+			bad(field+".weight", "is %d; at most %d", u.Weight, maxWeight)
+		}
+		if slices.ContainsFunc(upstreams[:i], func(o Upstream) bool { return o.Address == u.Address }) {
+			bad(field+".address", "%s is there twice; give it a weight", u.Address)
+		}
+		if u.network().Datagram() != upstreams[0].network().Datagram() {
+			bad(field+".address", "%s and %s: connections are relayed to connections, datagrams to datagrams", u.Address, upstreams[0].Address)
+		}
+	}
 }
 
 // check is ParseAddress, where a host may be a name and must be there.

@@ -13,10 +13,11 @@ import (
 // A forwarder is the Handler of Forward. Loop only.
 type forwarder struct {
 	spec  *Forward
-	l     *Listener // nil: not attached
-	pool  pool
-	timer mux.Timer // of resolving and checks
-	held  []*relay  // wait for an upstream, in order; nil: one that has gone
+	l     *Listener        // nil: not attached
+	pools []*pool          // of the default upstreams, then of each route
+	names map[string]*pool // of routes
+	timer mux.Timer        // of resolving and checks
+	held  []*relay         // wait for an upstream, in order; nil: one that has gone
 
 	sessions map[source]*session // of datagrams
 	burst    burst
@@ -24,7 +25,7 @@ type forwarder struct {
 
 func newForwarder(spec *Forward) *forwarder {
 	f := &forwarder{spec: spec, sessions: map[source]*session{}}
-	f.pool = newPool(spec)
+	f.pools, f.names = newPools(spec)
 	return f
 }
 
@@ -33,7 +34,7 @@ func newForwarder(spec *Forward) *forwarder {
 func (f *forwarder) Attach(l *Listener, before Handler) {
 	f.l = l
 	if old, ok := before.(*forwarder); ok {
-		f.pool.inherit(&old.pool)
+		f.inherit(old)
 		for _, r := range old.held {
 			f.hold(r)
 		}
@@ -51,7 +52,7 @@ func (f *forwarder) Attach(l *Listener, before Handler) {
 func (f *forwarder) Detach() {
 	f.l.set.loop.Disarm(&f.timer)
 	f.endSessions(nil)
-	for _, u := range f.pool.upstreams {
+	for _, u := range f.upstreams() {
 		if u.owner == f {
 			u.owner = nil
 			u.cancelCheck(f.l.set)
@@ -63,7 +64,7 @@ func (f *forwarder) Detach() {
 func (f *forwarder) Expired() {
 	now := f.l.set.loop.Clock()
 	next := now + resolveInterval
-	for _, u := range f.pool.upstreams {
+	for _, u := range f.upstreams() {
 		u.owner = f
 		if u.host != "" {
 			if now >= u.resolveAt {
@@ -83,15 +84,25 @@ func (f *forwarder) Expired() {
 	f.l.set.loop.Arm(&f.timer, next, f)
 }
 
-// Open begins to relay a connection.
+// Open begins to relay a connection, or to wait for what says where to.
 func (f *forwarder) Open(p Peer) (Handler, error) {
 	c := p.(*conn)
-	r := &relay{f: f, c: c, fd: -1}
+	if len(f.names) > 0 {
+		return f.greet(c), nil
+	}
+	return f.relay(c, "", nil), nil
+}
+
+// relay begins to relay a connection that asks for a server, and has sent
+// something already.
+func (f *forwarder) relay(c *conn, server string, sent []byte) *relay {
+	r := &relay{f: f, c: c, fd: -1, server: server}
+	r.there.rest = sent
 	c.flags |= served
 	c.handler = r
 	c.rest() // until the upstream is there, what the client says waits in the kernel
 	r.begin()
-	return r, nil
+	return r
 }
 
 // dialTo begins to connect to an upstream.

@@ -28,6 +28,7 @@ const (
 	ClosedByProxy                // there was no good PROXY header
 	ClosedByAge                  // max_age
 	ClosedByUpstream             // the upstream reset it, or none took it
+	ClosedByTLS                  // there was no good ClientHello, or no route for it
 	ClosedByError                // any other error of a system call
 	closeReasons                 // how many there are
 )
@@ -41,7 +42,7 @@ var closeWords = [closeReasons]string{
 	ClosedByPeer: "eof", ClosedByHandler: "handler", ClosedByDeadline: "handler_timeout", ClosedByReset: "reset",
 	ClosedByTimeout: "timed_out", ClosedByIdle: "idle_timeout", ClosedBySize: "too_long", ClosedByDrain: "drain",
 	ClosedByRequest: "closed_by", ClosedByHandoff: "handoff", ClosedByProxy: "proxy_protocol", ClosedByAge: "max_age",
-	ClosedByUpstream: "upstream", ClosedByError: "error",
+	ClosedByUpstream: "upstream", ClosedByTLS: "tls", ClosedByError: "error",
 }
 
 // String returns the word; it is empty of NotClosed.
@@ -63,6 +64,7 @@ var closeErrors = []struct {
 	{errHandedOff, ClosedByHandoff},
 	{errNoReceiver, ClosedByUpstream},
 	{errProxyHeader, ClosedByProxy},
+	{errHello, ClosedByTLS},
 	{errNoUpstream, ClosedByUpstream},
 	{errUpstreamReset, ClosedByUpstream},
 	{errStuck, ClosedBySize},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,11 +32,14 @@ type relay struct {
 	up    *upstream // nil: held
 	tried []*upstream
 
+	server string // that TLS asked for; empty: none, or nobody looked
+
 	fd     int32 // to the upstream; -1: none
 	isOpen bool  // and it is connected
 	want   mux.Events
-	place  int       // among those that are held
-	timer  mux.Timer // of connecting, or of being held
+	place  int           // among those that are held
+	until  time.Duration // that it is held at most; 0: it was not yet
+	timer  mux.Timer     // of connecting, or of being held
 
 	there flow // from the client to the upstream
 	back  flow // from the upstream to the client
@@ -45,7 +49,7 @@ type relay struct {
 func (r *relay) begin() {
 	set := r.f.l.set
 	for {
-		r.up = r.f.pool.choose(sourceOf(r.c), set.loop.Clock(), r.tried)
+		r.up = r.f.poolFor(r.server).choose(sourceOf(r.c), set.loop.Clock(), r.tried)
 		if r.up == nil {
 			r.none()
 			return
@@ -88,9 +92,13 @@ func connectText(err error) string {
 
 // none refuses the client, or holds it until an upstream is back.
 func (r *relay) none() {
-	if wait := r.c.l.tunables.UpstreamWait; wait > 0 && !r.timer.Set() {
+	loop := r.c.l.set.loop
+	if r.until == 0 {
+		r.until = loop.Clock() + r.c.l.tunables.UpstreamWait
+	}
+	if loop.Clock() < r.until && !r.timer.Set() {
 		r.f.hold(r)
-		r.c.l.set.loop.Arm(&r.timer, r.c.l.set.loop.Clock()+wait, r)
+		loop.Arm(&r.timer, r.until, r)
 		return
 	}
 	r.c.l.stats.reject(RejectedUpstream)
@@ -294,6 +302,7 @@ func (f *forwarder) unhold() {
 
 // tell adds what is known of the upstream's side.
 func (r *relay) tell(st *ConnStatus) {
+	st.ServerName = r.server
 	switch {
 	case !r.isOpen:
 		st.State = ConnConnecting

@@ -128,7 +128,7 @@ func (f *forwarder) openSession(peer *packetPeer, key source) *session {
 	now := set.loop.Clock()
 	var tried []*upstream
 	for {
-		up := f.pool.choose(key.ip.Addr(), now, tried)
+		up := f.pools[0].choose(key.ip.Addr(), now, tried)
 		if up == nil {
 			return nil
 		}

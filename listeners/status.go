@@ -188,11 +188,12 @@ type ConnState uint8
 
 // The states of a connection.
 const (
-	ConnOpen       ConnState = iota
-	ConnConnecting           // to its upstream, or waiting for one
-	ConnHalfClosed           // the peer has finished sending
-	ConnClosing              // all is written, or is being
-	ConnClosed               // gone: what a ConnWatcher is told last
+	ConnOpen        ConnState = iota
+	ConnHandshaking           // it waits for a PROXY header, or for a TLS ClientHello
+	ConnConnecting            // to its upstream, or waiting for one
+	ConnHalfClosed            // the peer has finished sending
+	ConnClosing               // all is written, or is being
+	ConnClosed                // gone: what a ConnWatcher is told last
 )
 
 // Detail is what of a connection to ask the kernel for.
@@ -215,6 +216,7 @@ type ConnStatus struct {
 	Local, Remote  Address
 	Proxied        Address // who a PROXY header says it is from
 	Upstream       Address // where it is relayed to
+	ServerName     string  // that its TLS ClientHello asked for
 	Opened, Active time.Time
 	Received, Sent uint64 // bytes
 	Reads, Writes  uint32
@@ -244,6 +246,8 @@ func (c *conn) status(detail Detail) ConnStatus {
 		st.State = ConnClosing
 	case c.is(eof):
 		st.State = ConnHalfClosed
+	case c.isBeginning():
+		st.State = ConnHandshaking
 	}
 	if c.proxied != nil {
 		st.Proxied = Address{Network: TCP, IP: *c.proxied}

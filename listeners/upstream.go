@@ -47,6 +47,7 @@ type UpstreamStatus struct {
 	Connects  uint64
 	Failed    uint64
 	LastError string
+	Names     []string // of its route; none: it is for the rest
 }
 
 func (u *upstream) status() UpstreamStatus {
@@ -71,16 +72,17 @@ func (u *upstream) next() (Address, bool) {
 	return u.addrs[u.turn%len(u.addrs)], true
 }
 
-// A pool is the upstreams of one forwarder.
+// A pool is upstreams of which one is chosen: of a route, or the default ones.
 type pool struct {
+	names     []string // of its route
 	balance   Balance
 	checked   bool // somebody looks whether those that are down are back
 	upstreams []*upstream
 }
 
-func newPool(spec *Forward) pool {
-	p := pool{balance: spec.Balance, checked: spec.Health != nil}
-	for _, s := range spec.Upstreams {
+func newPool(spec *Forward, upstreams []Upstream) *pool {
+	p := &pool{balance: spec.Balance, checked: spec.Health != nil}
+	for _, s := range upstreams {
 		u := &upstream{Upstream: s}
 		if host, port, ok := s.name(); ok {
 			u.host, u.port = host, port
@@ -92,13 +94,13 @@ func newPool(spec *Forward) pool {
 	return p
 }
 
-// inherit keeps what is known of upstreams that stay.
-func (p *pool) inherit(old *pool) {
+// inherit keeps what is known of upstreams that stay, each in one pool.
+func (p *pool) inherit(old *pool, kept map[*upstream]bool) {
 	for i, u := range p.upstreams {
 		for _, was := range old.upstreams {
-			if was.Address == u.Address {
+			if was.Address == u.Address && !kept[was] && !kept[p.upstreams[i]] {
 				was.Upstream, was.current = u.Upstream, 0
-				p.upstreams[i] = was
+				p.upstreams[i], kept[was] = was, true
 			}
 		}
 	}
@@ -261,9 +263,13 @@ func (l *Listener) Upstreams() []UpstreamStatus {
 	if !ok {
 		return nil
 	}
-	all := make([]UpstreamStatus, 0, len(f.pool.upstreams))
-	for _, u := range f.pool.upstreams {
-		all = append(all, u.status())
+	var all []UpstreamStatus
+	for _, p := range f.pools {
+		for _, u := range p.upstreams {
+			st := u.status()
+			st.Names = p.names
+			all = append(all, st)
+		}
 	}
 	return all
 }

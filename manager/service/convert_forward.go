@@ -33,9 +33,12 @@ func spanToPB(d time.Duration) *durationpb.Duration {
 }
 
 func forwardToPB(f *listeners.Forward) *pb.ForwardHandler {
-	out := &pb.ForwardHandler{Balance: balanceToPB[f.Balance], ConnectTimeout: spanToPB(f.ConnectTimeout), SendProxyProtocol: f.SendProxy}
-	for _, u := range f.Upstreams {
-		out.Upstreams = append(out.Upstreams, &pb.Upstream{Address: u.Address, Weight: u.Weight, Drain: u.Drain})
+	out := &pb.ForwardHandler{
+		Upstreams: upstreamsToPB(f.Upstreams), Balance: balanceToPB[f.Balance], ConnectTimeout: spanToPB(f.ConnectTimeout),
+		SendProxyProtocol: f.SendProxy, HelloTimeout: spanToPB(f.HelloTimeout),
+	}
+	for _, r := range f.Routes {
+		out.Routes = append(out.Routes, &pb.Route{ServerNames: r.Names, Upstreams: upstreamsToPB(r.Upstreams)})
 	}
 	if h := f.Health; h != nil {
 		out.HealthCheck = &pb.HealthCheck{Interval: spanToPB(h.Interval), Timeout: spanToPB(h.Timeout), Rise: h.Rise, Fall: h.Fall}
@@ -44,9 +47,12 @@ func forwardToPB(f *listeners.Forward) *pb.ForwardHandler {
 }
 
 func forwardFromPB(f *pb.ForwardHandler) *listeners.Forward {
-	out := &listeners.Forward{Balance: balanceFromPB(f.GetBalance()), ConnectTimeout: f.GetConnectTimeout().AsDuration(), SendProxy: f.GetSendProxyProtocol()}
-	for _, u := range f.GetUpstreams() {
-		out.Upstreams = append(out.Upstreams, listeners.Upstream{Address: u.GetAddress(), Weight: u.GetWeight(), Drain: u.GetDrain()})
+	out := &listeners.Forward{
+		Upstreams: upstreamsFromPB(f.GetUpstreams()), Balance: balanceFromPB(f.GetBalance()), ConnectTimeout: f.GetConnectTimeout().AsDuration(),
+		SendProxy: f.GetSendProxyProtocol(), HelloTimeout: f.GetHelloTimeout().AsDuration(),
+	}
+	for _, r := range f.GetRoutes() {
+		out.Routes = append(out.Routes, listeners.Route{Names: r.GetServerNames(), Upstreams: upstreamsFromPB(r.GetUpstreams())})
 	}
 	if h := f.GetHealthCheck(); h != nil {
 		out.Health = &listeners.HealthCheck{
@@ -56,10 +62,24 @@ func forwardFromPB(f *pb.ForwardHandler) *listeners.Forward {
 	return out
 }
 
+func upstreamsToPB(all []listeners.Upstream) (out []*pb.Upstream) {
+	for _, u := range all {
+		out = append(out, &pb.Upstream{Address: u.Address, Weight: u.Weight, Drain: u.Drain})
+	}
+	return out
+}
+
+func upstreamsFromPB(all []*pb.Upstream) (out []listeners.Upstream) {
+	for _, u := range all {
+		out = append(out, listeners.Upstream{Address: u.GetAddress(), Weight: u.GetWeight(), Drain: u.GetDrain()})
+	}
+	return out
+}
+
 func upstreamToPB(u listeners.UpstreamStatus) *pb.UpstreamStatus {
 	out := &pb.UpstreamStatus{
 		Address: u.Address, Healthy: u.Healthy, Drain: u.Drain, Weight: u.Weight, ActiveConnections: uint64(u.Active),
-		ConnectsTotal: u.Connects, FailuresTotal: u.Failed, LastError: u.LastError,
+		ConnectsTotal: u.Connects, FailuresTotal: u.Failed, LastError: u.LastError, ServerNames: u.Names,
 	}
 	for _, a := range u.Resolved {
 		out.Resolved = append(out.Resolved, addressToPB(a))

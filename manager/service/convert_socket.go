@@ -37,8 +37,9 @@ func memoryToPB(m listeners.Memory) *pb.SocketMemory {
 }
 
 var connStateToPB = map[listeners.ConnState]pb.Connection_State{
-	listeners.ConnConnecting: pb.Connection_STATE_CONNECTING,
-	listeners.ConnOpen:       pb.Connection_STATE_OPEN, listeners.ConnHalfClosed: pb.Connection_STATE_HALF_CLOSED,
+	listeners.ConnHandshaking: pb.Connection_STATE_HANDSHAKING,
+	listeners.ConnConnecting:  pb.Connection_STATE_CONNECTING,
+	listeners.ConnOpen:        pb.Connection_STATE_OPEN, listeners.ConnHalfClosed: pb.Connection_STATE_HALF_CLOSED,
 	listeners.ConnClosing: pb.Connection_STATE_CLOSING, listeners.ConnClosed: pb.Connection_STATE_CLOSED,
 }
 
@@ -64,6 +65,9 @@ func connFacts(c listeners.ConnStatus) *pb.Connection {
 	}
 	if c.Upstream != (listeners.Address{}) {
 		out.Upstream = addressToPB(c.Upstream)
+	}
+	if c.ServerName != "" {
+		out.Tls = &pb.TlsInfo{ServerName: c.ServerName}
 	}
 	out.ProgramPid = int32(c.Program)
 	if c.Peer != nil {

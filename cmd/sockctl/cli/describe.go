@@ -125,6 +125,9 @@ func upstreamSection(all []*pb.UpstreamStatus) *section {
 			words = append(words, "takes no new ones")
 		}
 		words = append(words, fmt.Sprintf("%d open, %d made, %d failed", u.GetActiveConnections(), u.GetConnectsTotal(), u.GetFailuresTotal()))
+		if len(u.GetServerNames()) > 0 {
+			words = append(words, "for "+strings.Join(u.GetServerNames(), " "))
+		}
 		if len(u.GetResolved()) > 0 {
 			words = append(words, "is "+strings.Join(uris(u.GetResolved()), " "))
 		}
@@ -167,6 +170,7 @@ func (a *app) describeConnection(c *pb.Connection, options *inForce, wide bool) 
 	what.add("local (getsockname)", c.GetLocal().GetUri())
 	what.add("remote (getpeername)", c.GetRemote().GetUri())
 	what.add("remote (PROXY header)", c.GetProxiedRemote().GetUri())
+	what.add("server name (TLS)", c.GetTls().GetServerName())
 	what.add("upstream", c.GetUpstream().GetUri())
 	if p := c.GetPeer(); p != nil {
 		what.add("peer", strings.TrimSpace(fmt.Sprintf("pid %d uid %d gid %d %s", p.GetPid(), p.GetUid(), p.GetGid(), p.GetCommand())))

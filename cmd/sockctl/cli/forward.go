@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,11 +25,11 @@ func forwardHandler(f *startFlags) (*pb.Handler, error) {
 		return nil, usagef("--handler forward needs --upstream")
 	}
 	for _, text := range f.upstreams {
-		u, err := parseUpstream(text)
+		u, names, err := parseUpstream(text)
 		if err != nil {
 			return nil, err
 		}
-		h.Upstreams = append(h.Upstreams, u)
+		addUpstream(h, u, names)
 	}
 	var known bool
 	if h.Balance, known = balances[strings.ReplaceAll(f.balance, "_", "-")]; !known {
@@ -49,10 +50,26 @@ func forwardHandler(f *startFlags) (*pb.Handler, error) {
 	return &pb.Handler{Kind: &pb.Handler_Forward{Forward: h}}, nil
 }
 
-// parseUpstream reads tcp://10.0.0.1:8080,weight=2,drain.
-func parseUpstream(text string) (*pb.Upstream, error) {
+// addUpstream adds an upstream to the route of the names; no names is no route.
+func addUpstream(h *pb.ForwardHandler, u *pb.Upstream, names []string) {
+	if len(names) == 0 {
+		h.Upstreams = append(h.Upstreams, u)
+		return
+	}
+	for _, r := range h.Routes {
+		if slices.Equal(r.ServerNames, names) {
+			r.Upstreams = append(r.Upstreams, u)
+			return
+		}
+	}
+	h.Routes = append(h.Routes, &pb.Route{ServerNames: names, Upstreams: []*pb.Upstream{u}})
+}
+
+// parseUpstream reads tcp://10.0.0.1:8080,weight=2,drain,name=www.example.com;
+// names come sorted.
+func parseUpstream(text string) (u *pb.Upstream, names []string, err error) {
 	words := strings.Split(text, ",")
-	u := &pb.Upstream{Address: words[0]}
+	u = &pb.Upstream{Address: words[0]}
 	for _, word := range words[1:] {
 		name, value, _ := strings.Cut(word, "=")
 		switch {
@@ -61,14 +78,17 @@ func parseUpstream(text string) (*pb.Upstream, error) {
 		case name == "weight":
 			n, err := strconv.ParseUint(value, 10, 32)
 			if err != nil || n == 0 {
-				return nil, usagef("--upstream %s: weight is %q; want a number from 1", text, value)
+				return nil, nil, usagef("--upstream %s: weight is %q; want a number from 1", text, value)
 			}
 			u.Weight = uint32(n)
+		case name == "name":
+			names = append(names, value)
 		default:
-			return nil, usagef("--upstream %s: %q is not known; want weight=N or drain", text, word)
+			return nil, nil, usagef("--upstream %s: %q is not known; want weight=N, drain or name=SERVER", text, word)
 		}
 	}
-	return u, nil
+	slices.Sort(names)
+	return u, names, nil
 }
 
 // proxyModes are the words of --proxy-protocol. Never written to.

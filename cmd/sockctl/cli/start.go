@@ -43,7 +43,7 @@ func (a *app) startCommand() *cobra.Command {
 	flags.StringArrayVar(&f.headers, "header", nil, "http: response header as 'name: value'; repeatable")
 	flags.StringVar(&f.body, "body", "", "http: response body")
 	flags.StringVar(&f.bodyFile, "body-file", "", "http: file with the response body, - for standard input")
-	flags.StringArrayVar(&f.upstreams, "upstream", nil, "forward: where to relay to, as tcp://HOST:PORT[,weight=N][,drain]; repeatable")
+	flags.StringArrayVar(&f.upstreams, "upstream", nil, "forward: where to relay to, as tcp://HOST:PORT[,weight=N][,drain][,name=SERVER]; name: connections whose TLS asks for that server (SNI); repeatable")
 	flags.StringVar(&f.balance, "balance", "", "forward: how to choose: round-robin (the default), least-connections, source-hash or first")
 	flags.DurationVar(&f.connectTimeout, "connect-timeout", 0, "forward: time to connect before the next upstream is tried (default 5s)")
 	flags.DurationVar(&f.healthInterval, "health-interval", 0, "forward: connect to every upstream this often, and leave out those that fail (default: never)")

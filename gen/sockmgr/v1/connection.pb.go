@@ -147,6 +147,8 @@ const (
 	Connection_STATE_UNSPECIFIED Connection_State = 0
 	// Its upstream is being connected to, or waited for.
 	Connection_STATE_CONNECTING Connection_State = 1
+	// A PROXY header or the TLS handshake is waited for.
+	Connection_STATE_HANDSHAKING Connection_State = 2
 	// In use.
 	Connection_STATE_OPEN Connection_State = 4
 	// One side has finished sending.
@@ -162,6 +164,7 @@ var (
 	Connection_State_name = map[int32]string{
 		0: "STATE_UNSPECIFIED",
 		1: "STATE_CONNECTING",
+		2: "STATE_HANDSHAKING",
 		4: "STATE_OPEN",
 		5: "STATE_HALF_CLOSED",
 		6: "STATE_CLOSING",
@@ -170,6 +173,7 @@ var (
 	Connection_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
 		"STATE_CONNECTING":  1,
+		"STATE_HANDSHAKING": 2,
 		"STATE_OPEN":        4,
 		"STATE_HALF_CLOSED": 5,
 		"STATE_CLOSING":     6,
@@ -769,6 +773,8 @@ type Connection struct {
 	ReceivedMessages uint64 `protobuf:"varint,13,opt,name=received_messages,json=receivedMessages,proto3" json:"received_messages,omitempty"`
 	// Writes or datagrams out.
 	SentMessages uint64 `protobuf:"varint,14,opt,name=sent_messages,json=sentMessages,proto3" json:"sent_messages,omitempty"`
+	// What TLS negotiated. Of what is forwarded as it is, the server name alone.
+	Tls *TlsInfo `protobuf:"bytes,15,opt,name=tls,proto3" json:"tls,omitempty"`
 	// Peer of a Unix socket.
 	Peer *PeerCredentials `protobuf:"bytes,16,opt,name=peer,proto3" json:"peer,omitempty"`
 	// TCP facts; only in the full view, and when it has closed.
@@ -912,6 +918,13 @@ func (x *Connection) GetSentMessages() uint64 {
 	return 0
 }
 
+func (x *Connection) GetTls() *TlsInfo {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
 func (x *Connection) GetPeer() *PeerCredentials {
 	if x != nil {
 		return x.Peer
@@ -989,6 +1002,88 @@ func (x *Connection) GetProgramPid() int32 {
 	return 0
 }
 
+// TlsInfo is what TLS negotiated.
+type TlsInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1.2 or 1.3.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Cipher suite.
+	CipherSuite string `protobuf:"bytes,2,opt,name=cipher_suite,json=cipherSuite,proto3" json:"cipher_suite,omitempty"`
+	// Server name asked for.
+	ServerName string `protobuf:"bytes,3,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	// ALPN.
+	Alpn string `protobuf:"bytes,4,opt,name=alpn,proto3" json:"alpn,omitempty"`
+	// Subject of the client certificate.
+	ClientSubject string `protobuf:"bytes,5,opt,name=client_subject,json=clientSubject,proto3" json:"client_subject,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TlsInfo) Reset() {
+	*x = TlsInfo{}
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TlsInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TlsInfo) ProtoMessage() {}
+
+func (x *TlsInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TlsInfo.ProtoReflect.Descriptor instead.
+func (*TlsInfo) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *TlsInfo) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *TlsInfo) GetCipherSuite() string {
+	if x != nil {
+		return x.CipherSuite
+	}
+	return ""
+}
+
+func (x *TlsInfo) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *TlsInfo) GetAlpn() string {
+	if x != nil {
+		return x.Alpn
+	}
+	return ""
+}
+
+func (x *TlsInfo) GetClientSubject() string {
+	if x != nil {
+		return x.ClientSubject
+	}
+	return ""
+}
+
 // PeerCredentials is SO_PEERCRED.
 type PeerCredentials struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1006,7 +1101,7 @@ type PeerCredentials struct {
 
 func (x *PeerCredentials) Reset() {
 	*x = PeerCredentials{}
-	mi := &file_sockmgr_v1_connection_proto_msgTypes[9]
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1113,7 @@ func (x *PeerCredentials) String() string {
 func (*PeerCredentials) ProtoMessage() {}
 
 func (x *PeerCredentials) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_connection_proto_msgTypes[9]
+	mi := &file_sockmgr_v1_connection_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1126,7 @@ func (x *PeerCredentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerCredentials.ProtoReflect.Descriptor instead.
 func (*PeerCredentials) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{9}
+	return file_sockmgr_v1_connection_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PeerCredentials) GetPid() int32 {
@@ -1112,7 +1207,7 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\amatched\x18\x01 \x01(\x04R\amatched\x12\x16\n" +
 	"\x06closed\x18\x02 \x01(\x04R\x06closed\x12\x16\n" +
 	"\x06failed\x18\x03 \x01(\x04R\x06failed\x12\x12\n" +
-	"\x04done\x18\x04 \x01(\bR\x04done\"\xe1\b\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\"\x9f\t\n" +
 	"\n" +
 	"Connection\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
@@ -1129,7 +1224,8 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\n" +
 	"sent_bytes\x18\f \x01(\x04R\tsentBytes\x12+\n" +
 	"\x11received_messages\x18\r \x01(\x04R\x10receivedMessages\x12#\n" +
-	"\rsent_messages\x18\x0e \x01(\x04R\fsentMessages\x12/\n" +
+	"\rsent_messages\x18\x0e \x01(\x04R\fsentMessages\x12%\n" +
+	"\x03tls\x18\x0f \x01(\v2\x13.sockmgr.v1.TlsInfoR\x03tls\x12/\n" +
 	"\x04peer\x18\x10 \x01(\v2\x1b.sockmgr.v1.PeerCredentialsR\x04peer\x12.\n" +
 	"\btcp_info\x18\x11 \x01(\v2\x13.sockmgr.v1.TcpInfoR\atcpInfo\x12+\n" +
 	"\x05queue\x18\x12 \x01(\v2\x15.sockmgr.v1.QueueInfoR\x05queue\x12!\n" +
@@ -1141,15 +1237,23 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\x0eproxied_remote\x18\a \x01(\v2\x19.sockmgr.v1.SocketAddressR\rproxiedRemote\x125\n" +
 	"\bupstream\x18\x19 \x01(\v2\x19.sockmgr.v1.SocketAddressR\bupstream\x12\x1f\n" +
 	"\vprogram_pid\x18\x1a \x01(\x05R\n" +
-	"programPid\"\x80\x01\n" +
+	"programPid\"\x97\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
-	"\x10STATE_CONNECTING\x10\x01\x12\x0e\n" +
+	"\x10STATE_CONNECTING\x10\x01\x12\x15\n" +
+	"\x11STATE_HANDSHAKING\x10\x02\x12\x0e\n" +
 	"\n" +
 	"STATE_OPEN\x10\x04\x12\x15\n" +
 	"\x11STATE_HALF_CLOSED\x10\x05\x12\x11\n" +
 	"\rSTATE_CLOSING\x10\x06\x12\x10\n" +
-	"\fSTATE_CLOSED\x10\a\"a\n" +
+	"\fSTATE_CLOSED\x10\a\"\xa2\x01\n" +
+	"\aTlsInfo\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12!\n" +
+	"\fcipher_suite\x18\x02 \x01(\tR\vcipherSuite\x12\x1f\n" +
+	"\vserver_name\x18\x03 \x01(\tR\n" +
+	"serverName\x12\x12\n" +
+	"\x04alpn\x18\x04 \x01(\tR\x04alpn\x12%\n" +
+	"\x0eclient_subject\x18\x05 \x01(\tR\rclientSubject\"a\n" +
 	"\x0fPeerCredentials\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\rR\x03uid\x12\x10\n" +
@@ -1181,7 +1285,7 @@ func file_sockmgr_v1_connection_proto_rawDescGZIP() []byte {
 }
 
 var file_sockmgr_v1_connection_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_sockmgr_v1_connection_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_sockmgr_v1_connection_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_sockmgr_v1_connection_proto_goTypes = []any{
 	(ConnectionView)(0),                // 0: sockmgr.v1.ConnectionView
 	(WatchConnectionsResponse_Type)(0), // 1: sockmgr.v1.WatchConnectionsResponse.Type
@@ -1195,49 +1299,51 @@ var file_sockmgr_v1_connection_proto_goTypes = []any{
 	(*CloseConnectionsRequest)(nil),    // 9: sockmgr.v1.CloseConnectionsRequest
 	(*CloseConnectionsResponse)(nil),   // 10: sockmgr.v1.CloseConnectionsResponse
 	(*Connection)(nil),                 // 11: sockmgr.v1.Connection
-	(*PeerCredentials)(nil),            // 12: sockmgr.v1.PeerCredentials
-	(*durationpb.Duration)(nil),        // 13: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 14: google.protobuf.Timestamp
-	(Network)(0),                       // 15: sockmgr.v1.Network
-	(*SocketAddress)(nil),              // 16: sockmgr.v1.SocketAddress
-	(*TcpInfo)(nil),                    // 17: sockmgr.v1.TcpInfo
-	(*QueueInfo)(nil),                  // 18: sockmgr.v1.QueueInfo
-	(*SocketMemory)(nil),               // 19: sockmgr.v1.SocketMemory
+	(*TlsInfo)(nil),                    // 12: sockmgr.v1.TlsInfo
+	(*PeerCredentials)(nil),            // 13: sockmgr.v1.PeerCredentials
+	(*durationpb.Duration)(nil),        // 14: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 15: google.protobuf.Timestamp
+	(Network)(0),                       // 16: sockmgr.v1.Network
+	(*SocketAddress)(nil),              // 17: sockmgr.v1.SocketAddress
+	(*TcpInfo)(nil),                    // 18: sockmgr.v1.TcpInfo
+	(*QueueInfo)(nil),                  // 19: sockmgr.v1.QueueInfo
+	(*SocketMemory)(nil),               // 20: sockmgr.v1.SocketMemory
 }
 var file_sockmgr_v1_connection_proto_depIdxs = []int32{
 	11, // 0: sockmgr.v1.GetConnectionResponse.connection:type_name -> sockmgr.v1.Connection
 	0,  // 1: sockmgr.v1.ListConnectionsRequest.view:type_name -> sockmgr.v1.ConnectionView
 	11, // 2: sockmgr.v1.ListConnectionsResponse.connections:type_name -> sockmgr.v1.Connection
-	13, // 3: sockmgr.v1.WatchConnectionsRequest.update_interval:type_name -> google.protobuf.Duration
+	14, // 3: sockmgr.v1.WatchConnectionsRequest.update_interval:type_name -> google.protobuf.Duration
 	1,  // 4: sockmgr.v1.WatchConnectionsResponse.type:type_name -> sockmgr.v1.WatchConnectionsResponse.Type
 	11, // 5: sockmgr.v1.WatchConnectionsResponse.connection:type_name -> sockmgr.v1.Connection
-	14, // 6: sockmgr.v1.WatchConnectionsResponse.time:type_name -> google.protobuf.Timestamp
-	13, // 7: sockmgr.v1.CloseConnectionsRequest.grace:type_name -> google.protobuf.Duration
-	15, // 8: sockmgr.v1.Connection.network:type_name -> sockmgr.v1.Network
+	15, // 6: sockmgr.v1.WatchConnectionsResponse.time:type_name -> google.protobuf.Timestamp
+	14, // 7: sockmgr.v1.CloseConnectionsRequest.grace:type_name -> google.protobuf.Duration
+	16, // 8: sockmgr.v1.Connection.network:type_name -> sockmgr.v1.Network
 	2,  // 9: sockmgr.v1.Connection.state:type_name -> sockmgr.v1.Connection.State
-	16, // 10: sockmgr.v1.Connection.local:type_name -> sockmgr.v1.SocketAddress
-	16, // 11: sockmgr.v1.Connection.remote:type_name -> sockmgr.v1.SocketAddress
-	14, // 12: sockmgr.v1.Connection.create_time:type_name -> google.protobuf.Timestamp
-	14, // 13: sockmgr.v1.Connection.last_active_time:type_name -> google.protobuf.Timestamp
-	12, // 14: sockmgr.v1.Connection.peer:type_name -> sockmgr.v1.PeerCredentials
-	17, // 15: sockmgr.v1.Connection.tcp_info:type_name -> sockmgr.v1.TcpInfo
-	18, // 16: sockmgr.v1.Connection.queue:type_name -> sockmgr.v1.QueueInfo
-	19, // 17: sockmgr.v1.Connection.memory:type_name -> sockmgr.v1.SocketMemory
-	16, // 18: sockmgr.v1.Connection.proxied_remote:type_name -> sockmgr.v1.SocketAddress
-	16, // 19: sockmgr.v1.Connection.upstream:type_name -> sockmgr.v1.SocketAddress
-	3,  // 20: sockmgr.v1.ConnectionService.GetConnection:input_type -> sockmgr.v1.GetConnectionRequest
-	5,  // 21: sockmgr.v1.ConnectionService.ListConnections:input_type -> sockmgr.v1.ListConnectionsRequest
-	7,  // 22: sockmgr.v1.ConnectionService.WatchConnections:input_type -> sockmgr.v1.WatchConnectionsRequest
-	9,  // 23: sockmgr.v1.ConnectionService.CloseConnections:input_type -> sockmgr.v1.CloseConnectionsRequest
-	4,  // 24: sockmgr.v1.ConnectionService.GetConnection:output_type -> sockmgr.v1.GetConnectionResponse
-	6,  // 25: sockmgr.v1.ConnectionService.ListConnections:output_type -> sockmgr.v1.ListConnectionsResponse
-	8,  // 26: sockmgr.v1.ConnectionService.WatchConnections:output_type -> sockmgr.v1.WatchConnectionsResponse
-	10, // 27: sockmgr.v1.ConnectionService.CloseConnections:output_type -> sockmgr.v1.CloseConnectionsResponse
-	24, // [24:28] is the sub-list for method output_type
-	20, // [20:24] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	17, // 10: sockmgr.v1.Connection.local:type_name -> sockmgr.v1.SocketAddress
+	17, // 11: sockmgr.v1.Connection.remote:type_name -> sockmgr.v1.SocketAddress
+	15, // 12: sockmgr.v1.Connection.create_time:type_name -> google.protobuf.Timestamp
+	15, // 13: sockmgr.v1.Connection.last_active_time:type_name -> google.protobuf.Timestamp
+	12, // 14: sockmgr.v1.Connection.tls:type_name -> sockmgr.v1.TlsInfo
+	13, // 15: sockmgr.v1.Connection.peer:type_name -> sockmgr.v1.PeerCredentials
+	18, // 16: sockmgr.v1.Connection.tcp_info:type_name -> sockmgr.v1.TcpInfo
+	19, // 17: sockmgr.v1.Connection.queue:type_name -> sockmgr.v1.QueueInfo
+	20, // 18: sockmgr.v1.Connection.memory:type_name -> sockmgr.v1.SocketMemory
+	17, // 19: sockmgr.v1.Connection.proxied_remote:type_name -> sockmgr.v1.SocketAddress
+	17, // 20: sockmgr.v1.Connection.upstream:type_name -> sockmgr.v1.SocketAddress
+	3,  // 21: sockmgr.v1.ConnectionService.GetConnection:input_type -> sockmgr.v1.GetConnectionRequest
+	5,  // 22: sockmgr.v1.ConnectionService.ListConnections:input_type -> sockmgr.v1.ListConnectionsRequest
+	7,  // 23: sockmgr.v1.ConnectionService.WatchConnections:input_type -> sockmgr.v1.WatchConnectionsRequest
+	9,  // 24: sockmgr.v1.ConnectionService.CloseConnections:input_type -> sockmgr.v1.CloseConnectionsRequest
+	4,  // 25: sockmgr.v1.ConnectionService.GetConnection:output_type -> sockmgr.v1.GetConnectionResponse
+	6,  // 26: sockmgr.v1.ConnectionService.ListConnections:output_type -> sockmgr.v1.ListConnectionsResponse
+	8,  // 27: sockmgr.v1.ConnectionService.WatchConnections:output_type -> sockmgr.v1.WatchConnectionsResponse
+	10, // 28: sockmgr.v1.ConnectionService.CloseConnections:output_type -> sockmgr.v1.CloseConnectionsResponse
+	25, // [25:29] is the sub-list for method output_type
+	21, // [21:25] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_connection_proto_init() }
@@ -1254,7 +1360,7 @@ func file_sockmgr_v1_connection_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_connection_proto_rawDesc), len(file_sockmgr_v1_connection_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -504,7 +504,9 @@ func (x *HttpHandler) GetBody() []byte {
 // ForwardHandler relays both ways, stream to stream and datagram to datagram.
 type ForwardHandler struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where to relay to, at most 256: all for connections or all for datagrams.
+	// Where to relay to, at most 256 with those of routes: all for connections or
+	// all for datagrams. They are for what no route is for; with routes there may
+	// be none.
 	Upstreams []*Upstream `protobuf:"bytes,1,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
 	// How an upstream is chosen.
 	Balance ForwardHandler_Balance `protobuf:"varint,2,opt,name=balance,proto3,enum=sockmgr.v1.ForwardHandler_Balance" json:"balance,omitempty"`
@@ -515,7 +517,14 @@ type ForwardHandler struct {
 	SendProxyProtocol uint32 `protobuf:"varint,4,opt,name=send_proxy_protocol,json=sendProxyProtocol,proto3" json:"send_proxy_protocol,omitempty"`
 	// Active health check; none when unset: an upstream that refused three
 	// connections in a row is left out for 10 s then.
-	HealthCheck   *HealthCheck `protobuf:"bytes,5,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
+	HealthCheck *HealthCheck `protobuf:"bytes,5,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
+	// Where to relay connections to that begin with a TLS ClientHello which asks
+	// for one of some servers (SNI); at most 256. TLS is not ended: upstreams get
+	// all bytes as they came. With routes every connection must begin so; one that
+	// does not is closed.
+	Routes []*Route `protobuf:"bytes,6,rep,name=routes,proto3" json:"routes,omitempty"`
+	// Time to wait for the ClientHello; 0 means 5 s, at most an hour.
+	HelloTimeout  *durationpb.Duration `protobuf:"bytes,7,opt,name=hello_timeout,json=helloTimeout,proto3" json:"hello_timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -585,6 +594,76 @@ func (x *ForwardHandler) GetHealthCheck() *HealthCheck {
 	return nil
 }
 
+func (x *ForwardHandler) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *ForwardHandler) GetHelloTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.HelloTimeout
+	}
+	return nil
+}
+
+// Route is where connections go that ask for one of some servers.
+type Route struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names such as www.example.com, which count first, or *.example.com for any
+	// one label; at most 1024 in all routes, each once.
+	ServerNames []string `protobuf:"bytes,1,rep,name=server_names,json=serverNames,proto3" json:"server_names,omitempty"`
+	// Where to relay them to.
+	Upstreams     []*Upstream `protobuf:"bytes,2,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Route) GetServerNames() []string {
+	if x != nil {
+		return x.ServerNames
+	}
+	return nil
+}
+
+func (x *Route) GetUpstreams() []*Upstream {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
 // Upstream is one place to relay to.
 type Upstream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -600,7 +679,7 @@ type Upstream struct {
 
 func (x *Upstream) Reset() {
 	*x = Upstream{}
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[6]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +691,7 @@ func (x *Upstream) String() string {
 func (*Upstream) ProtoMessage() {}
 
 func (x *Upstream) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[6]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +704,7 @@ func (x *Upstream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upstream.ProtoReflect.Descriptor instead.
 func (*Upstream) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{6}
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Upstream) GetAddress() string {
@@ -666,7 +745,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[7]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -678,7 +757,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[7]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -691,7 +770,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{7}
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HealthCheck) GetInterval() *durationpb.Duration {
@@ -732,7 +811,7 @@ type DaytimeHandler struct {
 
 func (x *DaytimeHandler) Reset() {
 	*x = DaytimeHandler{}
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[8]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +823,7 @@ func (x *DaytimeHandler) String() string {
 func (*DaytimeHandler) ProtoMessage() {}
 
 func (x *DaytimeHandler) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[8]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +836,7 @@ func (x *DaytimeHandler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DaytimeHandler.ProtoReflect.Descriptor instead.
 func (*DaytimeHandler) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{8}
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{9}
 }
 
 // TimeHandler sends 32 bits, the most significant first, on accept, or for each
@@ -770,7 +849,7 @@ type TimeHandler struct {
 
 func (x *TimeHandler) Reset() {
 	*x = TimeHandler{}
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[9]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +861,7 @@ func (x *TimeHandler) String() string {
 func (*TimeHandler) ProtoMessage() {}
 
 func (x *TimeHandler) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[9]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +874,7 @@ func (x *TimeHandler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeHandler.ProtoReflect.Descriptor instead.
 func (*TimeHandler) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{9}
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{10}
 }
 
 // ChargenHandler sends lines of 72 characters for as long as the peer takes
@@ -809,7 +888,7 @@ type ChargenHandler struct {
 
 func (x *ChargenHandler) Reset() {
 	*x = ChargenHandler{}
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[10]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +900,7 @@ func (x *ChargenHandler) String() string {
 func (*ChargenHandler) ProtoMessage() {}
 
 func (x *ChargenHandler) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[10]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +913,7 @@ func (x *ChargenHandler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChargenHandler.ProtoReflect.Descriptor instead.
 func (*ChargenHandler) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{10}
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{11}
 }
 
 // HandoffHandler passes descriptors to a process. Each connection is one message
@@ -852,7 +931,7 @@ type HandoffHandler struct {
 
 func (x *HandoffHandler) Reset() {
 	*x = HandoffHandler{}
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[11]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +943,7 @@ func (x *HandoffHandler) String() string {
 func (*HandoffHandler) ProtoMessage() {}
 
 func (x *HandoffHandler) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[11]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +956,7 @@ func (x *HandoffHandler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandoffHandler.ProtoReflect.Descriptor instead.
 func (*HandoffHandler) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{11}
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HandoffHandler) GetPath() string {
@@ -912,7 +991,7 @@ type ExecHandler struct {
 
 func (x *ExecHandler) Reset() {
 	*x = ExecHandler{}
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[12]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1003,7 @@ func (x *ExecHandler) String() string {
 func (*ExecHandler) ProtoMessage() {}
 
 func (x *ExecHandler) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[12]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1016,7 @@ func (x *ExecHandler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecHandler.ProtoReflect.Descriptor instead.
 func (*ExecHandler) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{12}
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExecHandler) GetCommand() []string {
@@ -1011,19 +1090,24 @@ const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\x04body\x18\x03 \x01(\fR\x04body\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbb\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa6\x04\n" +
 	"\x0eForwardHandler\x122\n" +
 	"\tupstreams\x18\x01 \x03(\v2\x14.sockmgr.v1.UpstreamR\tupstreams\x12<\n" +
 	"\abalance\x18\x02 \x01(\x0e2\".sockmgr.v1.ForwardHandler.BalanceR\abalance\x12B\n" +
 	"\x0fconnect_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0econnectTimeout\x12.\n" +
 	"\x13send_proxy_protocol\x18\x04 \x01(\rR\x11sendProxyProtocol\x12:\n" +
-	"\fhealth_check\x18\x05 \x01(\v2\x17.sockmgr.v1.HealthCheckR\vhealthCheck\"\x86\x01\n" +
+	"\fhealth_check\x18\x05 \x01(\v2\x17.sockmgr.v1.HealthCheckR\vhealthCheck\x12)\n" +
+	"\x06routes\x18\x06 \x03(\v2\x11.sockmgr.v1.RouteR\x06routes\x12>\n" +
+	"\rhello_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationR\fhelloTimeout\"\x86\x01\n" +
 	"\aBalance\x12\x17\n" +
 	"\x13BALANCE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13BALANCE_ROUND_ROBIN\x10\x01\x12\x1d\n" +
 	"\x19BALANCE_LEAST_CONNECTIONS\x10\x02\x12\x17\n" +
 	"\x13BALANCE_SOURCE_HASH\x10\x03\x12\x11\n" +
-	"\rBALANCE_FIRST\x10\x04\"R\n" +
+	"\rBALANCE_FIRST\x10\x04\"^\n" +
+	"\x05Route\x12!\n" +
+	"\fserver_names\x18\x01 \x03(\tR\vserverNames\x122\n" +
+	"\tupstreams\x18\x02 \x03(\v2\x14.sockmgr.v1.UpstreamR\tupstreams\"R\n" +
 	"\bUpstream\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\x12\x14\n" +
@@ -1065,7 +1149,7 @@ func file_sockmgr_v1_handler_proto_rawDescGZIP() []byte {
 }
 
 var file_sockmgr_v1_handler_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sockmgr_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_sockmgr_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_sockmgr_v1_handler_proto_goTypes = []any{
 	(ForwardHandler_Balance)(0), // 0: sockmgr.v1.ForwardHandler.Balance
 	(*Handler)(nil),             // 1: sockmgr.v1.Handler
@@ -1074,16 +1158,17 @@ var file_sockmgr_v1_handler_proto_goTypes = []any{
 	(*ReplyHandler)(nil),        // 4: sockmgr.v1.ReplyHandler
 	(*HttpHandler)(nil),         // 5: sockmgr.v1.HttpHandler
 	(*ForwardHandler)(nil),      // 6: sockmgr.v1.ForwardHandler
-	(*Upstream)(nil),            // 7: sockmgr.v1.Upstream
-	(*HealthCheck)(nil),         // 8: sockmgr.v1.HealthCheck
-	(*DaytimeHandler)(nil),      // 9: sockmgr.v1.DaytimeHandler
-	(*TimeHandler)(nil),         // 10: sockmgr.v1.TimeHandler
-	(*ChargenHandler)(nil),      // 11: sockmgr.v1.ChargenHandler
-	(*HandoffHandler)(nil),      // 12: sockmgr.v1.HandoffHandler
-	(*ExecHandler)(nil),         // 13: sockmgr.v1.ExecHandler
-	nil,                         // 14: sockmgr.v1.HttpHandler.HeadersEntry
-	nil,                         // 15: sockmgr.v1.ExecHandler.EnvironmentEntry
-	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
+	(*Route)(nil),               // 7: sockmgr.v1.Route
+	(*Upstream)(nil),            // 8: sockmgr.v1.Upstream
+	(*HealthCheck)(nil),         // 9: sockmgr.v1.HealthCheck
+	(*DaytimeHandler)(nil),      // 10: sockmgr.v1.DaytimeHandler
+	(*TimeHandler)(nil),         // 11: sockmgr.v1.TimeHandler
+	(*ChargenHandler)(nil),      // 12: sockmgr.v1.ChargenHandler
+	(*HandoffHandler)(nil),      // 13: sockmgr.v1.HandoffHandler
+	(*ExecHandler)(nil),         // 14: sockmgr.v1.ExecHandler
+	nil,                         // 15: sockmgr.v1.HttpHandler.HeadersEntry
+	nil,                         // 16: sockmgr.v1.ExecHandler.EnvironmentEntry
+	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
 }
 var file_sockmgr_v1_handler_proto_depIdxs = []int32{
 	2,  // 0: sockmgr.v1.Handler.echo:type_name -> sockmgr.v1.EchoHandler
@@ -1091,25 +1176,28 @@ var file_sockmgr_v1_handler_proto_depIdxs = []int32{
 	4,  // 2: sockmgr.v1.Handler.reply:type_name -> sockmgr.v1.ReplyHandler
 	5,  // 3: sockmgr.v1.Handler.http:type_name -> sockmgr.v1.HttpHandler
 	6,  // 4: sockmgr.v1.Handler.forward:type_name -> sockmgr.v1.ForwardHandler
-	13, // 5: sockmgr.v1.Handler.exec:type_name -> sockmgr.v1.ExecHandler
-	12, // 6: sockmgr.v1.Handler.handoff:type_name -> sockmgr.v1.HandoffHandler
-	9,  // 7: sockmgr.v1.Handler.daytime:type_name -> sockmgr.v1.DaytimeHandler
-	10, // 8: sockmgr.v1.Handler.time:type_name -> sockmgr.v1.TimeHandler
-	11, // 9: sockmgr.v1.Handler.chargen:type_name -> sockmgr.v1.ChargenHandler
-	14, // 10: sockmgr.v1.HttpHandler.headers:type_name -> sockmgr.v1.HttpHandler.HeadersEntry
-	7,  // 11: sockmgr.v1.ForwardHandler.upstreams:type_name -> sockmgr.v1.Upstream
+	14, // 5: sockmgr.v1.Handler.exec:type_name -> sockmgr.v1.ExecHandler
+	13, // 6: sockmgr.v1.Handler.handoff:type_name -> sockmgr.v1.HandoffHandler
+	10, // 7: sockmgr.v1.Handler.daytime:type_name -> sockmgr.v1.DaytimeHandler
+	11, // 8: sockmgr.v1.Handler.time:type_name -> sockmgr.v1.TimeHandler
+	12, // 9: sockmgr.v1.Handler.chargen:type_name -> sockmgr.v1.ChargenHandler
+	15, // 10: sockmgr.v1.HttpHandler.headers:type_name -> sockmgr.v1.HttpHandler.HeadersEntry
+	8,  // 11: sockmgr.v1.ForwardHandler.upstreams:type_name -> sockmgr.v1.Upstream
 	0,  // 12: sockmgr.v1.ForwardHandler.balance:type_name -> sockmgr.v1.ForwardHandler.Balance
-	16, // 13: sockmgr.v1.ForwardHandler.connect_timeout:type_name -> google.protobuf.Duration
-	8,  // 14: sockmgr.v1.ForwardHandler.health_check:type_name -> sockmgr.v1.HealthCheck
-	16, // 15: sockmgr.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	16, // 16: sockmgr.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	15, // 17: sockmgr.v1.ExecHandler.environment:type_name -> sockmgr.v1.ExecHandler.EnvironmentEntry
-	16, // 18: sockmgr.v1.ExecHandler.kill_timeout:type_name -> google.protobuf.Duration
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	17, // 13: sockmgr.v1.ForwardHandler.connect_timeout:type_name -> google.protobuf.Duration
+	9,  // 14: sockmgr.v1.ForwardHandler.health_check:type_name -> sockmgr.v1.HealthCheck
+	7,  // 15: sockmgr.v1.ForwardHandler.routes:type_name -> sockmgr.v1.Route
+	17, // 16: sockmgr.v1.ForwardHandler.hello_timeout:type_name -> google.protobuf.Duration
+	8,  // 17: sockmgr.v1.Route.upstreams:type_name -> sockmgr.v1.Upstream
+	17, // 18: sockmgr.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	17, // 19: sockmgr.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	16, // 20: sockmgr.v1.ExecHandler.environment:type_name -> sockmgr.v1.ExecHandler.EnvironmentEntry
+	17, // 21: sockmgr.v1.ExecHandler.kill_timeout:type_name -> google.protobuf.Duration
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_handler_proto_init() }
@@ -1135,7 +1223,7 @@ func file_sockmgr_v1_handler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_handler_proto_rawDesc), len(file_sockmgr_v1_handler_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -2962,7 +2962,10 @@ type UpstreamStatus struct {
 	// Connections that could not be made.
 	FailuresTotal uint64 `protobuf:"varint,8,opt,name=failures_total,json=failuresTotal,proto3" json:"failures_total,omitempty"`
 	// Why the last one could not, or was reset.
-	LastError     string `protobuf:"bytes,9,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	LastError string `protobuf:"bytes,9,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// Of a route: the server names that it is for. An address that is in several
+	// routes is there several times.
+	ServerNames   []string `protobuf:"bytes,10,rep,name=server_names,json=serverNames,proto3" json:"server_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3058,6 +3061,13 @@ func (x *UpstreamStatus) GetLastError() string {
 		return x.LastError
 	}
 	return ""
+}
+
+func (x *UpstreamStatus) GetServerNames() []string {
+	if x != nil {
+		return x.ServerNames
+	}
+	return nil
 }
 
 // DrainStatus is how far a drain is.
@@ -3392,7 +3402,7 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\fSTATE_PAUSED\x10\x03\x12\x12\n" +
 	"\x0eSTATE_DRAINING\x10\x04\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x05\x12\x10\n" +
-	"\fSTATE_FAILED\x10\x06\"\xc5\x02\n" +
+	"\fSTATE_FAILED\x10\x06\"\xe8\x02\n" +
 	"\x0eUpstreamStatus\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x125\n" +
 	"\bresolved\x18\x02 \x03(\v2\x19.sockmgr.v1.SocketAddressR\bresolved\x12\x18\n" +
@@ -3403,7 +3413,9 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x0econnects_total\x18\a \x01(\x04R\rconnectsTotal\x12%\n" +
 	"\x0efailures_total\x18\b \x01(\x04R\rfailuresTotal\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\t \x01(\tR\tlastError\"\x95\x02\n" +
+	"last_error\x18\t \x01(\tR\tlastError\x12!\n" +
+	"\fserver_names\x18\n" +
+	" \x03(\tR\vserverNames\"\x95\x02\n" +
 	"\vDrainStatus\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x126\n" +
