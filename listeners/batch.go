@@ -29,7 +29,7 @@ type batch struct {
 
 	queue      []outgoing
 	out        [batchSize]mmsghdr
-	outIov     [batchSize]unix.Iovec
+	outIov     [batchSize][2]unix.Iovec // a header, if there is one, and the data
 	outControl [batchSize][controlSize]byte
 }
 
@@ -42,8 +42,7 @@ func newBatch() *batch {
 		b.in[i].hdr.Iov = &b.inIov[i]
 		b.in[i].hdr.SetIovlen(1)
 		b.in[i].hdr.Control = &b.inControl[i][0]
-		b.out[i].hdr.Iov = &b.outIov[i]
-		b.out[i].hdr.SetIovlen(1)
+		b.out[i].hdr.Iov = &b.outIov[i][0]
 	}
 	return b
 }
@@ -79,7 +78,11 @@ func (b *batch) receive(s *packetSocket) {
 			continue
 		}
 		b.peer = packetPeer{s: s, b: b, i: i, data: data}
-		if _, err := s.l.handler.Handle(&b.peer, data); err != nil {
+		if p := &s.l.spec.Proxy; p.Mode != ProxyOff && !b.peer.unwrap(p) {
+			s.l.stats.reject(RejectedProxy)
+			continue
+		}
+		if _, err := s.l.handler.Handle(&b.peer, b.peer.data); err != nil {
 			s.l.stats.reject(RejectedHandler)
 		}
 	}
@@ -136,8 +139,7 @@ func (b *batch) send(s *packetSocket, queue []outgoing) (rest []outgoing) {
 			hdr.Name, hdr.Namelen = (*byte)(unsafe.Pointer(o.to)), o.toLen
 			hdr.Control = unsafe.SliceData(o.control)
 			hdr.SetControllen(len(o.control))
-			b.outIov[i].Base = unsafe.SliceData(o.data)
-			b.outIov[i].SetLen(len(o.data))
+			b.carry(i, nil, o.data)
 		}
 		sent, errno := sysMmsg(unix.SYS_SENDMMSG, s.fd, b.out[:n])
 		switch {
@@ -157,6 +159,20 @@ func (b *batch) send(s *packetSocket, queue []outgoing) (rest []outgoing) {
 		}
 	}
 	return nil
+}
+
+// carry makes the i-th that is sent carry data, after a header if there is one.
+func (b *batch) carry(i int, header, data []byte) {
+	iov := &b.outIov[i]
+	n := 0
+	if len(header) > 0 {
+		iov[0].Base = unsafe.SliceData(header)
+		iov[0].SetLen(len(header))
+		n = 1
+	}
+	iov[n].Base = unsafe.SliceData(data)
+	iov[n].SetLen(len(data))
+	b.out[i].hdr.SetIovlen(n + 1)
 }
 
 // replyFrom turns the control message that tells where a datagram was sent to

@@ -28,7 +28,7 @@ type Forward struct {
 	Upstreams      []Upstream    `json:"upstreams"`
 	Balance        Balance       `json:"balance,omitempty"`         // empty: RoundRobin
 	ConnectTimeout time.Duration `json:"connect_timeout,omitempty"` // 0: 5 s; then the next is tried
-	SendProxy      uint32        `json:"send_proxy,omitempty"`      // version of the PROXY header sent first; 0: none
+	SendProxy      uint32        `json:"send_proxy,omitempty"`      // version of the PROXY header sent first, or before each datagram; 0: none
 	Health         *HealthCheck  `json:"health,omitempty"`          // nil: passive only
 	Routes         []Route       `json:"routes,omitempty"`          // by the server that TLS asks for; Upstreams are for the rest
 	HelloTimeout   time.Duration `json:"hello_timeout,omitempty"`   // to wait for what asks; 0: 5 s
@@ -94,8 +94,8 @@ func (f *Forward) Validate() error {
 	switch {
 	case f.SendProxy > 2:
 		bad("send_proxy_protocol", "is %d: the versions are 1 and 2, 0 is none", f.SendProxy)
-	case f.SendProxy > 0 && f.Datagram():
-		bad("send_proxy_protocol", "is for connections")
+	case f.SendProxy == 1 && f.Datagram():
+		bad("send_proxy_protocol", "is %d, and version 1 is for connections only: datagrams have version 2", f.SendProxy)
 	}
 	inRange := func(field string, d time.Duration) {
 		if d < 0 || d > time.Hour {

@@ -122,6 +122,18 @@ type packetPeer struct {
 	b    *batch
 	i    int // which of the batch
 	data []byte
+
+	proxied netip.AddrPort // who a PROXY header says it is from
+}
+
+// unwrap takes a PROXY header off the datagram; it reports whether to go on.
+func (p *packetPeer) unwrap(policy *ProxyPolicy) (ok bool) {
+	var from netip.Addr
+	if p.s.addr.Network.ip() {
+		from = peerAddr(&p.b.names[p.i]).Addr()
+	}
+	p.data, p.proxied, ok = policy.unwrap(from, p.data)
+	return ok
 }
 
 // Write is Peer.Write.

@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// A ProxyMode is whether connections begin with a header of the PROXY protocol,
-// which says who is behind a proxy.
+// A ProxyMode is whether connections, and datagrams, begin with a header of the
+// PROXY protocol, which says who is behind a proxy.
 type ProxyMode uint8
 
 // The modes.
 const (
 	ProxyOff      ProxyMode = iota // it is not looked for
 	ProxyOptional                  // it is used when it is there
-	ProxyRequired                  // connections without it are closed
+	ProxyRequired                  // connections without it are closed, datagrams dropped
 )
 
 var proxyModes = [...]string{"off", "optional", "required"}
@@ -42,7 +42,8 @@ func (m *ProxyMode) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// ProxyPolicy is the PROXY protocol on accept.
+// ProxyPolicy is the PROXY protocol on what arrives: connections of both versions,
+// datagrams of version 2.
 type ProxyPolicy struct {
 	Mode    ProxyMode      `json:"mode"`
 	Trusted []netip.Prefix `json:"trusted,omitempty"` // who it is believed from; none: everybody
@@ -61,8 +62,8 @@ func (p ProxyPolicy) check(listen []Address) error {
 		faults = append(faults, &Violation{Field: "spec.proxy_protocol." + field, Message: fmt.Sprintf(format, args...)})
 	}
 	for _, a := range listen {
-		if p.Mode != ProxyOff && a.Network != Unix && a.Network.Class() != OnTCP {
-			bad("mode", "%v is not for %v: it is for streams", p.Mode, a)
+		if p.Mode != ProxyOff && a.Network == Unixpacket {
+			bad("mode", "%v is not for %v: it is for streams and datagrams", p.Mode, a)
 		}
 	}
 	if len(p.Trusted) > maxTrusted {

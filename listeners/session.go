@@ -16,6 +16,16 @@ type source struct {
 	s    *packetSocket
 	ip   netip.AddrPort
 	name string // of a Unix socket
+
+	proxied netip.AddrPort // who a PROXY header says it is from
+}
+
+// client is who it is: who a header says, or else who the kernel says.
+func (s source) client() netip.AddrPort {
+	if s.proxied.IsValid() {
+		return s.proxied
+	}
+	return s.ip
 }
 
 // A session is one source of datagrams and the socket through which it talks to
@@ -31,14 +41,15 @@ type session struct {
 	to      unix.RawSockaddrAny // the source, as the kernel has it
 	toLen   uint32
 	control []byte // which address of ours answers
+	header  []byte // of the PROXY protocol, before each datagram
 }
 
 // A burst is what came in a row from one source, and goes on in one call. It is
 // in the batch's room for what is sent, and empty between two batches.
 type burst struct {
-	ses *session
-	at  [batchSize]int // which of the batch
-	n   int
+	ses  *session
+	data [batchSize][]byte
+	n    int
 }
 
 // Handle takes a datagram of a source for its upstream: flush sends it.
@@ -53,7 +64,7 @@ func (f *forwarder) Handle(from Peer, p []byte) (int, error) {
 			return len(p), errNoUpstream
 		}
 	}
-	f.burst.at[f.burst.n] = peer.i
+	f.burst.data[f.burst.n] = p
 	f.burst.n++
 	return len(p), nil
 }
@@ -70,12 +81,11 @@ func (f *forwarder) sessionOf(peer *packetPeer, key source) *session {
 func (f *forwarder) flush(b *batch) {
 	ses, n := f.burst.ses, f.burst.n
 	f.burst.ses, f.burst.n = nil, 0
-	for i, at := range f.burst.at[:n] {
+	for i, data := range f.burst.data[:n] {
 		hdr := &b.out[i].hdr
 		hdr.Name, hdr.Namelen, hdr.Control = nil, 0, nil
 		hdr.SetControllen(0)
-		b.outIov[i].Base = &b.data[at*datagramSize]
-		b.outIov[i].SetLen(int(b.in[at].len))
+		b.carry(i, ses.header, data)
 	}
 	for done := 0; done < n; {
 		ses.active = f.l.set.loop.Clock()
@@ -102,9 +112,9 @@ func (f *forwarder) flush(b *batch) {
 func (p *packetPeer) source() source {
 	name := &p.b.names[p.i]
 	if p.s.addr.Network.ip() {
-		return source{s: p.s, ip: peerAddr(name)}
+		return source{s: p.s, ip: peerAddr(name), proxied: p.proxied}
 	}
-	return source{s: p.s, name: unixName(name, p.b.in[p.i].hdr.Namelen)}
+	return source{s: p.s, name: unixName(name, p.b.in[p.i].hdr.Namelen), proxied: p.proxied}
 }
 
 // unixName is the path or abstract name in a sockaddr_un.
@@ -128,7 +138,7 @@ func (f *forwarder) openSession(peer *packetPeer, key source) *session {
 	now := set.loop.Clock()
 	var tried []*upstream
 	for {
-		up := f.pools[0].choose(key.ip.Addr(), now, tried)
+		up := f.pools[0].choose(key.client().Addr(), now, tried)
 		if up == nil {
 			return nil
 		}
@@ -146,6 +156,9 @@ func (f *forwarder) openSession(peer *packetPeer, key source) *session {
 			continue
 		}
 		ses.control = slices.Clone(replyFrom(peer.b.inControl[peer.i][:peer.b.in[peer.i].hdr.Controllen], peer.b.outControl[peer.i][:]))
+		if f.spec.SendProxy > 0 {
+			ses.header = ses.proxyHeader()
+		}
 		set.used++
 		up.active++
 		up.connects++ // whether it is there, its answer tells

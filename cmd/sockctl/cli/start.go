@@ -49,7 +49,7 @@ func (a *app) startCommand() *cobra.Command {
 	flags.DurationVar(&f.healthInterval, "health-interval", 0, "forward: connect to every upstream this often, and leave out those that fail (default: never)")
 	flags.StringVar(&f.path, "path", "", "handoff: Unix socket of the process that takes connections over")
 	flags.Uint32Var(&f.sendProxy, "send-proxy", 0, "forward: tell upstreams who the client is, by the PROXY protocol of version 1 or 2")
-	flags.StringVar(&f.proxyMode, "proxy-protocol", "", "connections begin with a header of the PROXY protocol: off, optional or required")
+	flags.StringVar(&f.proxyMode, "proxy-protocol", "", "connections and datagrams begin with a header of the PROXY protocol: off, optional or required")
 	must(c.RegisterFlagCompletionFunc("proxy-protocol", cobra.FixedCompletions([]string{"off", "optional", "required"}, cobra.ShellCompDirectiveNoFileComp)))
 	flags.StringArrayVar(&f.exec.env, "env", nil, "exec: variable of the program as name=value; repeatable")
 	flags.StringVar(&f.exec.dir, "dir", "", "exec: working directory (default /)")

@@ -513,7 +513,8 @@ type ForwardHandler struct {
 	// Time to connect to one upstream before the next is tried; 0 means 5 s, at
 	// most an hour.
 	ConnectTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
-	// PROXY protocol version to send upstream: 0 none, 1 or 2. Connections only.
+	// PROXY protocol version to send upstream: 0 none, 1 or 2. Datagrams have
+	// version 2 only, before each.
 	SendProxyProtocol uint32 `protobuf:"varint,4,opt,name=send_proxy_protocol,json=sendProxyProtocol,proto3" json:"send_proxy_protocol,omitempty"`
 	// Active health check; none when unset: an upstream that refused three
 	// connections in a row is left out for 10 s then.

@@ -395,7 +395,7 @@ const (
 	ProxyProtocolConfig_MODE_OFF ProxyProtocolConfig_Mode = 1
 	// Used when there.
 	ProxyProtocolConfig_MODE_OPTIONAL ProxyProtocolConfig_Mode = 2
-	// Connections without it are closed.
+	// Connections without it are closed, datagrams dropped.
 	ProxyProtocolConfig_MODE_REQUIRED ProxyProtocolConfig_Mode = 3
 )
 
@@ -2434,7 +2434,8 @@ type ListenerSpec struct {
 	Options map[string]*structpb.Value `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Who may connect, or send datagrams; checked before anything else.
 	Access *AccessPolicy `protobuf:"bytes,6,opt,name=access,proto3" json:"access,omitempty"`
-	// PROXY protocol on accepted connections of tcp and unix.
+	// PROXY protocol on accepted connections of tcp and unix, and, of version 2,
+	// before each datagram of udp and unixgram.
 	ProxyProtocol *ProxyProtocolConfig `protobuf:"bytes,8,opt,name=proxy_protocol,json=proxyProtocol,proto3" json:"proxy_protocol,omitempty"`
 	// How Stop, Drain, Delete and the end of the daemon let connections finish.
 	Drain *DrainPolicy `protobuf:"bytes,9,opt,name=drain,proto3" json:"drain,omitempty"`
