@@ -25,7 +25,7 @@ BENCHFLAGS   ?=
 DEMO_PORT    ?=
 
 # Floors under stress in `make race`.
-FLOORS := ./mux/... ./listeners/... ./manager/...
+FLOORS := ./mux/... ./listeners/... ./sockets/... ./manager/...
 
 # What the programs say they are: the last tag, or devel where there is none.
 VERSION := $(patsubst v%,%,$(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo devel))
@@ -58,7 +58,7 @@ test: verify-vet ## go vet and every test, with the race detector where there is
 		$(GO) test -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...; \
 	fi
 
-race: ## stress: three runs of mux, listeners and manager under the race detector
+race: ## stress: three runs of mux, listeners, sockets and manager under the race detector
 	@$(CC_FOUND) || { echo "race: the race detector needs a C compiler (gcc or clang)" >&2; exit 1; }
 	@CGO_ENABLED=1 $(GO) test -race -count=3 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(FLOORS)
 

@@ -37,6 +37,9 @@ const (
 	StoreFailed           Reason = "STORE_FAILED"
 	Internal              Reason = "INTERNAL"
 	ChangeNotFound        Reason = "CHANGE_NOT_FOUND"
+	SocketNotFound        Reason = "SOCKET_NOT_FOUND"
+	SocketCallFailed      Reason = "SOCKET_CALL_FAILED"
+	TimedOut              Reason = "TIMED_OUT"
 )
 
 // Error returns the reason in words.

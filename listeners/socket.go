@@ -138,12 +138,7 @@ func (s *socket) identify() error {
 		return os.NewSyscallError("getsockname", err)
 	}
 	s.addr = addressOf(s.addr.Network, sa)
-	var st unix.Stat_t
-	if err := unix.Fstat(s.fd, &st); err != nil {
-		return os.NewSyscallError("fstat", err)
-	}
-	s.inode = st.Ino
-	return nil
+	return s.askInode()
 }
 
 // close also takes away the path, if it is still this socket's.

@@ -114,11 +114,7 @@ func (l *Listener) Status(full bool) Status {
 }
 
 func (s *streamSocket) status(q Queue, mem Memory) SocketStatus {
-	waits := mux.Readable
-	if s.resting {
-		waits = 0
-	}
-	st := s.socket.status(q, mem, waits)
+	st := s.socket.status(q, mem, s.waits())
 	if s.addr.Network.ip() {
 		if info, err := s.tcpInfo(); err == nil {
 			st.State = info.State // closed while it refuses
@@ -130,14 +126,25 @@ func (s *streamSocket) status(q Queue, mem Memory) SocketStatus {
 func (s *packetSocket) status(q Queue, mem Memory) SocketStatus {
 	q.Receive, q.Send = s.bytes()
 	q.UserSend = uint64(s.pending)
-	waits := mux.Readable
+	return s.socket.status(q, mem, s.waits())
+}
+
+func (s *packetSocket) waits() mux.Events {
 	switch {
 	case s.resting:
-		waits = 0
+		return 0
 	case len(s.unsent) > 0:
-		waits = mux.Writable
+		return mux.Writable
+	default:
+		return mux.Readable
 	}
-	return s.socket.status(q, mem, waits)
+}
+
+func (s *streamSocket) waits() mux.Events {
+	if s.resting {
+		return 0
+	}
+	return mux.Readable
 }
 
 func (s *socket) status(q Queue, mem Memory, waits mux.Events) SocketStatus {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/mux"
+	"github.com/sockmgr/sockmgr/sockets"
 )
 
 // Config is what New needs.
@@ -30,6 +31,8 @@ type Manager struct {
 	loop  *mux.Loop
 	set   *listeners.Set // loop only
 	store *store
+
+	sockets *sockets.Table // of clients
 
 	programs []string // that may be run; set once in New
 
@@ -128,6 +131,7 @@ func New(c Config) (*Manager, error) {
 	m.set = listeners.NewSet(listeners.SetConfig{
 		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing,
 	})
+	m.sockets = sockets.New(sockets.Config{Loop: loop, Set: m.set, Log: loopLog})
 	go func() {
 		m.loopErr = loop.Run()
 		close(m.loopEnded)
@@ -161,6 +165,7 @@ func (m *Manager) Shutdown(ctx context.Context, drain time.Duration) error {
 		case <-more:
 		}
 	}
+	m.sockets.Close()
 	m.loop.Stop()
 	<-m.loopEnded
 	m.set.Close()
@@ -204,6 +209,9 @@ func (m *Manager) allClosed() bool {
 // Broken is closed when the loop has ended: before Shutdown that is a fault
 // which nothing can go on after.
 func (m *Manager) Broken() <-chan struct{} { return m.loopEnded }
+
+// Sockets are those of clients.
+func (m *Manager) Sockets() *sockets.Table { return m.sockets }
 
 // Poller is the name of the poller in use.
 func (m *Manager) Poller() string { return m.loop.Poller() }

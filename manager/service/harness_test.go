@@ -44,6 +44,7 @@ type daemon struct {
 	events      pb.EventServiceClient
 	stats       pb.StatsServiceClient
 	daemon      pb.DaemonServiceClient
+	sockets     pb.SocketServiceClient
 	health      grpc_health_v1.HealthClient
 	ends        chan time.Duration // what ShutdownDaemon asked for
 	stop        func()             // ends it; once is enough
@@ -110,6 +111,7 @@ func (d *daemon) dial() *grpc.ClientConn {
 	}
 	d.listeners, d.connections = pb.NewListenerServiceClient(conn), pb.NewConnectionServiceClient(conn)
 	d.tuning, d.events = pb.NewTuningServiceClient(conn), pb.NewEventServiceClient(conn)
+	d.sockets = pb.NewSocketServiceClient(conn)
 	d.stats = pb.NewStatsServiceClient(conn)
 	d.daemon, d.health = pb.NewDaemonServiceClient(conn), grpc_health_v1.NewHealthClient(conn)
 	return conn

@@ -12,11 +12,12 @@ import (
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/manager"
+	"github.com/sockmgr/sockmgr/sockets"
 )
 
 // Bounds of the control plane.
 const (
-	maxRequestBytes      = 1 << 20
+	maxRequestBytes      = sockets.MaxPayload + 64<<10 // and what a message has beside it
 	maxHeaderBytes       = 8 << 10
 	maxConcurrentStreams = 64 // of one connection
 	connectTimeout       = 5 * time.Second
@@ -54,6 +55,7 @@ func NewServer(c Config) *grpc.Server {
 	pb.RegisterEventServiceServer(s, &eventService{m: c.Manager, instance: c.Info.GetInstanceId()})
 	pb.RegisterStatsServiceServer(s, &statsService{m: c.Manager})
 	pb.RegisterDaemonServiceServer(s, &daemonService{c: c})
+	pb.RegisterSocketServiceServer(s, &socketService{m: c.Manager})
 	healthpb.RegisterHealthServer(s, &healthService{m: c.Manager})
 	reflection.Register(s)
 	return s

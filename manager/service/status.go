@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -47,6 +48,9 @@ var reasonCodes = map[listeners.Reason]codes.Code{
 	listeners.StoreFailed:           codes.Internal,
 	listeners.Internal:              codes.Internal,
 	listeners.ChangeNotFound:        codes.NotFound,
+	listeners.SocketNotFound:        codes.NotFound,
+	listeners.SocketCallFailed:      codes.FailedPrecondition,
+	listeners.TimedOut:              codes.DeadlineExceeded,
 }
 
 // toStatus maps an error by its class, however it is wrapped.
@@ -95,7 +99,7 @@ func toStatus(err error) error {
 		}
 	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		info.Metadata["errno"] = unix.ErrnoName(errno)
+		info.Metadata["errno"], info.Metadata["errno_number"] = unix.ErrnoName(errno), strconv.Itoa(int(errno))
 		if info.Reason == string(listeners.Internal) {
 			info.Reason = string(errnoReason(errno))
 		}

@@ -77,6 +77,12 @@ const (
 	// NOT_FOUND: no such change waits to be confirmed: it was confirmed, undone,
 	// or its time ran out.
 	ErrorReason_ERROR_REASON_CHANGE_NOT_FOUND ErrorReason = 26
+	// NOT_FOUND: no such socket, or it is closed (EBADF).
+	ErrorReason_ERROR_REASON_SOCKET_NOT_FOUND ErrorReason = 27
+	// FAILED_PRECONDITION: the kernel refused a socket call; errno says why.
+	ErrorReason_ERROR_REASON_SOCKET_CALL_FAILED ErrorReason = 28
+	// DEADLINE_EXCEEDED: the socket's timeout ran out, or the kernel's (ETIMEDOUT).
+	ErrorReason_ERROR_REASON_TIMED_OUT ErrorReason = 29
 )
 
 // Enum value maps for ErrorReason.
@@ -105,6 +111,9 @@ var (
 		24: "ERROR_REASON_STORE_FAILED",
 		25: "ERROR_REASON_INTERNAL",
 		26: "ERROR_REASON_CHANGE_NOT_FOUND",
+		27: "ERROR_REASON_SOCKET_NOT_FOUND",
+		28: "ERROR_REASON_SOCKET_CALL_FAILED",
+		29: "ERROR_REASON_TIMED_OUT",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":             0,
@@ -130,6 +139,9 @@ var (
 		"ERROR_REASON_STORE_FAILED":            24,
 		"ERROR_REASON_INTERNAL":                25,
 		"ERROR_REASON_CHANGE_NOT_FOUND":        26,
+		"ERROR_REASON_SOCKET_NOT_FOUND":        27,
+		"ERROR_REASON_SOCKET_CALL_FAILED":      28,
+		"ERROR_REASON_TIMED_OUT":               29,
 	}
 )
 
@@ -165,7 +177,7 @@ var File_sockmgr_v1_errors_proto protoreflect.FileDescriptor
 const file_sockmgr_v1_errors_proto_rawDesc = "" +
 	"\n" +
 	"\x17sockmgr/v1/errors.proto\x12\n" +
-	"sockmgr.v1*\xa6\x06\n" +
+	"sockmgr.v1*\x8a\a\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_LISTENER_NOT_FOUND\x10\x01\x12(\n" +
@@ -190,7 +202,10 @@ const file_sockmgr_v1_errors_proto_rawDesc = "" +
 	"\x1fERROR_REASON_PAGE_TOKEN_INVALID\x10\x17\x12\x1d\n" +
 	"\x19ERROR_REASON_STORE_FAILED\x10\x18\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x19\x12!\n" +
-	"\x1dERROR_REASON_CHANGE_NOT_FOUND\x10\x1aB\x9b\x01\n" +
+	"\x1dERROR_REASON_CHANGE_NOT_FOUND\x10\x1a\x12!\n" +
+	"\x1dERROR_REASON_SOCKET_NOT_FOUND\x10\x1b\x12#\n" +
+	"\x1fERROR_REASON_SOCKET_CALL_FAILED\x10\x1c\x12\x1a\n" +
+	"\x16ERROR_REASON_TIMED_OUT\x10\x1dB\x9b\x01\n" +
 	"\x0ecom.sockmgr.v1B\vErrorsProtoP\x01Z3github.com/sockmgr/sockmgr/gen/sockmgr/v1;sockmgrv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sockmgr.V1\xca\x02\n" +
 	"Sockmgr\\V1\xe2\x02\x16Sockmgr\\V1\\GPBMetadata\xea\x02\vSockmgr::V1b\x06proto3"

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: sockmgr/v1/socket.proto
 
-// What the kernel says of a socket.
+// Sockets: what the kernel knows of them, and the socket calls from afar.
 
 package sockmgrv1
 
@@ -12,6 +12,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -24,6 +25,59 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// SocketView is how much of a socket to return.
+type SocketView int32
+
+const (
+	// Same as SOCKET_VIEW_BASIC.
+	SocketView_SOCKET_VIEW_UNSPECIFIED SocketView = 0
+	// Without TCP_INFO and memory.
+	SocketView_SOCKET_VIEW_BASIC SocketView = 1
+	// All; reads the kernel.
+	SocketView_SOCKET_VIEW_FULL SocketView = 2
+)
+
+// Enum value maps for SocketView.
+var (
+	SocketView_name = map[int32]string{
+		0: "SOCKET_VIEW_UNSPECIFIED",
+		1: "SOCKET_VIEW_BASIC",
+		2: "SOCKET_VIEW_FULL",
+	}
+	SocketView_value = map[string]int32{
+		"SOCKET_VIEW_UNSPECIFIED": 0,
+		"SOCKET_VIEW_BASIC":       1,
+		"SOCKET_VIEW_FULL":        2,
+	}
+)
+
+func (x SocketView) Enum() *SocketView {
+	p := new(SocketView)
+	*p = x
+	return p
+}
+
+func (x SocketView) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SocketView) Descriptor() protoreflect.EnumDescriptor {
+	return file_sockmgr_v1_socket_proto_enumTypes[0].Descriptor()
+}
+
+func (SocketView) Type() protoreflect.EnumType {
+	return &file_sockmgr_v1_socket_proto_enumTypes[0]
+}
+
+func (x SocketView) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SocketView.Descriptor instead.
+func (SocketView) EnumDescriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{0}
+}
 
 // TcpState is a TCP state of the kernel.
 type TcpState int32
@@ -98,11 +152,11 @@ func (x TcpState) String() string {
 }
 
 func (TcpState) Descriptor() protoreflect.EnumDescriptor {
-	return file_sockmgr_v1_socket_proto_enumTypes[0].Descriptor()
+	return file_sockmgr_v1_socket_proto_enumTypes[1].Descriptor()
 }
 
 func (TcpState) Type() protoreflect.EnumType {
-	return &file_sockmgr_v1_socket_proto_enumTypes[0]
+	return &file_sockmgr_v1_socket_proto_enumTypes[1]
 }
 
 func (x TcpState) Number() protoreflect.EnumNumber {
@@ -111,7 +165,7 @@ func (x TcpState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TcpState.Descriptor instead.
 func (TcpState) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{0}
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{1}
 }
 
 // What it is for.
@@ -122,6 +176,12 @@ const (
 	Socket_ROLE_UNSPECIFIED Socket_Role = 0
 	// Listening, or bound datagram.
 	Socket_ROLE_LISTENER Socket_Role = 1
+	// Accepted.
+	Socket_ROLE_ACCEPTED Socket_Role = 2
+	// Connected out.
+	Socket_ROLE_OUTBOUND Socket_Role = 3
+	// Made by a client of SocketService and neither bound nor connected yet.
+	Socket_ROLE_CREATED Socket_Role = 4
 )
 
 // Enum value maps for Socket_Role.
@@ -129,10 +189,16 @@ var (
 	Socket_Role_name = map[int32]string{
 		0: "ROLE_UNSPECIFIED",
 		1: "ROLE_LISTENER",
+		2: "ROLE_ACCEPTED",
+		3: "ROLE_OUTBOUND",
+		4: "ROLE_CREATED",
 	}
 	Socket_Role_value = map[string]int32{
 		"ROLE_UNSPECIFIED": 0,
 		"ROLE_LISTENER":    1,
+		"ROLE_ACCEPTED":    2,
+		"ROLE_OUTBOUND":    3,
+		"ROLE_CREATED":     4,
 	}
 )
 
@@ -147,11 +213,11 @@ func (x Socket_Role) String() string {
 }
 
 func (Socket_Role) Descriptor() protoreflect.EnumDescriptor {
-	return file_sockmgr_v1_socket_proto_enumTypes[1].Descriptor()
+	return file_sockmgr_v1_socket_proto_enumTypes[2].Descriptor()
 }
 
 func (Socket_Role) Type() protoreflect.EnumType {
-	return &file_sockmgr_v1_socket_proto_enumTypes[1]
+	return &file_sockmgr_v1_socket_proto_enumTypes[2]
 }
 
 func (x Socket_Role) Number() protoreflect.EnumNumber {
@@ -160,7 +226,1824 @@ func (x Socket_Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Socket_Role.Descriptor instead.
 func (Socket_Role) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{0, 0}
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{33, 0}
+}
+
+// CreateSocketRequest says what kind of socket.
+type CreateSocketRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The network.
+	Network Network `protobuf:"varint,1,opt,name=network,proto3,enum=sockmgr.v1.Network" json:"network,omitempty"`
+	// IP version: 4, 6, or 0 for what the first address needs.
+	IpVersion uint32 `protobuf:"varint,2,opt,name=ip_version,json=ipVersion,proto3" json:"ip_version,omitempty"`
+	// Options to set at once, by the names of TuningService.ListOptions.
+	Options map[string]*structpb.Value `protobuf:"bytes,3,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Close the socket when its client has not used it for this time; 0 means
+	// five minutes.
+	IdleTimeout   *durationpb.Duration `protobuf:"bytes,4,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateSocketRequest) Reset() {
+	*x = CreateSocketRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateSocketRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateSocketRequest) ProtoMessage() {}
+
+func (x *CreateSocketRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateSocketRequest.ProtoReflect.Descriptor instead.
+func (*CreateSocketRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *CreateSocketRequest) GetNetwork() Network {
+	if x != nil {
+		return x.Network
+	}
+	return Network_NETWORK_UNSPECIFIED
+}
+
+func (x *CreateSocketRequest) GetIpVersion() uint32 {
+	if x != nil {
+		return x.IpVersion
+	}
+	return 0
+}
+
+func (x *CreateSocketRequest) GetOptions() map[string]*structpb.Value {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+func (x *CreateSocketRequest) GetIdleTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.IdleTimeout
+	}
+	return nil
+}
+
+// CreateSocketResponse is the socket.
+type CreateSocketResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The socket.
+	Socket        *Socket `protobuf:"bytes,1,opt,name=socket,proto3" json:"socket,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateSocketResponse) Reset() {
+	*x = CreateSocketResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateSocketResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateSocketResponse) ProtoMessage() {}
+
+func (x *CreateSocketResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateSocketResponse.ProtoReflect.Descriptor instead.
+func (*CreateSocketResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CreateSocketResponse) GetSocket() *Socket {
+	if x != nil {
+		return x.Socket
+	}
+	return nil
+}
+
+// GetSocketRequest names a socket.
+type GetSocketRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sockets/{cookie}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How much of it.
+	View          SocketView `protobuf:"varint,2,opt,name=view,proto3,enum=sockmgr.v1.SocketView" json:"view,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSocketRequest) Reset() {
+	*x = GetSocketRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSocketRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSocketRequest) ProtoMessage() {}
+
+func (x *GetSocketRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSocketRequest.ProtoReflect.Descriptor instead.
+func (*GetSocketRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GetSocketRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GetSocketRequest) GetView() SocketView {
+	if x != nil {
+		return x.View
+	}
+	return SocketView_SOCKET_VIEW_UNSPECIFIED
+}
+
+// GetSocketResponse is the socket.
+type GetSocketResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The socket.
+	Socket        *Socket `protobuf:"bytes,1,opt,name=socket,proto3" json:"socket,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSocketResponse) Reset() {
+	*x = GetSocketResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSocketResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSocketResponse) ProtoMessage() {}
+
+func (x *GetSocketResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSocketResponse.ProtoReflect.Descriptor instead.
+func (*GetSocketResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GetSocketResponse) GetSocket() *Socket {
+	if x != nil {
+		return x.Socket
+	}
+	return nil
+}
+
+// ListSocketsRequest selects sockets.
+type ListSocketsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Most to return; 0 means 100, at most 1000.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From an earlier answer.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// AIP-160: `role = LISTENER AND queue.accept_queue > 10`.
+	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// How much of each.
+	View          SocketView `protobuf:"varint,4,opt,name=view,proto3,enum=sockmgr.v1.SocketView" json:"view,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSocketsRequest) Reset() {
+	*x = ListSocketsRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSocketsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSocketsRequest) ProtoMessage() {}
+
+func (x *ListSocketsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSocketsRequest.ProtoReflect.Descriptor instead.
+func (*ListSocketsRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ListSocketsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListSocketsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListSocketsRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *ListSocketsRequest) GetView() SocketView {
+	if x != nil {
+		return x.View
+	}
+	return SocketView_SOCKET_VIEW_UNSPECIFIED
+}
+
+// ListSocketsResponse is one page.
+type ListSocketsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sockets.
+	Sockets []*Socket `protobuf:"bytes,1,rep,name=sockets,proto3" json:"sockets,omitempty"`
+	// Token of the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSocketsResponse) Reset() {
+	*x = ListSocketsResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSocketsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSocketsResponse) ProtoMessage() {}
+
+func (x *ListSocketsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSocketsResponse.ProtoReflect.Descriptor instead.
+func (*ListSocketsResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ListSocketsResponse) GetSockets() []*Socket {
+	if x != nil {
+		return x.Sockets
+	}
+	return nil
+}
+
+func (x *ListSocketsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// BindRequest binds a socket.
+type BindRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sockets/{cookie}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Address URI; the host may be a name.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BindRequest) Reset() {
+	*x = BindRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BindRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BindRequest) ProtoMessage() {}
+
+func (x *BindRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BindRequest.ProtoReflect.Descriptor instead.
+func (*BindRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *BindRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BindRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// BindResponse is the address bound.
+type BindResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As getsockname gives it.
+	Local         *SocketAddress `protobuf:"bytes,1,opt,name=local,proto3" json:"local,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BindResponse) Reset() {
+	*x = BindResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BindResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BindResponse) ProtoMessage() {}
+
+func (x *BindResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BindResponse.ProtoReflect.Descriptor instead.
+func (*BindResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *BindResponse) GetLocal() *SocketAddress {
+	if x != nil {
+		return x.Local
+	}
+	return nil
+}
+
+// ListenRequest makes a socket listen.
+type ListenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sockets/{cookie}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Most connections that may wait; 0 means net.core.somaxconn.
+	Backlog       uint32 `protobuf:"varint,2,opt,name=backlog,proto3" json:"backlog,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListenRequest) Reset() {
+	*x = ListenRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListenRequest) ProtoMessage() {}
+
+func (x *ListenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListenRequest.ProtoReflect.Descriptor instead.
+func (*ListenRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ListenRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListenRequest) GetBacklog() uint32 {
+	if x != nil {
+		return x.Backlog
+	}
+	return 0
+}
+
+// ListenResponse is what the kernel made of it.
+type ListenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Backlog in force.
+	Backlog       uint32 `protobuf:"varint,1,opt,name=backlog,proto3" json:"backlog,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListenResponse) Reset() {
+	*x = ListenResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListenResponse) ProtoMessage() {}
+
+func (x *ListenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListenResponse.ProtoReflect.Descriptor instead.
+func (*ListenResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListenResponse) GetBacklog() uint32 {
+	if x != nil {
+		return x.Backlog
+	}
+	return 0
+}
+
+// AcceptRequest takes one connection.
+type AcceptRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sockets/{cookie} or listeners/{listener}.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptRequest) Reset() {
+	*x = AcceptRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptRequest) ProtoMessage() {}
+
+func (x *AcceptRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptRequest.ProtoReflect.Descriptor instead.
+func (*AcceptRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AcceptRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// AcceptResponse is the connection.
+type AcceptResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new socket: its name, both addresses, its descriptor.
+	Socket        *Socket `protobuf:"bytes,1,opt,name=socket,proto3" json:"socket,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptResponse) Reset() {
+	*x = AcceptResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptResponse) ProtoMessage() {}
+
+func (x *AcceptResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptResponse.ProtoReflect.Descriptor instead.
+func (*AcceptResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AcceptResponse) GetSocket() *Socket {
+	if x != nil {
+		return x.Socket
+	}
+	return nil
+}
+
+// ConnectRequest connects a socket.
+type ConnectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sockets/{cookie}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Address URI; the host may be a name.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// A refusal is an answer with its errno, not an error.
+	ReturnErrno   bool `protobuf:"varint,3,opt,name=return_errno,json=returnErrno,proto3" json:"return_errno,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectRequest) Reset() {
+	*x = ConnectRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectRequest) ProtoMessage() {}
+
+func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
+func (*ConnectRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ConnectRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ConnectRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ConnectRequest) GetReturnErrno() bool {
+	if x != nil {
+		return x.ReturnErrno
+	}
+	return false
+}
+
+// ConnectResponse is the outcome.
+type ConnectResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The socket, connected or not.
+	Socket *Socket `protobuf:"bytes,1,opt,name=socket,proto3" json:"socket,omitempty"`
+	// 0, or the errno with return_errno.
+	ErrnoNumber int32 `protobuf:"varint,2,opt,name=errno_number,json=errnoNumber,proto3" json:"errno_number,omitempty"`
+	// Its name: ECONNREFUSED.
+	Errno         string `protobuf:"bytes,3,opt,name=errno,proto3" json:"errno,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectResponse) Reset() {
+	*x = ConnectResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectResponse) ProtoMessage() {}
+
+func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
+func (*ConnectResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ConnectResponse) GetSocket() *Socket {
+	if x != nil {
+		return x.Socket
+	}
+	return nil
+}
+
+func (x *ConnectResponse) GetErrnoNumber() int32 {
+	if x != nil {
+		return x.ErrnoNumber
+	}
+	return 0
+}
+
+func (x *ConnectResponse) GetErrno() string {
+	if x != nil {
+		return x.Errno
+	}
+	return ""
+}
+
+// SendRequest sends bytes.
+type SendRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sockets/{cookie}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The bytes, at most 1 MiB.
+	Payload []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Wait until the kernel took all (sendall).
+	All           bool `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendRequest) Reset() {
+	*x = SendRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendRequest) ProtoMessage() {}
+
+func (x *SendRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendRequest.ProtoReflect.Descriptor instead.
+func (*SendRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SendRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SendRequest) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *SendRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+// SendResponse is what the kernel took.
+type SendResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many bytes.
+	Sent          uint32 `protobuf:"varint,1,opt,name=sent,proto3" json:"sent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendResponse) Reset() {
+	*x = SendResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendResponse) ProtoMessage() {}
+
+func (x *SendResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendResponse.ProtoReflect.Descriptor instead.
+func (*SendResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SendResponse) GetSent() uint32 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
+// RecvRequest receives bytes.
+type RecvRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sockets/{cookie}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Most bytes to return; 0 means 64 KiB, at most 1 MiB.
+	MaxBytes uint32 `protobuf:"varint,2,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// Leave them to be received again (MSG_PEEK).
+	Peek          bool `protobuf:"varint,3,opt,name=peek,proto3" json:"peek,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecvRequest) Reset() {
+	*x = RecvRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecvRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecvRequest) ProtoMessage() {}
+
+func (x *RecvRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecvRequest.ProtoReflect.Descriptor instead.
+func (*RecvRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RecvRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RecvRequest) GetMaxBytes() uint32 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *RecvRequest) GetPeek() bool {
+	if x != nil {
+		return x.Peek
+	}
+	return false
+}
+
+// RecvResponse is the bytes.
+type RecvResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bytes; none at the end of the stream.
+	Payload       []byte `protobuf:"bytes,1,opt,name=payload,proto3" json:"payload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecvResponse) Reset() {
+	*x = RecvResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecvResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecvResponse) ProtoMessage() {}
+
+func (x *RecvResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecvResponse.ProtoReflect.Descriptor instead.
+func (*RecvResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RecvResponse) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+// SendToRequest sends one datagram.
+type SendToRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sockets/{cookie} or listeners/{listener}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The datagram.
+	Payload []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Where to, a URI.
+	Address       string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendToRequest) Reset() {
+	*x = SendToRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendToRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendToRequest) ProtoMessage() {}
+
+func (x *SendToRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendToRequest.ProtoReflect.Descriptor instead.
+func (*SendToRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SendToRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SendToRequest) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *SendToRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// SendToResponse is what the kernel took.
+type SendToResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many bytes.
+	Sent          uint32 `protobuf:"varint,1,opt,name=sent,proto3" json:"sent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendToResponse) Reset() {
+	*x = SendToResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendToResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendToResponse) ProtoMessage() {}
+
+func (x *SendToResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendToResponse.ProtoReflect.Descriptor instead.
+func (*SendToResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SendToResponse) GetSent() uint32 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
+// RecvFromRequest receives datagrams.
+type RecvFromRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sockets/{cookie} or listeners/{listener}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Most datagrams to return; 0 means 1.
+	MaxDatagrams uint32 `protobuf:"varint,2,opt,name=max_datagrams,json=maxDatagrams,proto3" json:"max_datagrams,omitempty"`
+	// Bytes kept of each; 0 means all.
+	MaxBytes      uint32 `protobuf:"varint,3,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecvFromRequest) Reset() {
+	*x = RecvFromRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecvFromRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecvFromRequest) ProtoMessage() {}
+
+func (x *RecvFromRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecvFromRequest.ProtoReflect.Descriptor instead.
+func (*RecvFromRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RecvFromRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RecvFromRequest) GetMaxDatagrams() uint32 {
+	if x != nil {
+		return x.MaxDatagrams
+	}
+	return 0
+}
+
+func (x *RecvFromRequest) GetMaxBytes() uint32 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+// RecvFromResponse is the datagrams.
+type RecvFromResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At least one.
+	Datagrams     []*Datagram `protobuf:"bytes,1,rep,name=datagrams,proto3" json:"datagrams,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecvFromResponse) Reset() {
+	*x = RecvFromResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecvFromResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecvFromResponse) ProtoMessage() {}
+
+func (x *RecvFromResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecvFromResponse.ProtoReflect.Descriptor instead.
+func (*RecvFromResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RecvFromResponse) GetDatagrams() []*Datagram {
+	if x != nil {
+		return x.Datagrams
+	}
+	return nil
+}
+
+// Datagram is one datagram.
+type Datagram struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bytes.
+	Payload []byte `protobuf:"bytes,1,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Where it came from.
+	Remote *SocketAddress `protobuf:"bytes,2,opt,name=remote,proto3" json:"remote,omitempty"`
+	// The address it was sent to.
+	Local *SocketAddress `protobuf:"bytes,3,opt,name=local,proto3" json:"local,omitempty"`
+	// It was longer than max_bytes.
+	Truncated     bool `protobuf:"varint,4,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Datagram) Reset() {
+	*x = Datagram{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Datagram) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Datagram) ProtoMessage() {}
+
+func (x *Datagram) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Datagram.ProtoReflect.Descriptor instead.
+func (*Datagram) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Datagram) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *Datagram) GetRemote() *SocketAddress {
+	if x != nil {
+		return x.Remote
+	}
+	return nil
+}
+
+func (x *Datagram) GetLocal() *SocketAddress {
+	if x != nil {
+		return x.Local
+	}
+	return nil
+}
+
+func (x *Datagram) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+// SetTimeoutRequest says how long calls wait.
+type SetTimeoutRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sockets/{cookie}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Unset waits for ever (setblocking(true)), zero does not wait at all and
+	// gives EAGAIN (setblocking(false)).
+	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetTimeoutRequest) Reset() {
+	*x = SetTimeoutRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetTimeoutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetTimeoutRequest) ProtoMessage() {}
+
+func (x *SetTimeoutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetTimeoutRequest.ProtoReflect.Descriptor instead.
+func (*SetTimeoutRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SetTimeoutRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetTimeoutRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+// SetTimeoutResponse is empty.
+type SetTimeoutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetTimeoutResponse) Reset() {
+	*x = SetTimeoutResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetTimeoutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetTimeoutResponse) ProtoMessage() {}
+
+func (x *SetTimeoutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetTimeoutResponse.ProtoReflect.Descriptor instead.
+func (*SetTimeoutResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{24}
+}
+
+// PollRequest waits for readiness.
+type PollRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sockets/{cookie}: wait until one can be read or accepted on.
+	Readable []string `protobuf:"bytes,1,rep,name=readable,proto3" json:"readable,omitempty"`
+	// sockets/{cookie}: wait until one can be written to.
+	Writable []string `protobuf:"bytes,2,rep,name=writable,proto3" json:"writable,omitempty"`
+	// sockets/{cookie}: wait until one has an error.
+	Exceptional []string `protobuf:"bytes,3,rep,name=exceptional,proto3" json:"exceptional,omitempty"`
+	// How long; unset waits until the deadline of the RPC, zero only looks.
+	Timeout       *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PollRequest) Reset() {
+	*x = PollRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PollRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PollRequest) ProtoMessage() {}
+
+func (x *PollRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PollRequest.ProtoReflect.Descriptor instead.
+func (*PollRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *PollRequest) GetReadable() []string {
+	if x != nil {
+		return x.Readable
+	}
+	return nil
+}
+
+func (x *PollRequest) GetWritable() []string {
+	if x != nil {
+		return x.Writable
+	}
+	return nil
+}
+
+func (x *PollRequest) GetExceptional() []string {
+	if x != nil {
+		return x.Exceptional
+	}
+	return nil
+}
+
+func (x *PollRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+// PollResponse is what is ready; all empty when the time ran out.
+type PollResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Can be read or accepted on.
+	Readable []string `protobuf:"bytes,1,rep,name=readable,proto3" json:"readable,omitempty"`
+	// Can be written to.
+	Writable []string `protobuf:"bytes,2,rep,name=writable,proto3" json:"writable,omitempty"`
+	// Have an error.
+	Exceptional   []string `protobuf:"bytes,3,rep,name=exceptional,proto3" json:"exceptional,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PollResponse) Reset() {
+	*x = PollResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PollResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PollResponse) ProtoMessage() {}
+
+func (x *PollResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PollResponse.ProtoReflect.Descriptor instead.
+func (*PollResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PollResponse) GetReadable() []string {
+	if x != nil {
+		return x.Readable
+	}
+	return nil
+}
+
+func (x *PollResponse) GetWritable() []string {
+	if x != nil {
+		return x.Writable
+	}
+	return nil
+}
+
+func (x *PollResponse) GetExceptional() []string {
+	if x != nil {
+		return x.Exceptional
+	}
+	return nil
+}
+
+// ShutdownRequest ends one or both directions.
+type ShutdownRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sockets/{cookie}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// No more receiving.
+	Read bool `protobuf:"varint,2,opt,name=read,proto3" json:"read,omitempty"`
+	// No more sending: the peer sees the end of the stream.
+	Write         bool `protobuf:"varint,3,opt,name=write,proto3" json:"write,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShutdownRequest) Reset() {
+	*x = ShutdownRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShutdownRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShutdownRequest) ProtoMessage() {}
+
+func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
+func (*ShutdownRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ShutdownRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ShutdownRequest) GetRead() bool {
+	if x != nil {
+		return x.Read
+	}
+	return false
+}
+
+func (x *ShutdownRequest) GetWrite() bool {
+	if x != nil {
+		return x.Write
+	}
+	return false
+}
+
+// ShutdownResponse is empty.
+type ShutdownResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShutdownResponse) Reset() {
+	*x = ShutdownResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShutdownResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShutdownResponse) ProtoMessage() {}
+
+func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
+func (*ShutdownResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{28}
+}
+
+// CloseSocketRequest closes a socket.
+type CloseSocketRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sockets/{cookie}.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseSocketRequest) Reset() {
+	*x = CloseSocketRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseSocketRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseSocketRequest) ProtoMessage() {}
+
+func (x *CloseSocketRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseSocketRequest.ProtoReflect.Descriptor instead.
+func (*CloseSocketRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *CloseSocketRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// CloseSocketResponse is empty.
+type CloseSocketResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseSocketResponse) Reset() {
+	*x = CloseSocketResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseSocketResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseSocketResponse) ProtoMessage() {}
+
+func (x *CloseSocketResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseSocketResponse.ProtoReflect.Descriptor instead.
+func (*CloseSocketResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{30}
+}
+
+// StreamRequest goes from the client.
+type StreamRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sockets/{cookie}; in the first message.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Bytes to send.
+	Payload []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	// No more will be sent (SHUT_WR).
+	HalfClose     bool `protobuf:"varint,3,opt,name=half_close,json=halfClose,proto3" json:"half_close,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamRequest) Reset() {
+	*x = StreamRequest{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamRequest) ProtoMessage() {}
+
+func (x *StreamRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
+func (*StreamRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *StreamRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *StreamRequest) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *StreamRequest) GetHalfClose() bool {
+	if x != nil {
+		return x.HalfClose
+	}
+	return false
+}
+
+// StreamResponse goes to the client.
+type StreamResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes received.
+	Payload []byte `protobuf:"bytes,1,opt,name=payload,proto3" json:"payload,omitempty"`
+	// The peer sends no more.
+	HalfClose     bool `protobuf:"varint,2,opt,name=half_close,json=halfClose,proto3" json:"half_close,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamResponse) Reset() {
+	*x = StreamResponse{}
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamResponse) ProtoMessage() {}
+
+func (x *StreamResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamResponse.ProtoReflect.Descriptor instead.
+func (*StreamResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *StreamResponse) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *StreamResponse) GetHalfClose() bool {
+	if x != nil {
+		return x.HalfClose
+	}
+	return false
 }
 
 // Socket is one descriptor in the event loop.
@@ -170,6 +2053,8 @@ type Socket struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Owning listener, if any.
 	Listener string `protobuf:"bytes,2,opt,name=listener,proto3" json:"listener,omitempty"`
+	// Connection resource, if any.
+	Connection string `protobuf:"bytes,3,opt,name=connection,proto3" json:"connection,omitempty"`
 	// What it is for.
 	Role Socket_Role `protobuf:"varint,4,opt,name=role,proto3,enum=sockmgr.v1.Socket_Role" json:"role,omitempty"`
 	// Descriptor number in the daemon.
@@ -178,6 +2063,8 @@ type Socket struct {
 	Inode uint64 `protobuf:"varint,6,opt,name=inode,proto3" json:"inode,omitempty"`
 	// Local address.
 	Local *SocketAddress `protobuf:"bytes,7,opt,name=local,proto3" json:"local,omitempty"`
+	// Remote address.
+	Remote *SocketAddress `protobuf:"bytes,8,opt,name=remote,proto3" json:"remote,omitempty"`
 	// TCP state.
 	TcpState TcpState `protobuf:"varint,9,opt,name=tcp_state,json=tcpState,proto3,enum=sockmgr.v1.TcpState" json:"tcp_state,omitempty"`
 	// Readiness the loop waits for: readable, writable.
@@ -186,15 +2073,19 @@ type Socket struct {
 	Queue *QueueInfo `protobuf:"bytes,11,opt,name=queue,proto3" json:"queue,omitempty"`
 	// Memory.
 	Memory *SocketMemory `protobuf:"bytes,12,opt,name=memory,proto3" json:"memory,omitempty"`
+	// TCP_INFO; only in the full view.
+	TcpInfo *TcpInfo `protobuf:"bytes,13,opt,name=tcp_info,json=tcpInfo,proto3" json:"tcp_info,omitempty"`
 	// When it was made.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// Who made or accepted it through SocketService: uid:1000. Empty of others.
+	Owner         string `protobuf:"bytes,15,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Socket) Reset() {
 	*x = Socket{}
-	mi := &file_sockmgr_v1_socket_proto_msgTypes[0]
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -206,7 +2097,7 @@ func (x *Socket) String() string {
 func (*Socket) ProtoMessage() {}
 
 func (x *Socket) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_socket_proto_msgTypes[0]
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -219,7 +2110,7 @@ func (x *Socket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Socket.ProtoReflect.Descriptor instead.
 func (*Socket) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{0}
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Socket) GetName() string {
@@ -232,6 +2123,13 @@ func (x *Socket) GetName() string {
 func (x *Socket) GetListener() string {
 	if x != nil {
 		return x.Listener
+	}
+	return ""
+}
+
+func (x *Socket) GetConnection() string {
+	if x != nil {
+		return x.Connection
 	}
 	return ""
 }
@@ -264,6 +2162,13 @@ func (x *Socket) GetLocal() *SocketAddress {
 	return nil
 }
 
+func (x *Socket) GetRemote() *SocketAddress {
+	if x != nil {
+		return x.Remote
+	}
+	return nil
+}
+
 func (x *Socket) GetTcpState() TcpState {
 	if x != nil {
 		return x.TcpState
@@ -292,11 +2197,25 @@ func (x *Socket) GetMemory() *SocketMemory {
 	return nil
 }
 
+func (x *Socket) GetTcpInfo() *TcpInfo {
+	if x != nil {
+		return x.TcpInfo
+	}
+	return nil
+}
+
 func (x *Socket) GetCreateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreateTime
 	}
 	return nil
+}
+
+func (x *Socket) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
 }
 
 // QueueInfo is how full the queues are.
@@ -327,7 +2246,7 @@ type QueueInfo struct {
 
 func (x *QueueInfo) Reset() {
 	*x = QueueInfo{}
-	mi := &file_sockmgr_v1_socket_proto_msgTypes[1]
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -339,7 +2258,7 @@ func (x *QueueInfo) String() string {
 func (*QueueInfo) ProtoMessage() {}
 
 func (x *QueueInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_socket_proto_msgTypes[1]
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -352,7 +2271,7 @@ func (x *QueueInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueInfo.ProtoReflect.Descriptor instead.
 func (*QueueInfo) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{1}
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *QueueInfo) GetAcceptQueue() uint32 {
@@ -445,7 +2364,7 @@ type SocketMemory struct {
 
 func (x *SocketMemory) Reset() {
 	*x = SocketMemory{}
-	mi := &file_sockmgr_v1_socket_proto_msgTypes[2]
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -457,7 +2376,7 @@ func (x *SocketMemory) String() string {
 func (*SocketMemory) ProtoMessage() {}
 
 func (x *SocketMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_socket_proto_msgTypes[2]
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -470,7 +2389,7 @@ func (x *SocketMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketMemory.ProtoReflect.Descriptor instead.
 func (*SocketMemory) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{2}
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SocketMemory) GetReceiveAllocBytes() uint32 {
@@ -679,7 +2598,7 @@ type TcpInfo struct {
 
 func (x *TcpInfo) Reset() {
 	*x = TcpInfo{}
-	mi := &file_sockmgr_v1_socket_proto_msgTypes[3]
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +2610,7 @@ func (x *TcpInfo) String() string {
 func (*TcpInfo) ProtoMessage() {}
 
 func (x *TcpInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_socket_proto_msgTypes[3]
+	mi := &file_sockmgr_v1_socket_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +2623,7 @@ func (x *TcpInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpInfo.ProtoReflect.Descriptor instead.
 func (*TcpInfo) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{3}
+	return file_sockmgr_v1_socket_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TcpInfo) GetState() TcpState {
@@ -1181,24 +3100,139 @@ var File_sockmgr_v1_socket_proto protoreflect.FileDescriptor
 const file_sockmgr_v1_socket_proto_rawDesc = "" +
 	"\n" +
 	"\x17sockmgr/v1/socket.proto\x12\n" +
-	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16sockmgr/v1/types.proto\"\xd9\x03\n" +
+	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1csockmgr/v1/annotations.proto\x1a\x16sockmgr/v1/types.proto\"\xbd\x02\n" +
+	"\x13CreateSocketRequest\x12-\n" +
+	"\anetwork\x18\x01 \x01(\x0e2\x13.sockmgr.v1.NetworkR\anetwork\x12\x1d\n" +
+	"\n" +
+	"ip_version\x18\x02 \x01(\rR\tipVersion\x12F\n" +
+	"\aoptions\x18\x03 \x03(\v2,.sockmgr.v1.CreateSocketRequest.OptionsEntryR\aoptions\x12<\n" +
+	"\fidle_timeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x1aR\n" +
+	"\fOptionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"B\n" +
+	"\x14CreateSocketResponse\x12*\n" +
+	"\x06socket\x18\x01 \x01(\v2\x12.sockmgr.v1.SocketR\x06socket\"R\n" +
+	"\x10GetSocketRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
+	"\x04view\x18\x02 \x01(\x0e2\x16.sockmgr.v1.SocketViewR\x04view\"?\n" +
+	"\x11GetSocketResponse\x12*\n" +
+	"\x06socket\x18\x01 \x01(\v2\x12.sockmgr.v1.SocketR\x06socket\"\x94\x01\n" +
+	"\x12ListSocketsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n" +
+	"\x06filter\x18\x03 \x01(\tR\x06filter\x12*\n" +
+	"\x04view\x18\x04 \x01(\x0e2\x16.sockmgr.v1.SocketViewR\x04view\"k\n" +
+	"\x13ListSocketsResponse\x12,\n" +
+	"\asockets\x18\x01 \x03(\v2\x12.sockmgr.v1.SocketR\asockets\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\";\n" +
+	"\vBindRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"?\n" +
+	"\fBindResponse\x12/\n" +
+	"\x05local\x18\x01 \x01(\v2\x19.sockmgr.v1.SocketAddressR\x05local\"=\n" +
+	"\rListenRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\abacklog\x18\x02 \x01(\rR\abacklog\"*\n" +
+	"\x0eListenResponse\x12\x18\n" +
+	"\abacklog\x18\x01 \x01(\rR\abacklog\"#\n" +
+	"\rAcceptRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"<\n" +
+	"\x0eAcceptResponse\x12*\n" +
+	"\x06socket\x18\x01 \x01(\v2\x12.sockmgr.v1.SocketR\x06socket\"a\n" +
+	"\x0eConnectRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12!\n" +
+	"\freturn_errno\x18\x03 \x01(\bR\vreturnErrno\"v\n" +
+	"\x0fConnectResponse\x12*\n" +
+	"\x06socket\x18\x01 \x01(\v2\x12.sockmgr.v1.SocketR\x06socket\x12!\n" +
+	"\ferrno_number\x18\x02 \x01(\x05R\verrnoNumber\x12\x14\n" +
+	"\x05errno\x18\x03 \x01(\tR\x05errno\"M\n" +
+	"\vSendRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\x12\x10\n" +
+	"\x03all\x18\x03 \x01(\bR\x03all\"\"\n" +
+	"\fSendResponse\x12\x12\n" +
+	"\x04sent\x18\x01 \x01(\rR\x04sent\"R\n" +
+	"\vRecvRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
+	"\tmax_bytes\x18\x02 \x01(\rR\bmaxBytes\x12\x12\n" +
+	"\x04peek\x18\x03 \x01(\bR\x04peek\"(\n" +
+	"\fRecvResponse\x12\x18\n" +
+	"\apayload\x18\x01 \x01(\fR\apayload\"W\n" +
+	"\rSendToRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"$\n" +
+	"\x0eSendToResponse\x12\x12\n" +
+	"\x04sent\x18\x01 \x01(\rR\x04sent\"g\n" +
+	"\x0fRecvFromRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
+	"\rmax_datagrams\x18\x02 \x01(\rR\fmaxDatagrams\x12\x1b\n" +
+	"\tmax_bytes\x18\x03 \x01(\rR\bmaxBytes\"F\n" +
+	"\x10RecvFromResponse\x122\n" +
+	"\tdatagrams\x18\x01 \x03(\v2\x14.sockmgr.v1.DatagramR\tdatagrams\"\xa6\x01\n" +
+	"\bDatagram\x12\x18\n" +
+	"\apayload\x18\x01 \x01(\fR\apayload\x121\n" +
+	"\x06remote\x18\x02 \x01(\v2\x19.sockmgr.v1.SocketAddressR\x06remote\x12/\n" +
+	"\x05local\x18\x03 \x01(\v2\x19.sockmgr.v1.SocketAddressR\x05local\x12\x1c\n" +
+	"\ttruncated\x18\x04 \x01(\bR\ttruncated\"\\\n" +
+	"\x11SetTimeoutRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x14\n" +
+	"\x12SetTimeoutResponse\"\x9c\x01\n" +
+	"\vPollRequest\x12\x1a\n" +
+	"\breadable\x18\x01 \x03(\tR\breadable\x12\x1a\n" +
+	"\bwritable\x18\x02 \x03(\tR\bwritable\x12 \n" +
+	"\vexceptional\x18\x03 \x03(\tR\vexceptional\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"h\n" +
+	"\fPollResponse\x12\x1a\n" +
+	"\breadable\x18\x01 \x03(\tR\breadable\x12\x1a\n" +
+	"\bwritable\x18\x02 \x03(\tR\bwritable\x12 \n" +
+	"\vexceptional\x18\x03 \x03(\tR\vexceptional\"O\n" +
+	"\x0fShutdownRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04read\x18\x02 \x01(\bR\x04read\x12\x14\n" +
+	"\x05write\x18\x03 \x01(\bR\x05write\"\x12\n" +
+	"\x10ShutdownResponse\"(\n" +
+	"\x12CloseSocketRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
+	"\x13CloseSocketResponse\"\\\n" +
+	"\rStreamRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\x12\x1d\n" +
+	"\n" +
+	"half_close\x18\x03 \x01(\bR\thalfClose\"I\n" +
+	"\x0eStreamResponse\x12\x18\n" +
+	"\apayload\x18\x01 \x01(\fR\apayload\x12\x1d\n" +
+	"\n" +
+	"half_close\x18\x02 \x01(\bR\thalfClose\"\xaa\x05\n" +
 	"\x06Socket\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
-	"\blistener\x18\x02 \x01(\tR\blistener\x12+\n" +
+	"\blistener\x18\x02 \x01(\tR\blistener\x12\x1e\n" +
+	"\n" +
+	"connection\x18\x03 \x01(\tR\n" +
+	"connection\x12+\n" +
 	"\x04role\x18\x04 \x01(\x0e2\x17.sockmgr.v1.Socket.RoleR\x04role\x12\x0e\n" +
 	"\x02fd\x18\x05 \x01(\x05R\x02fd\x12\x14\n" +
 	"\x05inode\x18\x06 \x01(\x04R\x05inode\x12/\n" +
 	"\x05local\x18\a \x01(\v2\x19.sockmgr.v1.SocketAddressR\x05local\x121\n" +
+	"\x06remote\x18\b \x01(\v2\x19.sockmgr.v1.SocketAddressR\x06remote\x121\n" +
 	"\ttcp_state\x18\t \x01(\x0e2\x14.sockmgr.v1.TcpStateR\btcpState\x12\x1b\n" +
 	"\twaits_for\x18\n" +
 	" \x03(\tR\bwaitsFor\x12+\n" +
 	"\x05queue\x18\v \x01(\v2\x15.sockmgr.v1.QueueInfoR\x05queue\x120\n" +
-	"\x06memory\x18\f \x01(\v2\x18.sockmgr.v1.SocketMemoryR\x06memory\x12;\n" +
+	"\x06memory\x18\f \x01(\v2\x18.sockmgr.v1.SocketMemoryR\x06memory\x12.\n" +
+	"\btcp_info\x18\r \x01(\v2\x13.sockmgr.v1.TcpInfoR\atcpInfo\x12;\n" +
 	"\vcreate_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"/\n" +
+	"createTime\x12\x14\n" +
+	"\x05owner\x18\x0f \x01(\tR\x05owner\"g\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n" +
-	"\rROLE_LISTENER\x10\x01\"\xdb\x02\n" +
+	"\rROLE_LISTENER\x10\x01\x12\x11\n" +
+	"\rROLE_ACCEPTED\x10\x02\x12\x11\n" +
+	"\rROLE_OUTBOUND\x10\x03\x12\x10\n" +
+	"\fROLE_CREATED\x10\x04\"\xdb\x02\n" +
 	"\tQueueInfo\x12!\n" +
 	"\faccept_queue\x18\x01 \x01(\rR\vacceptQueue\x12,\n" +
 	"\x12accept_queue_limit\x18\x02 \x01(\rR\x10acceptQueueLimit\x12*\n" +
@@ -1298,7 +3332,12 @@ const file_sockmgr_v1_socket_proto_rawDesc = "" +
 	"\x12delivered_ce_bytes\x18@ \x01(\rR\x10deliveredCeBytes\x12.\n" +
 	"\x13received_ect1_bytes\x18A \x01(\rR\x11receivedEct1Bytes\x12.\n" +
 	"\x13received_ect0_bytes\x18B \x01(\rR\x11receivedEct0Bytes\x12*\n" +
-	"\x11received_ce_bytes\x18C \x01(\rR\x0freceivedCeBytes*\xaf\x02\n" +
+	"\x11received_ce_bytes\x18C \x01(\rR\x0freceivedCeBytes*V\n" +
+	"\n" +
+	"SocketView\x12\x1b\n" +
+	"\x17SOCKET_VIEW_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11SOCKET_VIEW_BASIC\x10\x01\x12\x14\n" +
+	"\x10SOCKET_VIEW_FULL\x10\x02*\xaf\x02\n" +
 	"\bTcpState\x12\x19\n" +
 	"\x15TCP_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15TCP_STATE_ESTABLISHED\x10\x01\x12\x16\n" +
@@ -1312,7 +3351,25 @@ const file_sockmgr_v1_socket_proto_rawDesc = "" +
 	"\x12TCP_STATE_LAST_ACK\x10\t\x12\x14\n" +
 	"\x10TCP_STATE_LISTEN\x10\n" +
 	"\x12\x15\n" +
-	"\x11TCP_STATE_CLOSING\x10\vB\x9b\x01\n" +
+	"\x11TCP_STATE_CLOSING\x10\v2\xc5\t\n" +
+	"\rSocketService\x12W\n" +
+	"\fCreateSocket\x12\x1f.sockmgr.v1.CreateSocketRequest\x1a .sockmgr.v1.CreateSocketResponse\"\x04\x88\x80\x19\x02\x12Q\n" +
+	"\tGetSocket\x12\x1c.sockmgr.v1.GetSocketRequest\x1a\x1d.sockmgr.v1.GetSocketResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12W\n" +
+	"\vListSockets\x12\x1e.sockmgr.v1.ListSocketsRequest\x1a\x1f.sockmgr.v1.ListSocketsResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12?\n" +
+	"\x04Bind\x12\x17.sockmgr.v1.BindRequest\x1a\x18.sockmgr.v1.BindResponse\"\x04\x88\x80\x19\x02\x12E\n" +
+	"\x06Listen\x12\x19.sockmgr.v1.ListenRequest\x1a\x1a.sockmgr.v1.ListenResponse\"\x04\x88\x80\x19\x02\x12E\n" +
+	"\x06Accept\x12\x19.sockmgr.v1.AcceptRequest\x1a\x1a.sockmgr.v1.AcceptResponse\"\x04\x88\x80\x19\x02\x12H\n" +
+	"\aConnect\x12\x1a.sockmgr.v1.ConnectRequest\x1a\x1b.sockmgr.v1.ConnectResponse\"\x04\x88\x80\x19\x02\x12?\n" +
+	"\x04Send\x12\x17.sockmgr.v1.SendRequest\x1a\x18.sockmgr.v1.SendResponse\"\x04\x88\x80\x19\x02\x12?\n" +
+	"\x04Recv\x12\x17.sockmgr.v1.RecvRequest\x1a\x18.sockmgr.v1.RecvResponse\"\x04\x88\x80\x19\x02\x12E\n" +
+	"\x06SendTo\x12\x19.sockmgr.v1.SendToRequest\x1a\x1a.sockmgr.v1.SendToResponse\"\x04\x88\x80\x19\x02\x12K\n" +
+	"\bRecvFrom\x12\x1b.sockmgr.v1.RecvFromRequest\x1a\x1c.sockmgr.v1.RecvFromResponse\"\x04\x88\x80\x19\x02\x12Q\n" +
+	"\n" +
+	"SetTimeout\x12\x1d.sockmgr.v1.SetTimeoutRequest\x1a\x1e.sockmgr.v1.SetTimeoutResponse\"\x04\x88\x80\x19\x02\x12?\n" +
+	"\x04Poll\x12\x17.sockmgr.v1.PollRequest\x1a\x18.sockmgr.v1.PollResponse\"\x04\x88\x80\x19\x02\x12K\n" +
+	"\bShutdown\x12\x1b.sockmgr.v1.ShutdownRequest\x1a\x1c.sockmgr.v1.ShutdownResponse\"\x04\x88\x80\x19\x02\x12T\n" +
+	"\vCloseSocket\x12\x1e.sockmgr.v1.CloseSocketRequest\x1a\x1f.sockmgr.v1.CloseSocketResponse\"\x04\x88\x80\x19\x02\x12I\n" +
+	"\x06Stream\x12\x19.sockmgr.v1.StreamRequest\x1a\x1a.sockmgr.v1.StreamResponse\"\x04\x88\x80\x19\x02(\x010\x01B\x9b\x01\n" +
 	"\x0ecom.sockmgr.v1B\vSocketProtoP\x01Z3github.com/sockmgr/sockmgr/gen/sockmgr/v1;sockmgrv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sockmgr.V1\xca\x02\n" +
 	"Sockmgr\\V1\xe2\x02\x16Sockmgr\\V1\\GPBMetadata\xea\x02\vSockmgr::V1b\x06proto3"
@@ -1329,45 +3386,133 @@ func file_sockmgr_v1_socket_proto_rawDescGZIP() []byte {
 	return file_sockmgr_v1_socket_proto_rawDescData
 }
 
-var file_sockmgr_v1_socket_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sockmgr_v1_socket_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_sockmgr_v1_socket_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_sockmgr_v1_socket_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_sockmgr_v1_socket_proto_goTypes = []any{
-	(TcpState)(0),                 // 0: sockmgr.v1.TcpState
-	(Socket_Role)(0),              // 1: sockmgr.v1.Socket.Role
-	(*Socket)(nil),                // 2: sockmgr.v1.Socket
-	(*QueueInfo)(nil),             // 3: sockmgr.v1.QueueInfo
-	(*SocketMemory)(nil),          // 4: sockmgr.v1.SocketMemory
-	(*TcpInfo)(nil),               // 5: sockmgr.v1.TcpInfo
-	(*SocketAddress)(nil),         // 6: sockmgr.v1.SocketAddress
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
+	(SocketView)(0),               // 0: sockmgr.v1.SocketView
+	(TcpState)(0),                 // 1: sockmgr.v1.TcpState
+	(Socket_Role)(0),              // 2: sockmgr.v1.Socket.Role
+	(*CreateSocketRequest)(nil),   // 3: sockmgr.v1.CreateSocketRequest
+	(*CreateSocketResponse)(nil),  // 4: sockmgr.v1.CreateSocketResponse
+	(*GetSocketRequest)(nil),      // 5: sockmgr.v1.GetSocketRequest
+	(*GetSocketResponse)(nil),     // 6: sockmgr.v1.GetSocketResponse
+	(*ListSocketsRequest)(nil),    // 7: sockmgr.v1.ListSocketsRequest
+	(*ListSocketsResponse)(nil),   // 8: sockmgr.v1.ListSocketsResponse
+	(*BindRequest)(nil),           // 9: sockmgr.v1.BindRequest
+	(*BindResponse)(nil),          // 10: sockmgr.v1.BindResponse
+	(*ListenRequest)(nil),         // 11: sockmgr.v1.ListenRequest
+	(*ListenResponse)(nil),        // 12: sockmgr.v1.ListenResponse
+	(*AcceptRequest)(nil),         // 13: sockmgr.v1.AcceptRequest
+	(*AcceptResponse)(nil),        // 14: sockmgr.v1.AcceptResponse
+	(*ConnectRequest)(nil),        // 15: sockmgr.v1.ConnectRequest
+	(*ConnectResponse)(nil),       // 16: sockmgr.v1.ConnectResponse
+	(*SendRequest)(nil),           // 17: sockmgr.v1.SendRequest
+	(*SendResponse)(nil),          // 18: sockmgr.v1.SendResponse
+	(*RecvRequest)(nil),           // 19: sockmgr.v1.RecvRequest
+	(*RecvResponse)(nil),          // 20: sockmgr.v1.RecvResponse
+	(*SendToRequest)(nil),         // 21: sockmgr.v1.SendToRequest
+	(*SendToResponse)(nil),        // 22: sockmgr.v1.SendToResponse
+	(*RecvFromRequest)(nil),       // 23: sockmgr.v1.RecvFromRequest
+	(*RecvFromResponse)(nil),      // 24: sockmgr.v1.RecvFromResponse
+	(*Datagram)(nil),              // 25: sockmgr.v1.Datagram
+	(*SetTimeoutRequest)(nil),     // 26: sockmgr.v1.SetTimeoutRequest
+	(*SetTimeoutResponse)(nil),    // 27: sockmgr.v1.SetTimeoutResponse
+	(*PollRequest)(nil),           // 28: sockmgr.v1.PollRequest
+	(*PollResponse)(nil),          // 29: sockmgr.v1.PollResponse
+	(*ShutdownRequest)(nil),       // 30: sockmgr.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 31: sockmgr.v1.ShutdownResponse
+	(*CloseSocketRequest)(nil),    // 32: sockmgr.v1.CloseSocketRequest
+	(*CloseSocketResponse)(nil),   // 33: sockmgr.v1.CloseSocketResponse
+	(*StreamRequest)(nil),         // 34: sockmgr.v1.StreamRequest
+	(*StreamResponse)(nil),        // 35: sockmgr.v1.StreamResponse
+	(*Socket)(nil),                // 36: sockmgr.v1.Socket
+	(*QueueInfo)(nil),             // 37: sockmgr.v1.QueueInfo
+	(*SocketMemory)(nil),          // 38: sockmgr.v1.SocketMemory
+	(*TcpInfo)(nil),               // 39: sockmgr.v1.TcpInfo
+	nil,                           // 40: sockmgr.v1.CreateSocketRequest.OptionsEntry
+	(Network)(0),                  // 41: sockmgr.v1.Network
+	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
+	(*SocketAddress)(nil),         // 43: sockmgr.v1.SocketAddress
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*structpb.Value)(nil),        // 45: google.protobuf.Value
 }
 var file_sockmgr_v1_socket_proto_depIdxs = []int32{
-	1,  // 0: sockmgr.v1.Socket.role:type_name -> sockmgr.v1.Socket.Role
-	6,  // 1: sockmgr.v1.Socket.local:type_name -> sockmgr.v1.SocketAddress
-	0,  // 2: sockmgr.v1.Socket.tcp_state:type_name -> sockmgr.v1.TcpState
-	3,  // 3: sockmgr.v1.Socket.queue:type_name -> sockmgr.v1.QueueInfo
-	4,  // 4: sockmgr.v1.Socket.memory:type_name -> sockmgr.v1.SocketMemory
-	7,  // 5: sockmgr.v1.Socket.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 6: sockmgr.v1.TcpInfo.state:type_name -> sockmgr.v1.TcpState
-	8,  // 7: sockmgr.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	8,  // 8: sockmgr.v1.TcpInfo.rtt_variance:type_name -> google.protobuf.Duration
-	8,  // 9: sockmgr.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	8,  // 10: sockmgr.v1.TcpInfo.receive_rtt:type_name -> google.protobuf.Duration
-	8,  // 11: sockmgr.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	8,  // 12: sockmgr.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	8,  // 13: sockmgr.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	8,  // 14: sockmgr.v1.TcpInfo.receive_window_limited_time:type_name -> google.protobuf.Duration
-	8,  // 15: sockmgr.v1.TcpInfo.send_buffer_limited_time:type_name -> google.protobuf.Duration
-	8,  // 16: sockmgr.v1.TcpInfo.last_data_sent:type_name -> google.protobuf.Duration
-	8,  // 17: sockmgr.v1.TcpInfo.last_data_received:type_name -> google.protobuf.Duration
-	8,  // 18: sockmgr.v1.TcpInfo.last_ack_received:type_name -> google.protobuf.Duration
-	8,  // 19: sockmgr.v1.TcpInfo.rto_time:type_name -> google.protobuf.Duration
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	41, // 0: sockmgr.v1.CreateSocketRequest.network:type_name -> sockmgr.v1.Network
+	40, // 1: sockmgr.v1.CreateSocketRequest.options:type_name -> sockmgr.v1.CreateSocketRequest.OptionsEntry
+	42, // 2: sockmgr.v1.CreateSocketRequest.idle_timeout:type_name -> google.protobuf.Duration
+	36, // 3: sockmgr.v1.CreateSocketResponse.socket:type_name -> sockmgr.v1.Socket
+	0,  // 4: sockmgr.v1.GetSocketRequest.view:type_name -> sockmgr.v1.SocketView
+	36, // 5: sockmgr.v1.GetSocketResponse.socket:type_name -> sockmgr.v1.Socket
+	0,  // 6: sockmgr.v1.ListSocketsRequest.view:type_name -> sockmgr.v1.SocketView
+	36, // 7: sockmgr.v1.ListSocketsResponse.sockets:type_name -> sockmgr.v1.Socket
+	43, // 8: sockmgr.v1.BindResponse.local:type_name -> sockmgr.v1.SocketAddress
+	36, // 9: sockmgr.v1.AcceptResponse.socket:type_name -> sockmgr.v1.Socket
+	36, // 10: sockmgr.v1.ConnectResponse.socket:type_name -> sockmgr.v1.Socket
+	25, // 11: sockmgr.v1.RecvFromResponse.datagrams:type_name -> sockmgr.v1.Datagram
+	43, // 12: sockmgr.v1.Datagram.remote:type_name -> sockmgr.v1.SocketAddress
+	43, // 13: sockmgr.v1.Datagram.local:type_name -> sockmgr.v1.SocketAddress
+	42, // 14: sockmgr.v1.SetTimeoutRequest.timeout:type_name -> google.protobuf.Duration
+	42, // 15: sockmgr.v1.PollRequest.timeout:type_name -> google.protobuf.Duration
+	2,  // 16: sockmgr.v1.Socket.role:type_name -> sockmgr.v1.Socket.Role
+	43, // 17: sockmgr.v1.Socket.local:type_name -> sockmgr.v1.SocketAddress
+	43, // 18: sockmgr.v1.Socket.remote:type_name -> sockmgr.v1.SocketAddress
+	1,  // 19: sockmgr.v1.Socket.tcp_state:type_name -> sockmgr.v1.TcpState
+	37, // 20: sockmgr.v1.Socket.queue:type_name -> sockmgr.v1.QueueInfo
+	38, // 21: sockmgr.v1.Socket.memory:type_name -> sockmgr.v1.SocketMemory
+	39, // 22: sockmgr.v1.Socket.tcp_info:type_name -> sockmgr.v1.TcpInfo
+	44, // 23: sockmgr.v1.Socket.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 24: sockmgr.v1.TcpInfo.state:type_name -> sockmgr.v1.TcpState
+	42, // 25: sockmgr.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	42, // 26: sockmgr.v1.TcpInfo.rtt_variance:type_name -> google.protobuf.Duration
+	42, // 27: sockmgr.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	42, // 28: sockmgr.v1.TcpInfo.receive_rtt:type_name -> google.protobuf.Duration
+	42, // 29: sockmgr.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	42, // 30: sockmgr.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	42, // 31: sockmgr.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	42, // 32: sockmgr.v1.TcpInfo.receive_window_limited_time:type_name -> google.protobuf.Duration
+	42, // 33: sockmgr.v1.TcpInfo.send_buffer_limited_time:type_name -> google.protobuf.Duration
+	42, // 34: sockmgr.v1.TcpInfo.last_data_sent:type_name -> google.protobuf.Duration
+	42, // 35: sockmgr.v1.TcpInfo.last_data_received:type_name -> google.protobuf.Duration
+	42, // 36: sockmgr.v1.TcpInfo.last_ack_received:type_name -> google.protobuf.Duration
+	42, // 37: sockmgr.v1.TcpInfo.rto_time:type_name -> google.protobuf.Duration
+	45, // 38: sockmgr.v1.CreateSocketRequest.OptionsEntry.value:type_name -> google.protobuf.Value
+	3,  // 39: sockmgr.v1.SocketService.CreateSocket:input_type -> sockmgr.v1.CreateSocketRequest
+	5,  // 40: sockmgr.v1.SocketService.GetSocket:input_type -> sockmgr.v1.GetSocketRequest
+	7,  // 41: sockmgr.v1.SocketService.ListSockets:input_type -> sockmgr.v1.ListSocketsRequest
+	9,  // 42: sockmgr.v1.SocketService.Bind:input_type -> sockmgr.v1.BindRequest
+	11, // 43: sockmgr.v1.SocketService.Listen:input_type -> sockmgr.v1.ListenRequest
+	13, // 44: sockmgr.v1.SocketService.Accept:input_type -> sockmgr.v1.AcceptRequest
+	15, // 45: sockmgr.v1.SocketService.Connect:input_type -> sockmgr.v1.ConnectRequest
+	17, // 46: sockmgr.v1.SocketService.Send:input_type -> sockmgr.v1.SendRequest
+	19, // 47: sockmgr.v1.SocketService.Recv:input_type -> sockmgr.v1.RecvRequest
+	21, // 48: sockmgr.v1.SocketService.SendTo:input_type -> sockmgr.v1.SendToRequest
+	23, // 49: sockmgr.v1.SocketService.RecvFrom:input_type -> sockmgr.v1.RecvFromRequest
+	26, // 50: sockmgr.v1.SocketService.SetTimeout:input_type -> sockmgr.v1.SetTimeoutRequest
+	28, // 51: sockmgr.v1.SocketService.Poll:input_type -> sockmgr.v1.PollRequest
+	30, // 52: sockmgr.v1.SocketService.Shutdown:input_type -> sockmgr.v1.ShutdownRequest
+	32, // 53: sockmgr.v1.SocketService.CloseSocket:input_type -> sockmgr.v1.CloseSocketRequest
+	34, // 54: sockmgr.v1.SocketService.Stream:input_type -> sockmgr.v1.StreamRequest
+	4,  // 55: sockmgr.v1.SocketService.CreateSocket:output_type -> sockmgr.v1.CreateSocketResponse
+	6,  // 56: sockmgr.v1.SocketService.GetSocket:output_type -> sockmgr.v1.GetSocketResponse
+	8,  // 57: sockmgr.v1.SocketService.ListSockets:output_type -> sockmgr.v1.ListSocketsResponse
+	10, // 58: sockmgr.v1.SocketService.Bind:output_type -> sockmgr.v1.BindResponse
+	12, // 59: sockmgr.v1.SocketService.Listen:output_type -> sockmgr.v1.ListenResponse
+	14, // 60: sockmgr.v1.SocketService.Accept:output_type -> sockmgr.v1.AcceptResponse
+	16, // 61: sockmgr.v1.SocketService.Connect:output_type -> sockmgr.v1.ConnectResponse
+	18, // 62: sockmgr.v1.SocketService.Send:output_type -> sockmgr.v1.SendResponse
+	20, // 63: sockmgr.v1.SocketService.Recv:output_type -> sockmgr.v1.RecvResponse
+	22, // 64: sockmgr.v1.SocketService.SendTo:output_type -> sockmgr.v1.SendToResponse
+	24, // 65: sockmgr.v1.SocketService.RecvFrom:output_type -> sockmgr.v1.RecvFromResponse
+	27, // 66: sockmgr.v1.SocketService.SetTimeout:output_type -> sockmgr.v1.SetTimeoutResponse
+	29, // 67: sockmgr.v1.SocketService.Poll:output_type -> sockmgr.v1.PollResponse
+	31, // 68: sockmgr.v1.SocketService.Shutdown:output_type -> sockmgr.v1.ShutdownResponse
+	33, // 69: sockmgr.v1.SocketService.CloseSocket:output_type -> sockmgr.v1.CloseSocketResponse
+	35, // 70: sockmgr.v1.SocketService.Stream:output_type -> sockmgr.v1.StreamResponse
+	55, // [55:71] is the sub-list for method output_type
+	39, // [39:55] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_socket_proto_init() }
@@ -1375,16 +3520,17 @@ func file_sockmgr_v1_socket_proto_init() {
 	if File_sockmgr_v1_socket_proto != nil {
 		return
 	}
+	file_sockmgr_v1_annotations_proto_init()
 	file_sockmgr_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_socket_proto_rawDesc), len(file_sockmgr_v1_socket_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   4,
+			NumEnums:      3,
+			NumMessages:   38,
 			NumExtensions: 0,
-			NumServices:   0,
+			NumServices:   1,
 		},
 		GoTypes:           file_sockmgr_v1_socket_proto_goTypes,
 		DependencyIndexes: file_sockmgr_v1_socket_proto_depIdxs,

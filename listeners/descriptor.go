@@ -1,0 +1,139 @@
+package listeners
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+// A Descriptor is a socket that is no listener's and no connection of one, in
+// the words that those have for theirs. Loop only.
+type Descriptor struct {
+	FD      int
+	Family  int
+	Network Network
+	Made    time.Time
+}
+
+func (d Descriptor) socket() *socket {
+	return &socket{fd: d.FD, family: d.Family, addr: Address{Network: d.Network}, made: d.Made}
+}
+
+// Cookie is SO_COOKIE.
+func (d Descriptor) Cookie() uint64 { return cookieOf(d.FD) }
+
+// Local asks getsockname.
+func (d Descriptor) Local() Address { return d.socket().local() }
+
+// Remote asks getpeername; it has no more than a network when there is no peer,
+// or one without a name.
+func (d Descriptor) Remote() Address { return d.socket().peer() }
+
+// Backlog is how many connections may wait to be accepted.
+func (d Descriptor) Backlog() (uint32, error) {
+	s := d.socket()
+	if err := s.askInode(); err != nil {
+		return 0, err
+	}
+	_, limit, err := s.acceptQueue()
+	return limit, err
+}
+
+// Set sets an option, with the reasons that Open has for a refusal.
+func (d Descriptor) Set(o *Option, v Value) error {
+	if s := d.socket(); o.isFor(s) {
+		if err := o.Set(s, v); err != nil {
+			return optionFault(o, v, err)
+		}
+	}
+	return nil
+}
+
+// TCPInfo is nil of what is not TCP.
+func (d Descriptor) TCPInfo() (info *TCPInfo, congestion string) {
+	got, err := d.socket().tcpInfo()
+	if d.Network.Class() != OnTCP || err != nil {
+		return nil, ""
+	}
+	congestion, _ = unix.GetsockoptString(d.FD, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	return &got, congestion
+}
+
+// Status asks the kernel for all that it says of a socket.
+func (d Descriptor) Status(waits mux.Events) SocketStatus {
+	s := d.socket()
+	_ = s.askInode() // it stays 0
+	mem := s.memory()
+	q := Queue{Drops: uint64(mem[MemDrops])}
+	var state uint8
+	if d.Network.Class() == OnTCP {
+		if info, err := s.tcpInfo(); err == nil {
+			state = info.State
+		}
+	}
+	if listens, _ := unix.GetsockoptInt(d.FD, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); listens != 0 {
+		q.Accept, q.AcceptLimit, _ = s.acceptQueue() // unknown is 0
+	} else {
+		q.Receive, q.Send = s.bytes()
+	}
+	st := s.status(q, mem, waits)
+	st.State = state
+	return st
+}
+
+// CloseNow never waits, whatever SO_LINGER says.
+func (d Descriptor) CloseNow() {
+	if sec, on, err := sockLinger(d.FD); err == nil && on && sec > 0 {
+		_ = unix.SetsockoptLinger(d.FD, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+	}
+	sysClose(d.FD)
+}
+
+func (s *socket) askInode() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(s.fd, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	s.inode = st.Ino
+	return nil
+}
+
+// AddressOf is the Address of what the kernel returned for a socket of n.
+func AddressOf(n Network, sa unix.Sockaddr) Address { return addressOf(n, sa) }
+
+// Sockaddr is a for a socket of that family: an IPv4 address is mapped for an
+// IPv6 socket, which serves both unless it was told not to. What does not fit is
+// left to the kernel to refuse.
+func (a Address) Sockaddr(family int) (unix.Sockaddr, error) {
+	switch ip := a.IP.Addr(); {
+	case family == unix.AF_INET && a.dual(): // no host was named
+		a.IP = netip.AddrPortFrom(netip.IPv4Unspecified(), a.IP.Port())
+	case family == unix.AF_INET6 && ip.Is4():
+		return &unix.SockaddrInet6{Addr: ip.As16(), Port: int(a.IP.Port())}, nil
+	}
+	sa, _, err := a.sockaddr()
+	return sa, err
+}
+
+// SocketType is the type of n for socket(2).
+func (n Network) SocketType() int { return networks[n].sock }
+
+// Acquire counts in a descriptor that someone else makes on the loop of s.
+func (s *Set) Acquire() error {
+	if s.full() {
+		return &Fault{
+			Reason: LimitReached, Message: fmt.Sprintf("the daemon's limit of %d descriptors is reached", s.limit), Err: unix.EMFILE,
+			Fix: "raise LimitNOFILE of the daemon, or stop what is not needed",
+		}
+	}
+	s.used++
+	return nil
+}
+
+// Release counts it out, once it is closed.
+func (s *Set) Release() { s.released() }

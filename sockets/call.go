@@ -1,0 +1,144 @@
+package sockets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/mux"
+)
+
+// A call is one socket call of one client: the shape of all that may have to
+// wait. All but answer is for the loop only.
+type call struct {
+	words   string              // what is tried: "receive"
+	side    side                // the line that it waits in
+	try     func(*Socket) error // asks the kernel once
+	undo    func(*Socket)       // gives back what try took; nil: nothing can be
+	forever bool                // wait, whatever the socket's timeout is
+
+	s      *Socket
+	timer  mux.Timer
+	parked bool
+	moved  bool       // try got on, though it is not done
+	took   bool       // try is done
+	answer chan error // of size 1: the loop never waits for a client
+}
+
+// errParked says that the answer comes later.
+var errParked = errors.New("parked")
+
+// again reports whether the kernel means "not yet".
+func again(err error) bool {
+	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINPROGRESS) || errors.Is(err, unix.EALREADY)
+}
+
+// run makes the call. When it is not nil, nothing was taken.
+func (t *Table) run(ctx context.Context, who Caller, id string, c *call) error {
+	c.answer = make(chan error, 1)
+	return t.wait(ctx, c.answer, func() error {
+		s, err := t.find(who, id)
+		if err != nil {
+			return err
+		}
+		return s.begin(c)
+	}, c.withdraw)
+}
+
+// wait runs begin on the loop and, if that parks, waits for the answer. When ctx
+// ends first, or before the answer could be given, withdraw runs on the loop.
+func (t *Table) wait(ctx context.Context, answer <-chan error, begin func() error, withdraw func()) error {
+	err := t.on(ctx, begin)
+	if err == errParked { //nolint:errorlint // it is ours, and never wrapped
+		select {
+		case err = <-answer:
+		case <-ctx.Done():
+		}
+	}
+	if gone := ctx.Err(); gone != nil && (err == nil || err == errParked) { //nolint:errorlint // as above
+		_ = t.on(context.WithoutCancel(ctx), func() error { // fails when all was closed
+			withdraw()
+			return nil
+		})
+		return gone
+	}
+	return err
+}
+
+// begin tries, and parks the call if it may wait. Who came first is served
+// first.
+func (s *Socket) begin(c *call) error {
+	c.s = s
+	err := error(unix.EAGAIN)
+	line := s.lines[c.side]
+	if len(line) == 0 {
+		if err = c.try(s); err == nil {
+			c.took = true
+		}
+	}
+	switch {
+	case !again(err), s.timeout == 0 && !c.forever:
+		return refused(s.id, c.words, err)
+	case len(line) >= MaxParked:
+		return &listeners.Fault{
+			Reason: listeners.LimitReached, Message: fmt.Sprintf("socket %x: cannot %s: %d calls wait already", s.id, c.words, MaxParked),
+			Err: unix.ENOBUFS, Fix: "wait for one answer before the next call", Meta: map[string]string{"socket": s.name()},
+		}
+	}
+	s.lines[c.side] = append(line, c)
+	c.parked = true
+	if s.timeout > 0 && !c.forever {
+		s.t.loop.Arm(&c.timer, s.t.loop.Clock()+s.timeout, alarm(func() {
+			c.finish(timedOut(s, c))
+			s.update()
+		}))
+	}
+	s.update()
+	return errParked
+}
+
+// finish takes the call out of its line and answers.
+func (c *call) finish(err error) {
+	c.unpark()
+	c.took = err == nil
+	c.answer <- refused(c.s.id, c.words, err)
+}
+
+func (c *call) unpark() {
+	s := c.s
+	s.lines[c.side] = slices.DeleteFunc(s.lines[c.side], func(other *call) bool { return other == c })
+	if len(s.lines[c.side]) == 0 {
+		s.lines[c.side] = nil
+	}
+	s.t.loop.Disarm(&c.timer)
+	c.parked = false
+	s.active = s.t.loop.Clock()
+}
+
+// withdraw is for a client that is gone: nothing shall have happened.
+func (c *call) withdraw() {
+	switch {
+	case c.parked:
+		c.unpark()
+		c.s.update()
+	case c.took && c.undo != nil:
+		c.undo(c.s)
+	}
+}
+
+// revive serves calls that wait with what was given back, about which the kernel
+// tells nothing.
+func (s *Socket) revive() {
+	for on := true; on && s.has(); {
+		on = s.advance(reading)
+	}
+	s.look()
+	s.update()
+}
+
+// has reports whether something was given back.
+func (s *Socket) has() bool { return len(s.unread) > 0 || len(s.waiting) > 0 }
