@@ -24,6 +24,11 @@ BENCHTIME    ?= 200ms
 BENCHFLAGS   ?=
 DEMO_PORT    ?=
 
+# Programs of others that TestPeers talks to, and where Debian has them.
+PEERS := curl haproxy nginx openssl psql redis-server socat
+PEERS_HOW := apt-get install curl haproxy nginx-light openssl postgresql redis-server socat
+PEERS_MISSING = for p in $(PEERS); do command -v $$p >/dev/null || echo "$@: no $$p here: tests that need it skip ($(PEERS_HOW))"; done
+
 # Floors under stress in `make race`.
 FLOORS := ./mux/... ./listeners/... ./sockets/... ./manager/...
 
@@ -36,7 +41,7 @@ LDFLAGS := -X $(MODULE)/cmd/sockctl/cli.Version=$(VERSION) \
 BUILD   := $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race bench fuzz lint fmt generate verify verify-mod verify-gen verify-proto \
+.PHONY: help build demo test test-peers race bench fuzz lint fmt generate verify verify-mod verify-gen verify-proto \
 	verify-cross verify-vet govulncheck clean
 
 help: ## list the targets
@@ -51,12 +56,21 @@ demo: build ## build, then show it at work (DEMO_PORT=8080)
 	@DEMO_PORT='$(DEMO_PORT)' $(GO) run -buildvcs=false ./cmd/demo
 
 test: verify-vet ## go vet and every test, with the race detector where there is a C compiler
+	@$(PEERS_MISSING)
 	@if $(CC_FOUND); then \
 		CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...; \
 	else \
 		echo "test: NO C COMPILER, so the race detector cannot be built in: running without -race"; \
 		$(GO) test -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...; \
 	fi
+
+test-peers: ## only the tests with real peers: HAProxy, nginx, curl, openssl, socat, Redis, PostgreSQL
+	@$(PEERS_MISSING)
+	@out=$$(mktemp) && trap 'rm -f "$$out"' EXIT && race= && \
+	if $(CC_FOUND); then export CGO_ENABLED=1; race=-race; fi; \
+	if $(GO) test $$race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) -run '^TestPeers' ./listeners ./cmd/sockctl >"$$out" 2>&1; \
+	then grep -E '^ *--- (PASS|SKIP): |apt-get install |^ok ' "$$out" | grep -v '^ *> '; \
+	else cat "$$out"; exit 1; fi
 
 race: ## stress: three runs of mux, listeners, sockets and manager under the race detector
 	@$(CC_FOUND) || { echo "race: the race detector needs a C compiler (gcc or clang)" >&2; exit 1; }

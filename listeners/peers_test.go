@@ -36,7 +36,7 @@ func haproxy(t *testing.T, dir, config string) {
 
 // HAProxy reads the PROXY headers that forward sends, and forward's listener
 // those that HAProxy sends.
-func TestProxyHAProxy(t *testing.T) {
+func TestPeersHAProxy(t *testing.T) {
 	h := newHost(t, "epoll", 0)
 	dir := shortDir(t)
 	echo := h.open(withProxy(t, spec(t, listeners.Echo{}, "", "unix://"+dir+"/echo"), listeners.ProxyPolicy{Mode: listeners.ProxyRequired}))

@@ -3,6 +3,7 @@ package listeners
 import (
 	"errors"
 	"io"
+	"os"
 	"slices"
 	"time"
 
@@ -146,6 +147,10 @@ func (r *relay) Ready(ev mux.Events) {
 		r.opened()
 		return
 	}
+	if r.want == mux.HangUp {
+		r.hungUp(&r.back, int(r.fd))
+		return
+	}
 	r.move(&r.back, &r.there, int(r.fd), int(r.c.fd), ev)
 }
 
@@ -154,7 +159,27 @@ func (r *relay) ready(ev mux.Events) {
 	if !r.isOpen {
 		return // an event that was on its way
 	}
+	if r.c.want == mux.HangUp {
+		r.hungUp(&r.there, int(r.c.fd))
+		return
+	}
 	r.move(&r.there, &r.back, int(r.c.fd), int(r.fd), ev)
+}
+
+// hungUp is that a side is gone altogether, which is all that is waited for
+// while it has nothing to say and the other side nothing for it. What it said
+// is still passed on, but not for a client that gave up.
+func (r *relay) hungUp(out *flow, fd int) {
+	errno := sockError(fd)
+	if errno == unix.ECONNRESET && out == &r.there {
+		r.fail(fd, os.NewSyscallError("read", errno))
+		return
+	}
+	if errno == 0 {
+		errno = unix.EPIPE
+	}
+	r.other(out).refuse(errno)
+	r.settle()
 }
 
 // opened begins to relay.
@@ -210,13 +235,17 @@ func (r *relay) other(f *flow) *flow {
 	return &r.there
 }
 
-// wants is what a side waits for: out is what it sends.
+// wants is what a side waits for: out is what it sends. One that shall neither
+// be read nor written may still go away.
 func wants(out, in *flow) (ev mux.Events) {
 	if out.wantsInput() {
 		ev |= mux.Readable
 	}
 	if in.pending() {
 		ev |= mux.Writable
+	}
+	if ev == 0 && !in.shut {
+		ev = mux.HangUp
 	}
 	return ev
 }

@@ -48,11 +48,22 @@ func TestMain(m *testing.M) {
 //	hear NAME PATH                 bind a Unix path for datagrams, to expect them
 //	close NAME [write]             the client goes, or sends no more
 //	closed NAME [reset]            the daemon has closed
+//	await URI                      until somebody takes connections there
+//	crowd join COUNT URI           connect that many clients of an echo, each of which says and hears something
+//	crowd lost COUNT FILE          so many of them, whom FILE (conn ls) names, are closed; all others still hear what they say
 //	knock COUNT URI                begin connections, and do not wait for what comes of them
 //	scrape DAEMON FILE             put its metrics into a file
-func TestScript(t *testing.T) {
+func TestScript(t *testing.T) { runScripts(t, "testdata/script") }
+
+// TestPeers runs the scripts of testdata/peers in the same way. Each needs
+// programs of others, says which, and is skipped where one is missing;
+// make test-peers tells.
+func TestPeers(t *testing.T) { runScripts(t, "testdata/peers") }
+
+func runScripts(t *testing.T, dir string) {
+	t.Helper()
 	testscript.Run(t, testscript.Params{
-		Dir:                "testdata/script",
+		Dir:                dir,
 		RequireUniqueNames: true,
 		Setup:              setUp,
 		Condition:          condition,
@@ -60,7 +71,7 @@ func TestScript(t *testing.T) {
 			"daemon": cmdDaemon, "end": cmdEnd, "signal": cmdSignal, "exits": cmdExits, "interrupt": cmdInterrupt,
 			"json": cmdJSON, "get": cmdGet, "eventually": cmdEventually,
 			"dial": cmdDial, "hear": cmdHear, "send": cmdSend, "expect": cmdExpect, "close": cmdClose, "closed": cmdClosed,
-			"knock": cmdKnock, "scrape": cmdScrape,
+			"knock": cmdKnock, "scrape": cmdScrape, "await": cmdAwait, "crowd": cmdCrowd,
 		},
 	})
 }
@@ -69,6 +80,7 @@ func TestScript(t *testing.T) {
 type world struct {
 	daemons map[string]*process
 	conns   map[string]net.Conn
+	crowd   []net.Conn
 }
 
 type worldKey struct{}
@@ -92,6 +104,11 @@ func setUp(env *testscript.Env) error {
 	env.Defer(func() {
 		for _, c := range w.conns {
 			c.Close()
+		}
+		for _, c := range w.crowd {
+			if c != nil {
+				c.Close()
+			}
 		}
 		for name, p := range w.daemons {
 			if err := errors.Join(p.stop(os.Interrupt), p.fault()); err != nil {
