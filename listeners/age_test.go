@@ -21,7 +21,7 @@ func (h *host) wantClosed(l *listeners.Listener, counters func() listeners.Count
 // A connection ends when it is so old, however busy it is, and what it was owed
 // is sent. Those that are open when the age is set are as old as they are.
 func TestMaxAge(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		l, counters := h.openCounted(spec(t, listeners.Echo{}, "max_age=150ms", "tcp://127.0.0.1:0"))
 		idle, busy := dial(t, h.addr(l, 0)), dial(t, h.addr(l, 0))
 		began := time.Now()
@@ -61,7 +61,7 @@ func TestMaxAge(t *testing.T) {
 // its answer, and what does not end has the time of a drain.
 func TestMaxAgeHTTP(t *testing.T) {
 	grace := 2 * time.Second // of which one at rest takes one
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		s, err := spec(t, &listeners.HTTP{Body: []byte("hello\n")}, "max_age=150ms", "tcp://127.0.0.1:0").WithPolicy(listeners.NotPaused, listeners.DrainPolicy{Timeout: &grace})
 		if err != nil {
 			t.Fatal(err)

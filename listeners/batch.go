@@ -86,7 +86,7 @@ func (b *batch) receive(s *packetSocket) {
 			s.l.stats.reject(RejectedHandler)
 		}
 	}
-	if f, ok := s.l.handler.(*forwarder); ok && f.burst.n > 0 {
+	if f, ok := inner(s.l.handler).(*forwarder); ok && f.burst.n > 0 {
 		f.flush(b)
 	}
 	if len(b.queue) == 0 {

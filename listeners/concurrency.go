@@ -4,19 +4,21 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Concurrency is how connections are served.
 type Concurrency uint8
 
-// The ways. A handler knows one of them.
+// The ways. A handler knows one or two of them.
 const (
 	AnyConcurrency Concurrency = iota // the handler's own
 	OnLoop                            // by the loop, all in one thread
+	InThread                          // by a goroutine for each
 	InProcess                         // by a process for each
 )
 
-var concurrencies = [...]string{"", "loop", "process"}
+var concurrencies = [...]string{"", "loop", "thread", "process"}
 
 // String returns the word, nothing for AnyConcurrency.
 func (c Concurrency) String() string { return concurrencies[c] }
@@ -44,12 +46,49 @@ func (s Spec) WithConcurrency(c Concurrency) (Spec, error) {
 	if s.Handler == nil {
 		return s, nil // which is a fault of its own
 	}
-	own := OnLoop
-	if _, ok := s.Handler.(*Exec); ok {
-		own = InProcess
-	}
-	if c != AnyConcurrency && c != own {
-		return s, &Violation{Field: "spec.concurrency", Message: fmt.Sprintf("%v is not for the %s handler: it has %v", c, s.Handler.Kind(), own)}
+	if ways := s.ways(); c != AnyConcurrency && !slices.Contains(ways, c) {
+		return s, &Violation{Field: "spec.concurrency", Message: fmt.Sprintf("%v is not for the %s handler%s: it has %s", c, s.Handler.Kind(), s.forNetworks(), words(ways))}
 	}
 	return s, nil
+}
+
+// concurrency is how it is served.
+func (s Spec) concurrency() Concurrency {
+	if s.Concurrency == AnyConcurrency {
+		return s.ways()[0]
+	}
+	return s.Concurrency
+}
+
+// ways are those that the handler knows; the first is what it has unless
+// another is asked for. Datagrams are always the loop's.
+func (s Spec) ways() []Concurrency {
+	switch s.Handler.(type) {
+	case *Exec:
+		return []Concurrency{InProcess}
+	case *Handoff:
+		return []Concurrency{OnLoop}
+	case *Func:
+		return []Concurrency{InThread}
+	}
+	if s.Class()&OnStream == 0 {
+		return []Concurrency{OnLoop}
+	}
+	return []Concurrency{OnLoop, InThread}
+}
+
+// forNetworks tells what of the listener's is the reason, if something is.
+func (s Spec) forNetworks() string {
+	if s.Class()&OnStream == 0 {
+		return " of datagrams"
+	}
+	return ""
+}
+
+func words(ways []Concurrency) string {
+	text := make([]string, len(ways))
+	for i, w := range ways {
+		text[i] = w.String()
+	}
+	return strings.Join(text, " or ")
 }

@@ -184,6 +184,7 @@ func (c *conn) proceed(p []byte) {
 			}
 			p = p[n:]
 			if c.is(served) {
+				c.in = nil
 				c.server().take(p, c.is(eof))
 				return
 			}

@@ -57,7 +57,11 @@ func (c *conn) retire(before, left time.Duration) bool {
 	case c.is(done | told):
 		return true
 	case c.is(served):
-		if !c.server().retire(min(drainGrace, left*3/4)) {
+		grace := min(drainGrace, left*3/4)
+		if c.opened >= before {
+			grace = 0
+		}
+		if !c.server().retire(grace) {
 			return false
 		}
 		c.flags |= told
@@ -94,7 +98,7 @@ func (c *conn) finish(why error) {
 	if c.is(done) {
 		return
 	}
-	if c.is(served) || !c.Pending() && c.unread() == 0 {
+	if c.is(served) && !c.server().release() || !c.Pending() && c.unread() == 0 {
 		c.close(why)
 		return
 	}

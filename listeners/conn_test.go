@@ -33,7 +33,7 @@ type halfCloser interface {
 // dropped, and it is not reset before it has read everything.
 func TestHalfClose(t *testing.T) {
 	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<14)
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		dir := shortDir(t)
 		echo := h.open(spec(t, listeners.Echo{}, "", "tcp://127.0.0.1:0", "unix://"+dir+"/e"))
 		reply := h.open(spec(t, &listeners.Reply{Payload: want}, "send_buffer_bytes=16KiB", "tcp://127.0.0.1:0", "unix://"+dir+"/r"))
@@ -87,7 +87,7 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // A reset by the peer ends the connection, whatever it was waiting for.
 func TestResetByPeer(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		reply := h.open(spec(t, &listeners.Reply{Payload: make([]byte, 8<<20), KeepOpen: true}, "send_buffer_bytes=8KiB", "tcp://127.0.0.1:0"))
 		for range 5 {
 			c := dialSmall(t, h.addr(reply, 0)).(*net.TCPConn)
@@ -119,7 +119,7 @@ func TestResetByPeer(t *testing.T) {
 
 // A peer that never reads costs a bounded amount, and no turns.
 func TestPeerThatNeverReads(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		l := h.open(spec(t, listeners.Echo{}, "send_buffer_bytes=8KiB receive_buffer_bytes=8KiB read_buffer_bytes=4KiB write_buffer_bytes=16KiB", "tcp://127.0.0.1:0"))
 		c := dialSmall(t, h.addr(l, 0))
 		wrote := make(chan error)
@@ -153,7 +153,7 @@ func TestSlowReader(t *testing.T) {
 	want := make([]byte, 300_000)
 	random := rand.NewChaCha8([32]byte{1})
 	random.Read(want)
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		l := h.open(spec(t, &listeners.Reply{Payload: want}, "send_buffer_bytes=8KiB", "tcp://127.0.0.1:0"))
 		c := dialSmall(t, h.addr(l, 0))
 		h.owes(c)
@@ -176,7 +176,7 @@ func TestSlowReader(t *testing.T) {
 
 // One byte at a time is as good as all at once.
 func TestSlowWriter(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		echo := h.open(spec(t, listeners.Echo{}, "", "tcp://127.0.0.1:0"))
 		web := h.open(spec(t, &listeners.HTTP{Body: []byte("hello")}, "", "tcp://127.0.0.1:0"))
 		c := dial(t, h.addr(echo, 0))
@@ -200,7 +200,7 @@ func TestSlowWriter(t *testing.T) {
 
 // A connection that ends in the middle of something leaves nothing behind.
 func TestEndsWithKeptInput(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		web := h.open(spec(t, &listeners.HTTP{}, "", "tcp://127.0.0.1:0"))
 		c := dial(t, h.addr(web, 0)).(halfCloser)
 		io.WriteString(c, get+get[:10])
@@ -244,7 +244,7 @@ func TestEndsWithKeptInput(t *testing.T) {
 // An empty message is no end, one that is too long is, and a message is not
 // joined with another.
 func TestPacketSizes(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		dir := shortDir(t)
 		l := h.open(spec(t, listeners.Echo{}, "read_buffer_bytes=4KiB", "unixpacket://"+dir+"/p"))
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
@@ -287,7 +287,7 @@ func TestPacketSizes(t *testing.T) {
 
 // Buffers may be tuned while they are full.
 func TestBuffersTuned(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		l := h.open(spec(t, listeners.Echo{}, "send_buffer_bytes=4KiB", "tcp://127.0.0.1:0"))
 		c := dialSmall(t, h.addr(l, 0)).(halfCloser)
 		want := bytes.Repeat([]byte("0123456789abcdef"), 1<<15)
@@ -314,7 +314,7 @@ func TestBuffersTuned(t *testing.T) {
 // half-closes, resets and slow readers; every byte is checked.
 func TestRandomConnections(t *testing.T) {
 	const clients, each = 20, 50
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		dir := shortDir(t)
 		l := h.open(spec(t, listeners.Echo{}, "write_buffer_bytes=4KiB send_buffer_bytes=8KiB max_connections=15 backlog=64",
 			"tcp://127.0.0.1:0", "tcp://[::1]:0", "unix://"+dir+"/s", "unixpacket://"+dir+"/p"))

@@ -58,7 +58,7 @@ func ends(t *testing.T, what string, c net.Conn, r io.Reader) {
 // last, and nothing of it is lost.
 func TestDrainHTTP(t *testing.T) {
 	body := bytes.Repeat([]byte("x"), 1<<17)
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		l := h.open(spec(t, &listeners.HTTP{Body: body}, "send_buffer_bytes=8KiB", "tcp://127.0.0.1:0"))
 		open := func(send string) (net.Conn, *bufio.Reader) {
 			c := dialSmall(t, h.addr(l, 0))
@@ -117,7 +117,7 @@ func TestDrainHTTP(t *testing.T) {
 // HTTP clients that waited to be accepted get one answer each, also those that
 // are accepted in later turns, and those that say nothing at first.
 func TestDrainHTTPQueued(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		l := h.open(spec(t, &listeners.HTTP{Body: []byte("hello")}, "max_connections=1", "tcp://127.0.0.1:0"))
 		first := dial(t, h.addr(l, 0))
 		io.WriteString(first, get)
@@ -149,7 +149,7 @@ func TestDrainHTTPQueued(t *testing.T) {
 
 // What is not through by the deadline is closed, and not before.
 func TestDrainDeadlines(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		const drain = 50 * time.Millisecond
 		for name, handler := range map[string]listeners.HandlerSpec{"echo": listeners.Echo{}, "http": &listeners.HTTP{}} {
 			l := h.open(spec(t, handler, "", "tcp://127.0.0.1:0", "unix://@sockmgr-drain"))

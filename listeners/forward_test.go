@@ -102,7 +102,7 @@ func closeWrite(t *testing.T, c net.Conn) {
 // What each side sends reaches the other, half-close is carried over, and the
 // end of both ends the connection; from every stream network to every other.
 func TestForward(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		dir := shortDir(t)
 		for _, from := range []string{"tcp://127.0.0.1:0", "tcp://[::1]:0", "unix://" + dir + "/in"} {
 			for _, to := range [][2]string{{"tcp", "127.0.0.1:0"}, {"tcp", "[::1]:0"}, {"unix", dir + "/up"}} {
@@ -133,7 +133,7 @@ func TestForward(t *testing.T) {
 
 // RST is carried over, both ways, also when the other side is not read from.
 func TestForwardReset(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		s := backend(t, "tcp", "127.0.0.1:0")
 		l := h.open(spec(t, forwardTo(s.Addr()), "", "tcp://127.0.0.1:0"))
 		for i := range 4 {
@@ -185,7 +185,7 @@ func send(c net.Conn, seed uint64, n int) (sum [32]byte, err error) {
 // Long flows both ways at once arrive whole, copied and spliced.
 func TestForwardBulk(t *testing.T) {
 	const size = 64 << 20
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		dir := shortDir(t)
 		for _, networks := range [][2]string{{"tcp://127.0.0.1:0", "tcp"}, {"unix://" + dir + "/in", "unix"}} {
 			at := "127.0.0.1:0"
@@ -231,7 +231,7 @@ func TestForwardBulk(t *testing.T) {
 // Who does not read makes the other wait, in bounded memory; the other way goes
 // on.
 func TestForwardBackPressure(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		s := backend(t, "tcp", "127.0.0.1:0")
 		l := h.open(spec(t, forwardTo(s.Addr()), "", "tcp://127.0.0.1:0"))
 		client := dial(t, h.addr(l, 0))
@@ -276,7 +276,7 @@ func TestForwardBackPressure(t *testing.T) {
 
 // What the upstream said before it closed and reset reaches the client.
 func TestForwardAnswerBeforeReset(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		s := backend(t, "tcp", "127.0.0.1:0")
 		l := h.open(spec(t, forwardTo(s.Addr()), "", "tcp://127.0.0.1:0"))
 		answer := bytes.Repeat([]byte("x"), 100<<10)
@@ -299,7 +299,7 @@ func TestForwardAnswerBeforeReset(t *testing.T) {
 // An upstream that refuses is left for the next; when none is left the client
 // is reset, and told from other ends.
 func TestForwardNextUpstream(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		s := backend(t, "tcp", "127.0.0.1:0")
 		f := forwardTo(gone(t), gone(t), s.Addr())
 		f.Balance = listeners.First
@@ -346,7 +346,7 @@ func (h *host) upstreams(l *listeners.Listener) (all []listeners.UpstreamStatus)
 
 // forward.wait holds a client until an upstream is back.
 func TestForwardWait(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		nobody := gone(t)
 		f := forwardTo(nobody)
 		f.Health = &listeners.HealthCheck{Interval: 100 * time.Millisecond, Fall: 1}
@@ -425,7 +425,7 @@ func TestForwardResting(t *testing.T) {
 // Upstreams are changed without a word to what is open; what is known of those
 // that stay is kept.
 func TestForwardChange(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		one, two := backend(t, "tcp", "127.0.0.1:0"), backend(t, "tcp", "127.0.0.1:0")
 		first := spec(t, forwardTo(one.Addr()), "", "tcp://127.0.0.1:0")
 		l := h.open(first)

@@ -118,6 +118,7 @@ var kinds = map[string]func() HandlerSpec{
 	"forward": func() HandlerSpec { return &Forward{} },
 	"handoff": func() HandlerSpec { return &Handoff{} },
 	"exec":    func() HandlerSpec { return &Exec{} },
+	"func":    func() HandlerSpec { return &Func{} },
 }
 
 // HandlerKinds returns the names of all kinds, sorted.

@@ -27,6 +27,7 @@ type host struct {
 	loop    *mux.Loop
 	set     *listeners.Set
 	changes chan listeners.State // of every listener
+	threads bool                 // connections are served by threads, where the handler can
 }
 
 // newHost runs a loop until the test ends, which then counts descriptors and
@@ -69,6 +70,17 @@ func eachPoller(t *testing.T, f func(t *testing.T, h *host)) {
 	for _, name := range mux.Pollers() {
 		t.Run(name, func(t *testing.T) { f(t, newHost(t, name, 0)) })
 	}
+}
+
+// eachWay is eachPoller, and then with a thread for each connection.
+func eachWay(t *testing.T, f func(t *testing.T, h *host)) {
+	t.Helper()
+	eachPoller(t, f)
+	t.Run("thread", func(t *testing.T) {
+		h := newHost(t, mux.Pollers()[0], 0)
+		h.threads = true
+		f(t, h)
+	})
 }
 
 func noLeaks(t *testing.T) {
@@ -134,6 +146,9 @@ func spec(t *testing.T, handler listeners.HandlerSpec, options string, uris ...s
 // open starts a listener that is stopped when the test ends.
 func (h *host) open(s listeners.Spec) *listeners.Listener {
 	h.t.Helper()
+	if inThread, err := s.WithConcurrency(listeners.InThread); err == nil && h.threads {
+		s = inThread
+	}
 	l, err := listeners.Open("test", s)
 	if err != nil {
 		h.t.Fatal(err)

@@ -144,7 +144,7 @@ func TestHTTPRefused(t *testing.T) {
 func TestHTTPPipelined(t *testing.T) {
 	for _, size := range []int{0, 100, 5000, 200_000} {
 		body := bytes.Repeat([]byte("0123456789"), size/10)
-		eachPoller(t, func(t *testing.T, h *host) {
+		eachWay(t, func(t *testing.T, h *host) {
 			l := h.open(spec(t, &listeners.HTTP{Body: body}, "send_buffer_bytes=64KiB write_buffer_bytes=4KiB", "tcp://127.0.0.1:0"))
 			c := dial(t, h.addr(l, 0)).(halfCloser)
 			const requests = 20

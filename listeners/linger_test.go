@@ -152,7 +152,7 @@ func TestLingerDoesNotBlock(t *testing.T) {
 // A close that was asked for sends what is owed first, if the peer takes it.
 func TestCloseSends(t *testing.T) {
 	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<15)
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		l := h.open(spec(t, &listeners.Reply{Payload: want, KeepOpen: true}, "send_buffer_bytes=8KiB", "tcp://127.0.0.1:0"))
 		c := dial(t, h.addr(l, 0))
 		c.Write([]byte("never read by the server"))

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,7 @@ type Listener struct {
 
 	spec      Spec
 	tunables  Tunables
+	shown     atomic.Pointer[Tunables] // a copy, for goroutines
 	handler   Handler
 	endpoints []endpoint
 	leaving   []endpoint // at addresses that were let go; some accept what waited there
@@ -103,7 +105,7 @@ func Check(name string, spec Spec) error {
 }
 
 func bindAll(name string, spec Spec) (*Listener, error) {
-	l := &Listener{Name: name, spec: spec, tunables: spec.tunables(), handler: spec.Handler.New()}
+	l := &Listener{Name: name, spec: spec, tunables: spec.tunables(), handler: spec.handler()}
 	for _, a := range spec.Listen {
 		s, err := bind(a, spec)
 		if err != nil {
@@ -184,6 +186,7 @@ func (l *Listener) Attach(set *Set, counters *Counters) error {
 		l.joined(e)
 	}
 	l.prepareConns()
+	l.show()
 	if a, ok := l.handler.(Attacher); ok {
 		a.Attach(l, nil)
 	}
@@ -198,7 +201,7 @@ func (l *Listener) setHandler(h Handler) {
 	before := l.handler
 	l.handler = h
 	if a, ok := h.(Attacher); ok {
-		a.Attach(l, before)
+		a.Attach(l, inner(before))
 	}
 	if a, ok := before.(Attacher); ok {
 		a.Detach()

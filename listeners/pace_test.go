@@ -27,7 +27,7 @@ func within(t *testing.T, want time.Duration, f func()) {
 func TestRates(t *testing.T) {
 	const size = 60_000
 	data := bytes.Repeat([]byte("0123456789abcdef"), size/16)
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		up := h.open(spec(t, listeners.Echo{}, "", "tcp://127.0.0.1:0"))
 		web := &listeners.HTTP{Body: data}
 		forward := forwardTo(h.addr(up, 0))
@@ -87,7 +87,7 @@ func TestRates(t *testing.T) {
 // All connections of a listener share its rate, and each has its part. Other
 // listeners do not notice.
 func TestListenerRate(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		const conns, each = 40, 2_000
 		l := h.open(spec(t, listeners.Chargen{}, "listener_write_rate_bytes=100000", "tcp://127.0.0.1:0"))
 		other := dial(t, h.addr(h.open(spec(t, listeners.Echo{}, "", "tcp://127.0.0.1:0")), 0))
@@ -126,7 +126,7 @@ func TestListenerRate(t *testing.T) {
 
 // A rate changes for connections that wait because of it.
 func TestRatesLive(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		for _, option := range []string{"read_rate_bytes", "write_rate_bytes", "listener_read_rate_bytes", "listener_write_rate_bytes"} {
 			l := h.open(spec(t, listeners.Echo{}, "", "tcp://127.0.0.1:0"))
 			c := dial(t, h.addr(l, 0))
@@ -153,7 +153,7 @@ func TestRatesLive(t *testing.T) {
 // A peer that has gone while its connection may not move costs no turns, and
 // the connection is closed when it may again, or with its listener.
 func TestRatePeerGone(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		for i, uri := range []string{"tcp://127.0.0.1:0", "unix://" + shortDir(t) + "/s"} {
 			l := h.open(spec(t, listeners.Discard{}, fmt.Sprintf("%sread_rate_bytes=5", []string{"", "listener_"}[i]), uri))
 			c := dial(t, h.addr(l, 0))

@@ -59,7 +59,7 @@ func (s *packetSocket) stop() {
 			delete(set.udpPorts, s.addr.IP.Port())
 		}
 	}
-	if f, ok := s.l.handler.(*forwarder); ok {
+	if f, ok := inner(s.l.handler).(*forwarder); ok {
 		f.endSessions(s)
 	}
 	s.unsent = nil

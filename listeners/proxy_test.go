@@ -37,7 +37,7 @@ func v2(n int) string {
 
 // A header is taken off, however it comes in pieces, and says who it is from.
 func TestProxyIn(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		for _, mode := range []listeners.ProxyMode{listeners.ProxyOptional, listeners.ProxyRequired} {
 			l := h.open(withProxy(t, spec(t, listeners.Echo{}, "", "tcp://127.0.0.1:0"), listeners.ProxyPolicy{Mode: mode}))
 			for _, header := range []string{v1, v2(0), v2(300), "PROXY UNKNOWN\r\n"} {
@@ -70,7 +70,7 @@ func TestProxyIn(t *testing.T) {
 
 // Without one, optional takes what comes as data; required resets.
 func TestProxyNone(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		for _, data := range []string{"x", "PROXI", "GET / HTTP/1.1\r\n", "\r\n\r\nno"} {
 			l := h.open(withProxy(t, spec(t, listeners.Echo{}, "", "tcp://127.0.0.1:0"), listeners.ProxyPolicy{Mode: listeners.ProxyOptional}))
 			if got := ask(t, dial(t, h.addr(l, 0)), []byte(data)); string(got) != data {
@@ -134,7 +134,7 @@ func TestProxyTrusted(t *testing.T) {
 // What one daemon sends the other understands, over IPv4, IPv6 and Unix
 // sockets; the bytes behind the header are whole.
 func TestProxyOut(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		dir := shortDir(t)
 		data := bytes.Repeat([]byte("0123456789"), 20000)
 		for _, version := range []uint32{1, 2} {

@@ -47,7 +47,7 @@ func (w *watched) take(t *testing.T, n int) (closed []listeners.ConnStatus) {
 // What ended a connection is told in one stable word, whatever came of it
 // afterwards.
 func TestCloseReason(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		w := &watched{}
 		h.do(func() { h.set.WatchConns(w) })
 		dir := shortDir(t)

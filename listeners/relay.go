@@ -42,6 +42,9 @@ type relay struct {
 	until  time.Duration // that it is held at most; 0: it was not yet
 	timer  mux.Timer     // of connecting, or of being held
 
+	taker    chan taken // whose it is once it is connected; nil: relayed by the loop
+	upstream Address    // once it was taken
+
 	there flow // from the client to the upstream
 	back  flow // from the upstream to the client
 }
@@ -188,9 +191,15 @@ func (r *relay) opened() {
 	r.tried = nil
 	r.up.took()
 	r.c.l.set.loop.Disarm(&r.timer)
+	var header []byte
 	if v := r.f.spec.SendProxy; v > 0 {
-		r.there.rest = append(proxyHeader(r.c, byte(v)), r.there.rest...)
+		header = proxyHeader(r.c, byte(v))
 	}
+	if r.taker != nil {
+		r.handOver(header)
+		return
+	}
+	r.there.rest = append(header, r.there.rest...)
 	if r.there.pending() || r.there.eof {
 		r.there.flush(r, int(r.c.fd), int(r.fd))
 	}
@@ -275,15 +284,17 @@ func (r *relay) fail(fd int, err error) {
 		r.c.reset(errUpstreamReset)
 		return
 	}
-	_ = unix.SetsockoptLinger(int(r.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	r.c.close(err)
 }
 
 // closed is called when the client's side is about to be closed.
-func (r *relay) closed(error) {
+func (r *relay) closed(why error) {
 	r.c.l.set.loop.Disarm(&r.timer)
 	if r.up == nil {
 		r.f.dropHeld(r)
+	}
+	if _, failed := errors.AsType[unix.Errno](why); failed && r.fd >= 0 {
+		_ = unix.SetsockoptLinger(int(r.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // RST is carried over
 	}
 	r.leave()
 	r.there.drop()
@@ -339,9 +350,17 @@ func (r *relay) tell(st *ConnStatus) {
 		st.State = ConnHalfClosed
 	}
 	if r.isOpen {
-		s := &socket{fd: int(r.fd), addr: Address{Network: r.up.network().Base()}}
-		st.Upstream = s.peer()
+		st.Upstream = r.peer()
 	}
+}
+
+// peer is the upstream's address.
+func (r *relay) peer() Address {
+	if r.fd < 0 {
+		return r.upstream
+	}
+	s := &socket{fd: int(r.fd), addr: Address{Network: r.up.network().Base()}}
+	return s.peer()
 }
 
 func (r *relay) held() (receive, send uint64) { return r.there.held(), r.back.held() }

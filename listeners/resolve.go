@@ -15,7 +15,7 @@ const resolveTimeout = 5 * time.Second
 // until the answer is there, and when there is none.
 func (f *forwarder) resolve(u *upstream) {
 	set, network := f.l.set, u.network()
-	set.lookups.Go(func() {
+	set.offLoop.Go(func() {
 		ctx, cancel := context.WithTimeout(set.ctx, resolveTimeout)
 		defer cancel()
 		ips, err := net.DefaultResolver.LookupNetIP(ctx, ipVersion(network), u.host)

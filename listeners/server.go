@@ -21,9 +21,12 @@ type server interface {
 	resume()
 	// touch brings up to date when a byte last moved, where the loop does not see it.
 	touch()
-	// retire has it end by itself within grace, as Drainer and Rester do; it
-	// reports whether it can.
+	// retire has it end by itself, as Drainer and Rester do: within grace if it is
+	// at rest; 0: it is not. It reports whether it can.
 	retire(grace time.Duration) bool
+	// release gives the connection back to the loop, to end in peace; it reports
+	// whether it does.
+	release() bool
 	// reset comes before a close with RST.
 	reset()
 	// letGo is asked before the close: if not, it closes the connection itself
@@ -46,6 +49,7 @@ func (plainServer) take([]byte, bool)                {}
 func (plainServer) resume()                          {}
 func (plainServer) touch()                           {}
 func (plainServer) retire(time.Duration) bool        { return false }
+func (plainServer) release() bool                    { return false }
 func (plainServer) reset()                           {}
 func (plainServer) letGo(error) bool                 { return true }
 func (plainServer) leaving() bool                    { return false }

@@ -29,7 +29,7 @@ type Set struct {
 
 	ctx     context.Context // of what is looked up off the loop
 	cancel  context.CancelFunc
-	lookups sync.WaitGroup
+	offLoop sync.WaitGroup
 
 	starter starter                                            // of programs
 	failing func(l *Listener, why string, pause time.Duration) // nil: nobody is told
@@ -75,7 +75,7 @@ func NewSet(c SetConfig) *Set {
 // later use. The loop has ended, and all listeners are closed.
 func (s *Set) Close() {
 	s.cancel()
-	s.lookups.Wait()
+	s.offLoop.Wait()
 	for _, p := range s.pipes {
 		p.close()
 	}

@@ -41,7 +41,7 @@ func askOnce(t *testing.T, to net.Addr) []byte {
 
 // daytime and time tell what time it is, and end the connection.
 func TestDaytime(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		where := func() []string {
 			return []string{"tcp://127.0.0.1:0", "udp://[::]:0", "unix://" + filepath.Join(shortDir(t), "s")}
 		}
@@ -69,7 +69,7 @@ func TestDaytime(t *testing.T) {
 // chargen sends the lines of RFC 864 until its peer has finished, and a
 // datagram no longer than the one it answers.
 func TestChargen(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		l := h.open(spec(t, listeners.Chargen{}, "", "tcp://127.0.0.1:0", "udp://127.0.0.1:0", "unix://"+filepath.Join(shortDir(t), "s")))
 		for _, i := range []int{0, 2} {
 			c := dial(t, h.addr(l, i))
@@ -106,7 +106,7 @@ func TestChargen(t *testing.T) {
 // A peer that does not read is not sent more than the kernel takes, costs no
 // turns of the loop, and does not keep a listener from draining.
 func TestChargenNotRead(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		l := h.open(spec(t, listeners.Chargen{}, "send_buffer_bytes=16KiB", "tcp://127.0.0.1:0"))
 		c := dialSmall(t, h.addr(l, 0))
 		var sent uint64

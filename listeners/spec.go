@@ -179,10 +179,13 @@ func (s Spec) Equal(other Spec) bool {
 }
 
 // SameHandler reports whether two Specs have handlers of one kind that are
-// configured alike.
+// configured alike and served alike.
 func (s Spec) SameHandler(other Spec) bool {
 	if s.Handler == nil || other.Handler == nil {
 		return false // one of them is not made by ParseSpec
+	}
+	if s.concurrency() != other.concurrency() {
+		return false
 	}
 	a, errA := marshalHandler(s.Handler)
 	b, errB := marshalHandler(other.Handler)

@@ -16,7 +16,7 @@ import (
 
 // What is told of a connection is what the kernel says of its two ends.
 func TestConnStatus(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		l := h.open(spec(t, &listeners.HTTP{Body: []byte("hello")}, "", "tcp://127.0.0.1:0"))
 		begin := time.Now()
 		c := dial(t, h.addr(l, 0)).(*net.TCPConn)

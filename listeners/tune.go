@@ -71,8 +71,15 @@ func (l *Listener) tuneOwn(r *Result) {
 	l.retuned()
 }
 
+// show lets goroutines see the tunables.
+func (l *Listener) show() {
+	t := l.tunables
+	l.shown.Store(&t)
+}
+
 // retuned lets changed tunables take effect on what is open.
 func (l *Listener) retuned() {
+	l.show()
 	l.set.growBuffer(l.tunables.ReadBuffer)
 	l.recount()
 	l.repace()
@@ -208,7 +215,7 @@ func (l *Listener) prepareConns() {
 // and settings of connections to come. Options of the sockets are Tune's.
 func (l *Listener) Retarget(spec Spec) {
 	if !spec.SameHandler(l.spec) {
-		l.setHandler(spec.Handler.New())
+		l.setHandler(spec.handler())
 	}
 	l.spec, l.tunables = spec, spec.tunables()
 	l.prepareConns()

@@ -259,7 +259,7 @@ func errnoText(errno unix.Errno) string {
 // Upstreams is what is true of the upstreams now; nil of a handler without any.
 // It is for the loop.
 func (l *Listener) Upstreams() []UpstreamStatus {
-	f, ok := l.handler.(*forwarder)
+	f, ok := inner(l.handler).(*forwarder)
 	if !ok {
 		return nil
 	}

@@ -73,6 +73,8 @@ func handlerToPB(h listeners.HandlerSpec) *pb.Handler {
 		return &pb.Handler{Kind: &pb.Handler_Time{Time: &pb.TimeHandler{}}}
 	case *listeners.Chargen, listeners.Chargen:
 		return &pb.Handler{Kind: &pb.Handler_Chargen{Chargen: &pb.ChargenHandler{}}}
+	case *listeners.Func:
+		return &pb.Handler{Kind: &pb.Handler_Func{Func: &pb.FuncHandler{Name: h.Name}}}
 	case *listeners.Handoff:
 		return &pb.Handler{Kind: &pb.Handler_Handoff{Handoff: &pb.HandoffHandler{Path: h.Path}}}
 	case *listeners.Forward:
@@ -104,6 +106,8 @@ func handlerFromPB(h *pb.Handler) listeners.HandlerSpec {
 		return &listeners.Time{}
 	case *pb.Handler_Chargen:
 		return &listeners.Chargen{}
+	case *pb.Handler_Func:
+		return &listeners.Func{Name: k.Func.GetName()}
 	case *pb.Handler_Exec:
 		return execFromPB(k.Exec)
 	}

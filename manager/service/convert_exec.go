@@ -29,11 +29,8 @@ func execFromPB(e *pb.ExecHandler) *listeners.Exec {
 
 var concurrencyToPB = map[listeners.Concurrency]pb.ListenerSpec_Concurrency{
 	listeners.AnyConcurrency: pb.ListenerSpec_CONCURRENCY_UNSPECIFIED, listeners.OnLoop: pb.ListenerSpec_CONCURRENCY_LOOP,
-	listeners.InProcess: pb.ListenerSpec_CONCURRENCY_PROCESS,
+	listeners.InThread: pb.ListenerSpec_CONCURRENCY_THREAD, listeners.InProcess: pb.ListenerSpec_CONCURRENCY_PROCESS,
 }
-
-// threads is the number that the API keeps for a thread for each connection.
-const threads = 2
 
 func concurrencyFromPB(c pb.ListenerSpec_Concurrency) (listeners.Concurrency, error) {
 	for way, name := range concurrencyToPB {
@@ -41,9 +38,5 @@ func concurrencyFromPB(c pb.ListenerSpec_Concurrency) (listeners.Concurrency, er
 			return way, nil
 		}
 	}
-	what := fmt.Sprintf("%d is not known", int32(c))
-	if c == threads {
-		what = "thread is not known to this version"
-	}
-	return 0, &listeners.Violation{Field: "spec.concurrency", Message: what + ": it is loop, or process for the exec handler"}
+	return 0, &listeners.Violation{Field: "spec.concurrency", Message: fmt.Sprintf("%d is not known: it is loop, thread or process", int32(c))}
 }

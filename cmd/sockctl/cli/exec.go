@@ -40,10 +40,10 @@ func concurrency(word string) (pb.ListenerSpec_Concurrency, error) {
 		return pb.ListenerSpec_CONCURRENCY_UNSPECIFIED, nil
 	case "loop":
 		return pb.ListenerSpec_CONCURRENCY_LOOP, nil
+	case "thread":
+		return pb.ListenerSpec_CONCURRENCY_THREAD, nil
 	case "process":
 		return pb.ListenerSpec_CONCURRENCY_PROCESS, nil
-	case "thread":
-		return 0, usagef("--concurrency thread is not known to this version: want loop, process")
 	}
-	return 0, usagef("--concurrency %q: want loop, process", word)
+	return 0, usagef("--concurrency %q: want loop, thread, process", word)
 }

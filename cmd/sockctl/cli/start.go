@@ -56,12 +56,12 @@ func (a *app) startCommand() *cobra.Command {
 	flags.StringVar(&f.exec.user, "user", "", "exec: user, by name or number, to run as (default the daemon's)")
 	flags.BoolVar(&f.exec.passListener, "pass-listener", false, "exec: one program gets the listening sockets (LISTEN_FDS) and accepts itself")
 	flags.DurationVar(&f.exec.killTimeout, "kill-timeout", 0, "exec: `TIME` from SIGTERM to SIGKILL (default 5s)")
-	flags.StringVar(&f.concurrency, "concurrency", "", "how connections are served: loop, or process for exec (default what the handler needs)")
+	flags.StringVar(&f.concurrency, "concurrency", "", "how connections are served: loop, thread, or process for exec (default what the handler needs)")
 	c.MarkFlagsMutuallyExclusive("body", "body-file")
 	must(c.RegisterFlagCompletionFunc("balance", cobra.FixedCompletions(
 		[]string{"round-robin", "least-connections", "source-hash", "first"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(c.RegisterFlagCompletionFunc("handler", cobra.FixedCompletions(handlerKinds, cobra.ShellCompDirectiveNoFileComp)))
-	must(c.RegisterFlagCompletionFunc("concurrency", cobra.FixedCompletions([]string{"loop", "process"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(c.RegisterFlagCompletionFunc("concurrency", cobra.FixedCompletions([]string{"loop", "thread", "process"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(c.RegisterFlagCompletionFunc("option", a.completeOptionFlag))
 	for _, name := range []string{"listen", "upstream", "label", "data", "status", "header", "body", "env", "user", "kill-timeout"} {
 		must(c.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))

@@ -102,6 +102,7 @@ type Handler struct {
 	//	*Handler_Daytime
 	//	*Handler_Time
 	//	*Handler_Chargen
+	//	*Handler_Func
 	Kind          isHandler_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -234,6 +235,15 @@ func (x *Handler) GetChargen() *ChargenHandler {
 	return nil
 }
 
+func (x *Handler) GetFunc() *FuncHandler {
+	if x != nil {
+		if x, ok := x.Kind.(*Handler_Func); ok {
+			return x.Func
+		}
+	}
+	return nil
+}
+
 type isHandler_Kind interface {
 	isHandler_Kind()
 }
@@ -288,6 +298,11 @@ type Handler_Chargen struct {
 	Chargen *ChargenHandler `protobuf:"bytes,22,opt,name=chargen,proto3,oneof"`
 }
 
+type Handler_Func struct {
+	// Call Go code that was built into the daemon.
+	Func *FuncHandler `protobuf:"bytes,23,opt,name=func,proto3,oneof"`
+}
+
 func (*Handler_Echo) isHandler_Kind() {}
 
 func (*Handler_Discard) isHandler_Kind() {}
@@ -307,6 +322,8 @@ func (*Handler_Daytime) isHandler_Kind() {}
 func (*Handler_Time) isHandler_Kind() {}
 
 func (*Handler_Chargen) isHandler_Kind() {}
+
+func (*Handler_Func) isHandler_Kind() {}
 
 // EchoHandler sends back what arrives.
 type EchoHandler struct {
@@ -917,6 +934,53 @@ func (*ChargenHandler) Descriptor() ([]byte, []int) {
 	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{11}
 }
 
+// FuncHandler calls a Go func(net.Conn) that was built into this daemon by
+// listeners.HandleFunc. The daemon as it comes has none.
+type FuncHandler struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name that it was given.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FuncHandler) Reset() {
+	*x = FuncHandler{}
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FuncHandler) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FuncHandler) ProtoMessage() {}
+
+func (x *FuncHandler) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FuncHandler.ProtoReflect.Descriptor instead.
+func (*FuncHandler) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *FuncHandler) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // HandoffHandler passes descriptors to a process. Each connection is one message
 // over a Unix socket of type SOCK_SEQPACKET: the descriptor, and as data a JSON
 // object {"listener", "remote", "local", "cookie"}. The descriptor is
@@ -932,7 +996,7 @@ type HandoffHandler struct {
 
 func (x *HandoffHandler) Reset() {
 	*x = HandoffHandler{}
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[12]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +1008,7 @@ func (x *HandoffHandler) String() string {
 func (*HandoffHandler) ProtoMessage() {}
 
 func (x *HandoffHandler) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[12]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -957,7 +1021,7 @@ func (x *HandoffHandler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandoffHandler.ProtoReflect.Descriptor instead.
 func (*HandoffHandler) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{12}
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HandoffHandler) GetPath() string {
@@ -992,7 +1056,7 @@ type ExecHandler struct {
 
 func (x *ExecHandler) Reset() {
 	*x = ExecHandler{}
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[13]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1068,7 @@ func (x *ExecHandler) String() string {
 func (*ExecHandler) ProtoMessage() {}
 
 func (x *ExecHandler) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[13]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1081,7 @@ func (x *ExecHandler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecHandler.ProtoReflect.Descriptor instead.
 func (*ExecHandler) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{13}
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExecHandler) GetCommand() []string {
@@ -1067,7 +1131,7 @@ var File_sockmgr_v1_handler_proto protoreflect.FileDescriptor
 const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\n" +
 	"\x18sockmgr/v1/handler.proto\x12\n" +
-	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\"\x97\x04\n" +
+	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc6\x04\n" +
 	"\aHandler\x12-\n" +
 	"\x04echo\x18\x01 \x01(\v2\x17.sockmgr.v1.EchoHandlerH\x00R\x04echo\x126\n" +
 	"\adiscard\x18\x02 \x01(\v2\x1a.sockmgr.v1.DiscardHandlerH\x00R\adiscard\x120\n" +
@@ -1078,7 +1142,8 @@ const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\ahandoff\x18\b \x01(\v2\x1a.sockmgr.v1.HandoffHandlerH\x00R\ahandoff\x126\n" +
 	"\adaytime\x18\x14 \x01(\v2\x1a.sockmgr.v1.DaytimeHandlerH\x00R\adaytime\x12-\n" +
 	"\x04time\x18\x15 \x01(\v2\x17.sockmgr.v1.TimeHandlerH\x00R\x04time\x126\n" +
-	"\achargen\x18\x16 \x01(\v2\x1a.sockmgr.v1.ChargenHandlerH\x00R\achargenB\x06\n" +
+	"\achargen\x18\x16 \x01(\v2\x1a.sockmgr.v1.ChargenHandlerH\x00R\achargen\x12-\n" +
+	"\x04func\x18\x17 \x01(\v2\x17.sockmgr.v1.FuncHandlerH\x00R\x04funcB\x06\n" +
 	"\x04kind\"\r\n" +
 	"\vEchoHandler\"\x10\n" +
 	"\x0eDiscardHandler\"E\n" +
@@ -1120,7 +1185,9 @@ const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\x04fall\x18\x04 \x01(\rR\x04fall\"\x10\n" +
 	"\x0eDaytimeHandler\"\r\n" +
 	"\vTimeHandler\"\x10\n" +
-	"\x0eChargenHandler\"$\n" +
+	"\x0eChargenHandler\"!\n" +
+	"\vFuncHandler\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"$\n" +
 	"\x0eHandoffHandler\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\"\xc8\x02\n" +
 	"\vExecHandler\x12\x18\n" +
@@ -1150,7 +1217,7 @@ func file_sockmgr_v1_handler_proto_rawDescGZIP() []byte {
 }
 
 var file_sockmgr_v1_handler_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sockmgr_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_sockmgr_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_sockmgr_v1_handler_proto_goTypes = []any{
 	(ForwardHandler_Balance)(0), // 0: sockmgr.v1.ForwardHandler.Balance
 	(*Handler)(nil),             // 1: sockmgr.v1.Handler
@@ -1165,11 +1232,12 @@ var file_sockmgr_v1_handler_proto_goTypes = []any{
 	(*DaytimeHandler)(nil),      // 10: sockmgr.v1.DaytimeHandler
 	(*TimeHandler)(nil),         // 11: sockmgr.v1.TimeHandler
 	(*ChargenHandler)(nil),      // 12: sockmgr.v1.ChargenHandler
-	(*HandoffHandler)(nil),      // 13: sockmgr.v1.HandoffHandler
-	(*ExecHandler)(nil),         // 14: sockmgr.v1.ExecHandler
-	nil,                         // 15: sockmgr.v1.HttpHandler.HeadersEntry
-	nil,                         // 16: sockmgr.v1.ExecHandler.EnvironmentEntry
-	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
+	(*FuncHandler)(nil),         // 13: sockmgr.v1.FuncHandler
+	(*HandoffHandler)(nil),      // 14: sockmgr.v1.HandoffHandler
+	(*ExecHandler)(nil),         // 15: sockmgr.v1.ExecHandler
+	nil,                         // 16: sockmgr.v1.HttpHandler.HeadersEntry
+	nil,                         // 17: sockmgr.v1.ExecHandler.EnvironmentEntry
+	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
 }
 var file_sockmgr_v1_handler_proto_depIdxs = []int32{
 	2,  // 0: sockmgr.v1.Handler.echo:type_name -> sockmgr.v1.EchoHandler
@@ -1177,28 +1245,29 @@ var file_sockmgr_v1_handler_proto_depIdxs = []int32{
 	4,  // 2: sockmgr.v1.Handler.reply:type_name -> sockmgr.v1.ReplyHandler
 	5,  // 3: sockmgr.v1.Handler.http:type_name -> sockmgr.v1.HttpHandler
 	6,  // 4: sockmgr.v1.Handler.forward:type_name -> sockmgr.v1.ForwardHandler
-	14, // 5: sockmgr.v1.Handler.exec:type_name -> sockmgr.v1.ExecHandler
-	13, // 6: sockmgr.v1.Handler.handoff:type_name -> sockmgr.v1.HandoffHandler
+	15, // 5: sockmgr.v1.Handler.exec:type_name -> sockmgr.v1.ExecHandler
+	14, // 6: sockmgr.v1.Handler.handoff:type_name -> sockmgr.v1.HandoffHandler
 	10, // 7: sockmgr.v1.Handler.daytime:type_name -> sockmgr.v1.DaytimeHandler
 	11, // 8: sockmgr.v1.Handler.time:type_name -> sockmgr.v1.TimeHandler
 	12, // 9: sockmgr.v1.Handler.chargen:type_name -> sockmgr.v1.ChargenHandler
-	15, // 10: sockmgr.v1.HttpHandler.headers:type_name -> sockmgr.v1.HttpHandler.HeadersEntry
-	8,  // 11: sockmgr.v1.ForwardHandler.upstreams:type_name -> sockmgr.v1.Upstream
-	0,  // 12: sockmgr.v1.ForwardHandler.balance:type_name -> sockmgr.v1.ForwardHandler.Balance
-	17, // 13: sockmgr.v1.ForwardHandler.connect_timeout:type_name -> google.protobuf.Duration
-	9,  // 14: sockmgr.v1.ForwardHandler.health_check:type_name -> sockmgr.v1.HealthCheck
-	7,  // 15: sockmgr.v1.ForwardHandler.routes:type_name -> sockmgr.v1.Route
-	17, // 16: sockmgr.v1.ForwardHandler.hello_timeout:type_name -> google.protobuf.Duration
-	8,  // 17: sockmgr.v1.Route.upstreams:type_name -> sockmgr.v1.Upstream
-	17, // 18: sockmgr.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	17, // 19: sockmgr.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	16, // 20: sockmgr.v1.ExecHandler.environment:type_name -> sockmgr.v1.ExecHandler.EnvironmentEntry
-	17, // 21: sockmgr.v1.ExecHandler.kill_timeout:type_name -> google.protobuf.Duration
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	13, // 10: sockmgr.v1.Handler.func:type_name -> sockmgr.v1.FuncHandler
+	16, // 11: sockmgr.v1.HttpHandler.headers:type_name -> sockmgr.v1.HttpHandler.HeadersEntry
+	8,  // 12: sockmgr.v1.ForwardHandler.upstreams:type_name -> sockmgr.v1.Upstream
+	0,  // 13: sockmgr.v1.ForwardHandler.balance:type_name -> sockmgr.v1.ForwardHandler.Balance
+	18, // 14: sockmgr.v1.ForwardHandler.connect_timeout:type_name -> google.protobuf.Duration
+	9,  // 15: sockmgr.v1.ForwardHandler.health_check:type_name -> sockmgr.v1.HealthCheck
+	7,  // 16: sockmgr.v1.ForwardHandler.routes:type_name -> sockmgr.v1.Route
+	18, // 17: sockmgr.v1.ForwardHandler.hello_timeout:type_name -> google.protobuf.Duration
+	8,  // 18: sockmgr.v1.Route.upstreams:type_name -> sockmgr.v1.Upstream
+	18, // 19: sockmgr.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	18, // 20: sockmgr.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	17, // 21: sockmgr.v1.ExecHandler.environment:type_name -> sockmgr.v1.ExecHandler.EnvironmentEntry
+	18, // 22: sockmgr.v1.ExecHandler.kill_timeout:type_name -> google.protobuf.Duration
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_handler_proto_init() }
@@ -1217,6 +1286,7 @@ func file_sockmgr_v1_handler_proto_init() {
 		(*Handler_Daytime)(nil),
 		(*Handler_Time)(nil),
 		(*Handler_Chargen)(nil),
+		(*Handler_Func)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1224,7 +1294,7 @@ func file_sockmgr_v1_handler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_handler_proto_rawDesc), len(file_sockmgr_v1_handler_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

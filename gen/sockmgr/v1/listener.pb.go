@@ -335,10 +335,14 @@ func (ListenerSpec_DesiredState) EnumDescriptor() ([]byte, []int) {
 type ListenerSpec_Concurrency int32
 
 const (
-	// The handler's own: process for exec, loop for all others.
+	// The handler's own: process for exec, thread for func, loop for all others.
 	ListenerSpec_CONCURRENCY_UNSPECIFIED ListenerSpec_Concurrency = 0
 	// On the event loop, all in one thread: I/O multiplexing.
 	ListenerSpec_CONCURRENCY_LOOP ListenerSpec_Concurrency = 1
+	// The loop accepts, a thread serves each connection by blocking calls: the
+	// model of a threading socket server. Limits, rates and inspection are as on
+	// the loop. Datagrams are the loop's.
+	ListenerSpec_CONCURRENCY_THREAD ListenerSpec_Concurrency = 2
 	// The loop accepts, a process serves each connection: the model of a
 	// forking socket server and of inetd. The exec handler needs it.
 	ListenerSpec_CONCURRENCY_PROCESS ListenerSpec_Concurrency = 3
@@ -349,11 +353,13 @@ var (
 	ListenerSpec_Concurrency_name = map[int32]string{
 		0: "CONCURRENCY_UNSPECIFIED",
 		1: "CONCURRENCY_LOOP",
+		2: "CONCURRENCY_THREAD",
 		3: "CONCURRENCY_PROCESS",
 	}
 	ListenerSpec_Concurrency_value = map[string]int32{
 		"CONCURRENCY_UNSPECIFIED": 0,
 		"CONCURRENCY_LOOP":        1,
+		"CONCURRENCY_THREAD":      2,
 		"CONCURRENCY_PROCESS":     3,
 	}
 )
@@ -2425,7 +2431,8 @@ type ListenerSpec struct {
 	Listen []string `protobuf:"bytes,2,rep,name=listen,proto3" json:"listen,omitempty"`
 	// What to do with what arrives.
 	Handler *Handler `protobuf:"bytes,3,opt,name=handler,proto3" json:"handler,omitempty"`
-	// How connections are served. A handler knows one way.
+	// How connections are served. exec knows process, handoff loop, func thread,
+	// and all others loop and thread.
 	Concurrency ListenerSpec_Concurrency `protobuf:"varint,4,opt,name=concurrency,proto3,enum=sockmgr.v1.ListenerSpec_Concurrency" json:"concurrency,omitempty"`
 	// Everything else that can be set, by the names that
 	// TuningService.ListOptions describes: backlog, idle_timeout,
@@ -3328,7 +3335,7 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb7\x06\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcf\x06\n" +
 	"\fListenerSpec\x12J\n" +
 	"\rdesired_state\x18\x01 \x01(\x0e2%.sockmgr.v1.ListenerSpec.DesiredStateR\fdesiredState\x12\x16\n" +
 	"\x06listen\x18\x02 \x03(\tR\x06listen\x12-\n" +
@@ -3348,10 +3355,11 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x19DESIRED_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15DESIRED_STATE_RUNNING\x10\x01\x12\x18\n" +
 	"\x14DESIRED_STATE_PAUSED\x10\x02\x12\x19\n" +
-	"\x15DESIRED_STATE_STOPPED\x10\x03\"Y\n" +
+	"\x15DESIRED_STATE_STOPPED\x10\x03\"q\n" +
 	"\vConcurrency\x12\x1b\n" +
 	"\x17CONCURRENCY_UNSPECIFIED\x10\x00\x12\x14\n" +
-	"\x10CONCURRENCY_LOOP\x10\x01\x12\x17\n" +
+	"\x10CONCURRENCY_LOOP\x10\x01\x12\x16\n" +
+	"\x12CONCURRENCY_THREAD\x10\x02\x12\x17\n" +
 	"\x13CONCURRENCY_PROCESS\x10\x03\"m\n" +
 	"\fAccessPolicy\x12\x14\n" +
 	"\x05allow\x18\x01 \x03(\tR\x05allow\x12\x12\n" +
