@@ -47,7 +47,7 @@ func (s Spec) WithConcurrency(c Concurrency) (Spec, error) {
 		return s, nil // which is a fault of its own
 	}
 	if ways := s.ways(); c != AnyConcurrency && !slices.Contains(ways, c) {
-		return s, &Violation{Field: "spec.concurrency", Message: fmt.Sprintf("%v is not for the %s handler%s: it has %s", c, s.Handler.Kind(), s.forNetworks(), words(ways))}
+		return s, &Violation{Field: "spec.concurrency", Message: fmt.Sprintf("%v is not for the %s handler%s: it has %s", c, s.Handler.Kind(), s.unlike(), words(ways))}
 	}
 	return s, nil
 }
@@ -63,13 +63,17 @@ func (s Spec) concurrency() Concurrency {
 // ways are those that the handler knows; the first is what it has unless
 // another is asked for. Datagrams are always the loop's.
 func (s Spec) ways() []Concurrency {
-	switch s.Handler.(type) {
+	switch h := s.Handler.(type) {
 	case *Exec:
 		return []Concurrency{InProcess}
 	case *Handoff:
 		return []Concurrency{OnLoop}
 	case *Func:
 		return []Concurrency{InThread}
+	case *Forward:
+		if len(h.Routes) > 0 { // the loop looks for the name
+			return []Concurrency{OnLoop}
+		}
 	}
 	if s.Class()&OnStream == 0 {
 		return []Concurrency{OnLoop}
@@ -77,10 +81,13 @@ func (s Spec) ways() []Concurrency {
 	return []Concurrency{OnLoop, InThread}
 }
 
-// forNetworks tells what of the listener's is the reason, if something is.
-func (s Spec) forNetworks() string {
+// unlike tells what of the listener's is the reason, if something is.
+func (s Spec) unlike() string {
 	if s.Class()&OnStream == 0 {
 		return " of datagrams"
+	}
+	if f, ok := s.Handler.(*Forward); ok && len(f.Routes) > 0 {
+		return " with routes"
 	}
 	return ""
 }

@@ -29,7 +29,7 @@ func (g *greeting) Handle(from Peer, p []byte) (int, error) {
 		return len(p), nil
 	}
 	f := g.f
-	if now, ok := c.l.handler.(*forwarder); ok {
+	if now, ok := inner(c.l.handler).(*forwarder); ok {
 		f = now // the routes were changed meanwhile
 	}
 	if len(f.poolFor(name).upstreams) == 0 {

@@ -257,3 +257,19 @@ func TestThreadLateWrite(t *testing.T) {
 		t.Errorf("%d bytes, %d were sent: %v", len(got), len(data), err)
 	}
 }
+
+// What cannot have threads says why.
+func TestThreadRefused(t *testing.T) {
+	up := listeners.Upstream{Address: "tcp://127.0.0.1:1"}
+	for want, s := range map[string]listeners.Spec{
+		"spec.concurrency: thread is not for the echo handler of datagrams: it has loop": spec(t, listeners.Echo{}, "", "udp://127.0.0.1:0"),
+		"spec.concurrency: thread is not for the handoff handler: it has loop":           spec(t, &listeners.Handoff{Path: "/x"}, "", "tcp://127.0.0.1:0"),
+		"spec.concurrency: thread is not for the forward handler with routes: it has loop": spec(t, &listeners.Forward{Routes: []listeners.Route{{
+			Names: []string{"a.example"}, Upstreams: []listeners.Upstream{up},
+		}}}, "", "tcp://127.0.0.1:0"),
+	} {
+		if _, err := s.WithConcurrency(listeners.InThread); err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
