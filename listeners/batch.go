@@ -12,7 +12,8 @@ import (
 const (
 	batchSize    = 64
 	datagramSize = 64 << 10 // no UDP datagram is longer; a longer Unix one is dropped
-	controlSize  = 64       // one IP_PKTINFO or IPV6_PKTINFO, with room
+	controlSize  = 128      // one IP_PKTINFO or IPV6_PKTINFO, and UDP_GRO or UDP_SEGMENT, with room
+	mostInTurn   = 1024     // datagrams: after more of them, fewer buffers are taken at once
 )
 
 // A batch is what recvmmsg(2) fills and sendmmsg(2) takes. All datagram sockets
@@ -29,12 +30,16 @@ type batch struct {
 
 	queue      []outgoing
 	out        [batchSize]mmsghdr
-	outIov     [batchSize][2]unix.Iovec // a header, if there is one, and the data
+	outIov     [iovRoom]unix.Iovec
 	outControl [batchSize][controlSize]byte
+	segControl [batchSize][controlSize]byte
+	runs       [batchSize]int // datagrams in each of out
+	none       segments       // of who sends each by itself
+	take       int            // buffers to take at once
 }
 
 func newBatch() *batch {
-	b := &batch{data: make([]byte, batchSize*datagramSize), queue: make([]outgoing, 0, batchSize)}
+	b := &batch{data: make([]byte, batchSize*datagramSize), queue: make([]outgoing, 0, batchSize), take: batchSize}
 	for i := range b.in {
 		b.inIov[i].Base = &b.data[i*datagramSize]
 		b.inIov[i].SetLen(datagramSize)
@@ -42,7 +47,6 @@ func newBatch() *batch {
 		b.in[i].hdr.Iov = &b.inIov[i]
 		b.in[i].hdr.SetIovlen(1)
 		b.in[i].hdr.Control = &b.inControl[i][0]
-		b.out[i].hdr.Iov = &b.outIov[i][0]
 	}
 	return b
 }
@@ -57,36 +61,38 @@ func (b *batch) receive(s *packetSocket) {
 		b.in[i].hdr.Namelen = unix.SizeofSockaddrAny
 		b.in[i].hdr.SetControllen(control)
 	}
-	n, errno := sysMmsg(unix.SYS_RECVMMSG, s.fd, b.in[:])
+	n, errno := sysMmsg(unix.SYS_RECVMMSG, s.fd, b.in[:b.take])
 	if errno != 0 {
 		if errno != unix.EAGAIN && errno != unix.EINTR {
 			s.l.stats.failed("recvmmsg", errno)
 		}
 		return // EAGAIN; ECONNREFUSED is an answer to an earlier datagram, and gone now
 	}
-	s.l.stats.ReceivedDatagrams += uint64(n)
 	b.queue = b.queue[:0]
+	count := 0
 	for i := range n {
-		data := b.data[i*datagramSize:][:b.in[i].len]
-		s.l.stats.Received += uint64(len(data))
-		if b.in[i].hdr.Flags&unix.MSG_TRUNC != 0 {
-			s.l.stats.reject(RejectedTooLong) // the rest of it is lost
+		rest := b.data[i*datagramSize:][:b.in[i].len]
+		segment := 0
+		b.peer = packetPeer{s: s, b: b, i: i}
+		if b.in[i].hdr.Controllen > 0 {
+			segment, b.peer.asked = readControl(b.inControl[i][:b.in[i].hdr.Controllen])
+		}
+		if b.in[i].hdr.Flags&unix.MSG_TRUNC != 0 { // the rest of it is lost
+			s.l.stats.Received += uint64(len(rest))
+			s.l.stats.reject(RejectedTooLong)
+			count++
 			continue
 		}
-		if r := s.l.spec.Access.rules; r != nil && s.addr.Network.ip() && !r.admitsIP(peerAddr(&b.names[i]).Addr()) {
-			s.l.stats.reject(RejectedAccess)
-			continue
-		}
-		b.peer = packetPeer{s: s, b: b, i: i, data: data}
-		if p := &s.l.spec.Proxy; p.Mode != ProxyOff && !b.peer.unwrap(p) {
-			s.l.stats.reject(RejectedProxy)
-			continue
-		}
-		if _, err := s.l.handler.Handle(&b.peer, b.peer.data); err != nil {
-			s.l.stats.reject(RejectedHandler)
+		for more := true; more; more = rest != nil {
+			b.peer.data, rest = nextSegment(rest, segment)
+			s.l.stats.Received += uint64(len(b.peer.data))
+			count++
+			b.handle()
 		}
 	}
-	if f, ok := inner(s.l.handler).(*forwarder); ok && f.burst.n > 0 {
+	s.l.stats.ReceivedDatagrams += uint64(count)
+	b.pace(count)
+	if f, ok := inner(s.l.handler).(*forwarder); ok && len(f.burst.queue) > 0 {
 		f.flush(b)
 	}
 	if len(b.queue) == 0 {
@@ -98,15 +104,44 @@ func (b *batch) receive(s *packetSocket) {
 	}
 }
 
+// handle gives the datagram in hand to the handler.
+func (b *batch) handle() {
+	l := b.peer.s.l
+	if r := l.spec.Access.rules; r != nil && b.peer.s.addr.Network.ip() && !r.admitsIP(peerAddr(&b.names[b.peer.i]).Addr()) {
+		l.stats.reject(RejectedAccess)
+		return
+	}
+	if p := &l.spec.Proxy; p.Mode != ProxyOff && !b.peer.unwrap(p) {
+		l.stats.reject(RejectedProxy)
+		return
+	}
+	if _, err := l.handler.Handle(&b.peer, b.peer.data); err != nil {
+		l.stats.reject(RejectedHandler)
+	}
+}
+
+// pace bounds what a turn does: a buffer may have one datagram, or 64.
+func (b *batch) pace(count int) {
+	if count > mostInTurn {
+		b.take = max(b.take/2, batchSize/16)
+	} else if b.take < batchSize {
+		b.take = min(b.take*2, batchSize)
+	}
+}
+
 // relay takes one batch of what the upstream of a session answers, and sends it
 // to the source.
 func (b *batch) relay(ses *session) unix.Errno {
 	s := ses.from.s
+	control := 0
+	if ses.gathers {
+		control = controlSize
+	}
 	for i := range b.in {
 		b.in[i].hdr.Namelen = 0
-		b.in[i].hdr.SetControllen(0)
+		b.in[i].hdr.SetControllen(control)
 	}
-	n, errno := sysMmsg(unix.SYS_RECVMMSG, ses.fd, b.in[:])
+	n, errno := sysMmsg(unix.SYS_RECVMMSG, ses.fd, b.in[:b.take])
 	if errno != 0 {
 		return errno
 	}
@@ -116,8 +151,17 @@ func (b *batch) relay(ses *session) unix.Errno {
 			s.l.stats.reject(RejectedTooLong)
 			continue
 		}
-		b.queue = append(b.queue, outgoing{to: &ses.to, toLen: ses.toLen, control: ses.control, data: b.data[i*datagramSize:][:b.in[i].len]})
+		rest, segment := b.data[i*datagramSize:][:b.in[i].len], 0
+		if b.in[i].hdr.Controllen > 0 {
+			segment, _ = readControl(b.inControl[i][:b.in[i].hdr.Controllen])
+		}
+		for more := true; more; more = rest != nil {
+			o := outgoing{to: &ses.to, toLen: ses.toLen, control: ses.control}
+			o.data, rest = nextSegment(rest, segment)
+			b.queue = append(b.queue, o)
+		}
 	}
+	b.pace(len(b.queue))
 	if len(s.unsent) > 0 { // they come after what waits
 		s.keep(append(slices.Clone(s.unsent), b.queue...))
 		return 0
@@ -132,47 +176,34 @@ func (b *batch) relay(ses *session) unix.Errno {
 // send gives the kernel what it takes, and returns the rest if it should be
 // tried again. A datagram that cannot be sent is dropped and counted.
 func (b *batch) send(s *packetSocket, queue []outgoing) (rest []outgoing) {
+	together := s.together(queue)
 	for len(queue) > 0 {
-		n := min(len(queue), batchSize)
-		for i, o := range queue[:n] {
-			hdr := &b.out[i].hdr
-			hdr.Name, hdr.Namelen = (*byte)(unsafe.Pointer(o.to)), o.toLen
-			hdr.Control = unsafe.SliceData(o.control)
-			hdr.SetControllen(len(o.control))
-			b.carry(i, nil, o.data)
-		}
+		n := b.pack(queue, together)
 		sent, errno := sysMmsg(unix.SYS_SENDMMSG, s.fd, b.out[:n])
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN && s.addr.Network.ip():
 			return queue
+		case errno != 0 && b.runs[0] > 1 && together.refused(errno, queue[0].length()): // then one by one
 		case errno != 0: // of the first; EAGAIN of a Unix socket: that peer's queue is full
 			s.l.stats.failed("sendmmsg", errno)
-			s.l.stats.reject(RejectedSend)
-			queue = queue[1:]
-		default:
-			s.l.stats.SentDatagrams += uint64(sent)
-			for _, o := range queue[:sent] {
-				s.l.stats.Sent += uint64(len(o.data))
+			for range b.runs[0] { // sent together, they are lost together
+				s.l.stats.reject(RejectedSend)
 			}
-			queue = queue[sent:]
+			queue = queue[b.runs[0]:]
+		default:
+			done := 0
+			for _, n := range b.runs[:sent] {
+				done += n
+			}
+			s.l.stats.SentDatagrams += uint64(done)
+			for i := range queue[:done] {
+				s.l.stats.Sent += uint64(len(queue[i].data))
+			}
+			queue = queue[done:]
 		}
 	}
 	return nil
-}
-
-// carry makes the i-th that is sent carry data, after a header if there is one.
-func (b *batch) carry(i int, header, data []byte) {
-	iov := &b.outIov[i]
-	n := 0
-	if len(header) > 0 {
-		iov[0].Base = unsafe.SliceData(header)
-		iov[0].SetLen(len(header))
-		n = 1
-	}
-	iov[n].Base = unsafe.SliceData(data)
-	iov[n].SetLen(len(data))
-	b.out[i].hdr.SetIovlen(n + 1)
 }
 
 // replyFrom turns the control message that tells where a datagram was sent to

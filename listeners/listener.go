@@ -198,8 +198,14 @@ func (l *Listener) Attach(set *Set, counters *Counters) error {
 
 // setHandler makes h serve what comes from now on.
 func (l *Listener) setHandler(h Handler) {
-	before := l.handler
+	before, passed := l.handler, l.passer() != nil
+	if x, ok := h.(*executor); ok && x.spec.PassListener && !passed {
+		l.gather(false)
+	}
 	l.handler = h
+	if passed && l.passer() == nil {
+		l.gather(true)
+	}
 	if a, ok := h.(Attacher); ok {
 		a.Attach(l, inner(before))
 	}

@@ -13,10 +13,11 @@ import (
 
 // Names that code outside the table needs.
 const (
-	backlog     = "backlog"
-	unixMode    = "unix.mode"
-	linger      = "linger"
-	incomingCPU = "incoming_cpu"
+	backlog      = "backlog"
+	unixMode     = "unix.mode"
+	segmentBytes = "udp.segment_bytes"
+	linger       = "linger"
+	incomingCPU  = "incoming_cpu"
 )
 
 const day = 24 * time.Hour

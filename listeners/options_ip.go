@@ -53,7 +53,7 @@ var ipOptions = []*Option{
 		Type: Bool, Networks: OnUDP, Effect: Live, family: unix.AF_INET6,
 		Kernel: "IPV6_DONTFRAG", Level: unix.IPPROTO_IPV6, Number: unix.IPV6_DONTFRAG,
 	}, {
-		Name: "udp.segment_bytes", Summary: "Send what is longer as several datagrams of this size; 0 is off. Larger than the path MTU, nothing is sent.",
+		Name: segmentBytes, Summary: "Send what is longer as several datagrams of this size; 0 is off. Larger than the path MTU, nothing is sent.",
 		Type: Bytes, Max: math.MaxUint16, Networks: OnUDP, Effect: Live,
 		Kernel: "UDP_SEGMENT", Level: unix.IPPROTO_UDP, Number: unix.UDP_SEGMENT,
 	}, {

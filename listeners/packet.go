@@ -19,6 +19,8 @@ type packetSocket struct {
 	paused  PauseMode
 	unsent  []outgoing // what the kernel did not take; copies
 	pending int        // bytes in unsent
+
+	segments segments
 }
 
 // outgoing is one datagram to send. What it points to is good until the batch
@@ -27,6 +29,7 @@ type outgoing struct {
 	to      *unix.RawSockaddrAny
 	toLen   uint32
 	control []byte // which address to send from
+	header  []byte // before the data; nil: none
 	data    []byte
 }
 
@@ -45,6 +48,10 @@ func (s *packetSocket) join(set *Set) {
 	}
 	if s.addr.Network.ip() {
 		set.udpPorts[s.addr.IP.Port()]++
+		s.segments.most = mostTogether
+		if s.l.passer() == nil {
+			gather(s.fd, 1)
+		}
 	}
 }
 
@@ -91,6 +98,15 @@ func (s *packetSocket) Ready(ev mux.Events) {
 	}
 }
 
+// together is what is known of sending several as one. With udp.segment_bytes
+// the kernel cuts, and not we.
+func (s *packetSocket) together(queue []outgoing) *segments {
+	if len(queue) > 1 && s.l.spec.Options[segmentBytes].Int() != 0 {
+		return &s.l.set.batch.none
+	}
+	return &s.segments
+}
+
 // wantRoom waits until the kernel takes more, and receives nothing meanwhile.
 func (s *packetSocket) wantRoom() {
 	if err := s.l.set.loop.Modify(s.fd, mux.Writable); err != nil {
@@ -111,7 +127,7 @@ func (s *packetSocket) keep(rest []outgoing) {
 		}
 		s.pending += len(o.data)
 		to := *o.to
-		kept = append(kept, outgoing{&to, o.toLen, slices.Clone(o.control), slices.Clone(o.data)})
+		kept = append(kept, outgoing{to: &to, toLen: o.toLen, control: slices.Clone(o.control), data: slices.Clone(o.data)})
 	}
 	s.unsent = kept
 }
@@ -124,6 +140,16 @@ type packetPeer struct {
 	data []byte
 
 	proxied netip.AddrPort // who a PROXY header says it is from
+	asked   []byte         // the control message that tells where it was sent to; nil: there is none
+	control []byte         // which address an answer leaves from, once that was asked for
+}
+
+// answerFrom is the control message that an answer is sent with.
+func (p *packetPeer) answerFrom() []byte {
+	if p.control == nil && p.asked != nil {
+		p.control = replyFrom(p.asked, p.b.outControl[p.i][:])
+	}
+	return p.control
 }
 
 // unwrap takes a PROXY header off the datagram; it reports whether to go on.
@@ -152,8 +178,7 @@ func (p *packetPeer) WriteShared(data []byte) error {
 		return nil
 	}
 	p.b.queue = append(p.b.queue, outgoing{
-		to: name, toLen: p.b.in[p.i].hdr.Namelen, data: data,
-		control: replyFrom(p.b.inControl[p.i][:p.b.in[p.i].hdr.Controllen], p.b.outControl[p.i][:]),
+		to: name, toLen: p.b.in[p.i].hdr.Namelen, data: data, control: p.answerFrom(),
 	})
 	return nil
 }

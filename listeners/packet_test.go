@@ -387,7 +387,7 @@ func TestDatagramBackPressure(t *testing.T) {
 		}
 	}
 	h := newHost(t, "epoll", 0)
-	l := h.open(spec(t, listeners.Echo{}, "send_buffer_bytes=4KiB write_buffer_bytes=4KiB", "udp4://10.9.8.1:0"))
+	l := h.open(spec(t, listeners.Echo{}, "send_buffer_bytes=4KiB write_buffer_bytes=4KiB udp.segment_bytes=1001", "udp4://10.9.8.1:0")) // or the answers are one packet
 	// A client at an address where nobody answers, and which is not ours.
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -30,7 +30,7 @@ var (
 	}
 	refusedUDP = map[int]string{
 		unix.UDP_CORK: "no datagram would leave", unix.UDP_ENCAP: refuseULP,
-		unix.UDP_GRO: "the daemon would take several datagrams for one",
+		unix.UDP_GRO: refuseDaemon,
 	}
 	refusedIP = map[int]string{
 		unix.IP_PKTINFO: refuseDaemon, unix.IP_HDRINCL: refuseDaemon,

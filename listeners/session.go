@@ -42,30 +42,31 @@ type session struct {
 	toLen   uint32
 	control []byte // which address of ours answers
 	header  []byte // of the PROXY protocol, before each datagram
+
+	segments segments
+	gathers  bool // datagrams from the upstream may come as one buffer
 }
 
 // A burst is what came in a row from one source, and goes on in one call. It is
 // in the batch's room for what is sent, and empty between two batches.
 type burst struct {
-	ses  *session
-	data [batchSize][]byte
-	n    int
+	ses   *session
+	queue []outgoing
 }
 
 // Handle takes a datagram of a source for its upstream: flush sends it.
 func (f *forwarder) Handle(from Peer, p []byte) (int, error) {
 	peer := from.(*packetPeer)
 	key := peer.source()
-	if f.burst.n > 0 && f.burst.ses.from != key {
+	if len(f.burst.queue) > 0 && f.burst.ses.from != key {
 		f.flush(peer.b)
 	}
-	if f.burst.n == 0 {
+	if len(f.burst.queue) == 0 {
 		if f.burst.ses = f.sessionOf(peer, key); f.burst.ses == nil {
 			return len(p), errNoUpstream
 		}
 	}
-	f.burst.data[f.burst.n] = p
-	f.burst.n++
+	f.burst.queue = append(f.burst.queue, outgoing{header: f.burst.ses.header, data: p})
 	return len(p), nil
 }
 
@@ -79,31 +80,31 @@ func (f *forwarder) sessionOf(peer *packetPeer, key source) *session {
 // flush sends the burst. A datagram that is not taken is dropped and counted, as
 // datagrams may be.
 func (f *forwarder) flush(b *batch) {
-	ses, n := f.burst.ses, f.burst.n
-	f.burst.ses, f.burst.n = nil, 0
-	for i, data := range f.burst.data[:n] {
-		hdr := &b.out[i].hdr
-		hdr.Name, hdr.Namelen, hdr.Control = nil, 0, nil
-		hdr.SetControllen(0)
-		b.carry(i, ses.header, data)
-	}
-	for done := 0; done < n; {
+	ses, queue := f.burst.ses, f.burst.queue
+	f.burst.ses, f.burst.queue = nil, queue[:0]
+	for len(queue) > 0 {
 		ses.active = f.l.set.loop.Clock()
-		sent, errno := sysMmsg(unix.SYS_SENDMMSG, ses.fd, b.out[done:n])
-		switch errno {
-		case 0:
-			done += sent
-		case unix.EINTR:
-		case unix.ECONNREFUSED: // an answer to an earlier one: nobody is there
-			for range n - done {
+		n := b.pack(queue, &ses.segments)
+		sent, errno := sysMmsg(unix.SYS_SENDMMSG, ses.fd, b.out[:n])
+		switch {
+		case errno == 0:
+			for _, n := range b.runs[:sent] {
+				queue = queue[n:]
+			}
+		case errno == unix.EINTR:
+		case errno == unix.ECONNREFUSED: // an answer to an earlier one: nobody is there
+			for range queue {
 				f.l.stats.reject(RejectedHandler)
 			}
 			ses.end()
 			ses.up.refused("send: "+errnoText(errno), ses.active)
 			return // what comes next opens another
-		default:
-			f.l.stats.reject(RejectedHandler)
-			done++
+		case b.runs[0] > 1 && ses.segments.refused(errno, queue[0].length()): // then one by one
+		default: // of the first; sent together, they are lost together
+			for range b.runs[0] {
+				f.l.stats.reject(RejectedHandler)
+			}
+			queue = queue[b.runs[0]:]
 		}
 	}
 }
@@ -155,7 +156,12 @@ func (f *forwarder) openSession(peer *packetPeer, key source) *session {
 			up.refused(connectText(err), now)
 			continue
 		}
-		ses.control = slices.Clone(replyFrom(peer.b.inControl[peer.i][:peer.b.in[peer.i].hdr.Controllen], peer.b.outControl[peer.i][:]))
+		ses.control = slices.Clone(peer.answerFrom())
+		if a.Network.ip() {
+			ses.segments.most = mostTogether
+			ses.gathers = true
+			gather(fd, 1)
+		}
 		if f.spec.SendProxy > 0 {
 			ses.header = ses.proxyHeader()
 		}

@@ -59,7 +59,7 @@ What socket(7), ip(7), ipv6(7), tcp(7) and udp(7) have beyond the table, and why
 
 - ` + "`IPV6_V6ONLY`" + `: the address says it, and the kernel takes no change after bind. ` + "`tcp6://` and `udp6://`" + ` are IPv6 only,
   ` + "`tcp://[::]` and `udp://[::]`" + ` serve IPv4 too.
-- ` + "`UDP_GRO`" + `: the kernel would hand over several datagrams as one. They are received in batches instead.
+- ` + "`UDP_GRO`" + `: in use always. Datagrams that come in a row are taken as one buffer, and sent so.
 - ` + "`SO_RXQ_OVFL`" + `: it adds a count of drops to each datagram. The drops of a socket are in its statistics without it.
 - ` + "`IP_RECVERR`, `IPV6_RECVERR`, `SO_TIMESTAMPING`" + ` and the like fill the error queue, which the daemon does not read: the
   error of a socket, such as ECONNREFUSED, is reported without it.
