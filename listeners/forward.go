@@ -105,6 +105,9 @@ func (f *Forward) Validate() error {
 	inRange("connect_timeout", f.ConnectTimeout)
 	inRange("hello_timeout", f.HelloTimeout)
 	if h := f.Health; h != nil {
+		if len(f.Upstreams) > 0 && f.Datagram() {
+			bad("health_check", "is for connections: whether datagrams arrive, only answers tell")
+		}
 		inRange("health_check.interval", h.Interval)
 		inRange("health_check.timeout", h.Timeout)
 		if h.Interval > 0 && h.Interval < 100*time.Millisecond {

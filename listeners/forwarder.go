@@ -18,6 +18,8 @@ type forwarder struct {
 	names map[string]*pool // of routes
 	timer mux.Timer        // of resolving and checks
 	held  []*relay         // wait for an upstream, in order; nil: one that has gone
+	gaps  int              // of those that have gone, at most
+	probe *mux.Timer       // nil: nobody that is held tries by itself
 
 	sessions map[source]*session // of datagrams
 	burst    burst
@@ -51,6 +53,10 @@ func (f *forwarder) Attach(l *Listener, before Handler) {
 // Detach is Attacher.Detach.
 func (f *forwarder) Detach() {
 	f.l.set.loop.Disarm(&f.timer)
+	if f.probe != nil {
+		f.l.set.loop.Disarm(f.probe)
+		f.probe = nil
+	}
 	f.endSessions(nil)
 	for _, u := range f.upstreams() {
 		if u.owner == f {

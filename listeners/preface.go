@@ -117,8 +117,12 @@ func (f *preface) begin(c *conn) error {
 }
 
 // rejectPreface counts a connection that is closed for want of a good header.
+// The first is logged: a proxy may be set up otherwise than the listener.
 func (c *conn) rejectPreface(why error) error {
 	c.l.stats.reject(RejectedProxy)
+	if c.l.stats.RejectedBy[RejectedProxy] == 1 {
+		c.l.set.log.Warn("connection closed for want of a good PROXY header; further ones are only counted", "listener", c.l.Name, "remote", c.remote, "error", why)
+	}
 	return fmt.Errorf("%w: %w", errProxyHeader, why)
 }
 

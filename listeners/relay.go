@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -299,45 +298,6 @@ func (r *relay) closed(why error) {
 	r.leave()
 	r.there.drop()
 	r.back.drop()
-}
-
-// hold keeps a relay until an upstream is back.
-func (f *forwarder) hold(r *relay) {
-	if r == nil {
-		return
-	}
-	r.f, r.place = f, len(f.held)
-	f.held = append(f.held, r)
-}
-
-func (f *forwarder) dropHeld(r *relay) {
-	if r.place < len(f.held) && f.held[r.place] == r {
-		f.held[r.place] = nil
-	}
-}
-
-// unheldPerTurn bounds how many begin to connect in one turn.
-const unheldPerTurn = 64
-
-// unhold lets those go on that wait for an upstream, the first first.
-func (f *forwarder) unhold() {
-	n := min(len(f.held), unheldPerTurn)
-	some := slices.Clone(f.held[:n])
-	rest := f.held[n:]
-	f.held = nil
-	for _, r := range rest {
-		f.hold(r)
-	}
-	for _, r := range some {
-		if r != nil {
-			r.c.l.set.loop.Disarm(&r.timer)
-			r.tried = r.tried[:0]
-			r.begin()
-		}
-	}
-	if len(rest) > 0 {
-		_ = f.l.set.loop.Post(f.unhold) // ended: all is closed
-	}
 }
 
 // tell adds what is known of the upstream's side.

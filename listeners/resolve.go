@@ -42,6 +42,9 @@ func (u *upstream) resolved(ips []netip.Addr, err error, now time.Duration) {
 		if err != nil {
 			u.lastError = "resolve: " + err.Error()
 		}
+		if len(u.addrs) == 0 && !u.down {
+			u.turnTo(true, u.lastError)
+		}
 		u.resolveAt = min(u.resolveAt, now+resolveAgain)
 		if f := u.owner; f != nil && f.l != nil {
 			f.l.set.loop.Arm(&f.timer, u.resolveAt, f)
@@ -55,7 +58,10 @@ func (u *upstream) resolved(ips []netip.Addr, err error, now time.Duration) {
 	slices.SortFunc(addrs, func(a, b Address) int { return a.IP.Compare(b.IP) }) // so that an answer in another order is the same
 	first := len(u.addrs) == 0
 	u.addrs = addrs
-	if first && u.owner != nil {
+	switch {
+	case first && u.down: // it was, for want of an address
+		u.turnTo(false, "")
+	case first && u.owner != nil:
 		u.owner.unhold()
 	}
 }

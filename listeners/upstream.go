@@ -109,7 +109,7 @@ func (p *pool) inherit(old *pool, kept map[*upstream]bool) {
 // usable reports whether an upstream takes a new connection. One that is down
 // and that nobody checks is tried again after a while.
 func (u *upstream) usable(now time.Duration, tried []*upstream) bool {
-	return !slices.Contains(tried, u) && !u.Drain && len(u.addrs) > 0 && (!u.down || u.tryAgain > 0 && now >= u.tryAgain)
+	return !slices.Contains(tried, u) && !u.Drain && len(u.addrs) > 0 && (!u.down || u.health() == nil && now >= u.tryAgain)
 }
 
 // choose picks an upstream that was not tried yet; nil when there is none. If
@@ -202,7 +202,7 @@ func (u *upstream) took() {
 // answered notes that it is there.
 func (u *upstream) answered() {
 	u.failures = 0
-	if u.down && (u.owner == nil || u.owner.spec.Health == nil) {
+	if u.down && u.health() == nil {
 		u.turnTo(false, "")
 	}
 }
@@ -220,16 +220,24 @@ func (u *upstream) refused(why string, now time.Duration) {
 	}
 }
 
+// health is how it is checked; nil: it is not.
+func (u *upstream) health() *HealthCheck {
+	if u.owner == nil {
+		return nil
+	}
+	return u.owner.spec.Health
+}
+
 func (u *upstream) fall() uint32 {
-	if u.owner != nil && u.owner.spec.Health != nil {
-		return orDefault(u.owner.spec.Health.Fall, defaultFall)
+	if h := u.health(); h != nil {
+		return orDefault(h.Fall, defaultFall)
 	}
 	return defaultFall
 }
 
 func (u *upstream) rise() uint32 {
-	if u.owner != nil && u.owner.spec.Health != nil {
-		return orDefault(u.owner.spec.Health.Rise, 1)
+	if h := u.health(); h != nil {
+		return orDefault(h.Rise, 1)
 	}
 	return 1
 }
@@ -241,6 +249,11 @@ func (u *upstream) turnTo(down bool, why string) {
 		u.tryAgain = 0
 	}
 	if f := u.owner; f != nil && f.l != nil {
+		if down {
+			f.l.set.log.Warn("upstream is left out", "listener", f.l.Name, "upstream", u.Address, "error", why)
+		} else {
+			f.l.set.log.Info("upstream is back", "listener", f.l.Name, "upstream", u.Address)
+		}
 		if tell := f.l.set.upstream; tell != nil {
 			tell(f.l, u.status(), why)
 		}
