@@ -92,13 +92,27 @@ func (b *batch) receive(s *packetSocket) {
 	}
 	s.l.stats.ReceivedDatagrams += uint64(count)
 	b.pace(count)
+	b.answer(s)
+}
+
+// answer sends what came of datagrams that were handled.
+func (b *batch) answer(s *packetSocket) {
 	if f, ok := inner(s.l.handler).(*forwarder); ok && len(f.burst.queue) > 0 {
 		f.flush(b)
 	}
-	if len(b.queue) == 0 {
+	b.post(s, b.queue)
+}
+
+// post sends datagrams after those that wait.
+func (b *batch) post(s *packetSocket, queue []outgoing) {
+	switch {
+	case len(queue) == 0 || s.fd < 0:
+		return
+	case len(s.unsent) > 0:
+		s.keep(append(slices.Clone(s.unsent), queue...))
 		return
 	}
-	if rest := b.send(s, b.queue); len(rest) > 0 {
+	if rest := b.send(s, queue); len(rest) > 0 {
 		s.keep(rest)
 		s.wantRoom()
 	}
@@ -111,6 +125,14 @@ func (b *batch) handle() {
 		l.stats.reject(RejectedAccess)
 		return
 	}
+	if l.faults == (Faults{}) || !b.hinder() {
+		b.offer()
+	}
+}
+
+// offer is handle once the datagram is let in.
+func (b *batch) offer() {
+	l := b.peer.s.l
 	if p := &l.spec.Proxy; p.Mode != ProxyOff && !b.peer.unwrap(p) {
 		l.stats.reject(RejectedProxy)
 		return
@@ -126,6 +148,13 @@ func (b *batch) pace(count int) {
 		b.take = max(b.take/2, batchSize/16)
 	} else if b.take < batchSize {
 		b.take = min(b.take*2, batchSize)
+	}
+}
+
+// enqueue takes a datagram to be sent, unless a fault takes it.
+func (b *batch) enqueue(s *packetSocket, o outgoing) {
+	if s.l.faults == (Faults{}) || !s.hinder(o) {
+		b.queue = append(b.queue, o)
 	}
 }
 
@@ -146,6 +175,7 @@ func (b *batch) relay(ses *session) unix.Errno {
 		return errno
 	}
 	b.queue = b.queue[:0]
+	count := 0
 	for i := range n {
 		if b.in[i].hdr.Flags&unix.MSG_TRUNC != 0 {
 			s.l.stats.reject(RejectedTooLong)
@@ -158,18 +188,12 @@ func (b *batch) relay(ses *session) unix.Errno {
 		for more := true; more; more = rest != nil {
 			o := outgoing{to: &ses.to, toLen: ses.toLen, control: ses.control}
 			o.data, rest = nextSegment(rest, segment)
-			b.queue = append(b.queue, o)
+			count++
+			b.enqueue(s, o)
 		}
 	}
-	b.pace(len(b.queue))
-	if len(s.unsent) > 0 { // they come after what waits
-		s.keep(append(slices.Clone(s.unsent), b.queue...))
-		return 0
-	}
-	if rest := b.send(s, b.queue); len(rest) > 0 {
-		s.keep(rest)
-		s.wantRoom()
-	}
+	b.pace(count)
+	b.post(s, b.queue)
 	return 0
 }
 

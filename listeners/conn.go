@@ -59,8 +59,17 @@ const (
 
 func (c *conn) is(f connFlags) bool { return c.flags&f != 0 }
 
-// Ready writes before it reads: a peer that does not drain gets no new work.
+// Ready is told by the loop.
 func (c *conn) Ready(ev mux.Events) {
+	if k := c.link(); k != nil {
+		k.ready(ev)
+		return
+	}
+	c.serve(ev)
+}
+
+// serve writes before it reads: a peer that does not drain gets no new work.
+func (c *conn) serve(ev mux.Events) {
 	if c.is(served) {
 		c.server().ready(ev)
 		return
@@ -116,7 +125,7 @@ func (c *conn) read() {
 	case n == 0:
 		c.flags |= eof
 		if c.is(lingering) {
-			c.close(io.EOF)
+			c.lingered()
 			return
 		}
 		c.proceed(c.in)
@@ -134,6 +143,14 @@ func (c *conn) read() {
 
 // gotBytes counts a read.
 func (c *conn) gotBytes(n int) {
+	if c.link() == nil {
+		c.countReceived(n)
+	}
+	c.moved(reading, n)
+}
+
+// countReceived counts what the kernel gave.
+func (c *conn) countReceived(n int) {
 	if c.received == 0 {
 		c.begun()
 	}
@@ -141,16 +158,20 @@ func (c *conn) gotBytes(n int) {
 	c.received += uint64(n)
 	c.reads++
 	c.l.stats.Received += uint64(n)
-	c.moved(reading, n)
 }
 
 // sentBytes counts a write.
 func (c *conn) sentBytes(n int) {
+	c.countSent(n)
+	c.moved(writing, n)
+}
+
+// countSent counts what the kernel took.
+func (c *conn) countSent(n int) {
 	c.active = c.l.set.loop.Clock()
 	c.sent += uint64(n)
 	c.writes++
 	c.l.stats.Sent += uint64(n)
-	c.moved(writing, n)
 }
 
 // ended tells the end of a packet connection from an empty message.
@@ -161,6 +182,9 @@ func (c *conn) ended() bool {
 }
 
 func (c *conn) recv(p []byte) (int, unix.Errno) {
+	if k := c.link(); k != nil {
+		return k.recv(p)
+	}
 	if c.is(packets) {
 		return sysRecv(int(c.fd), p, unix.MSG_TRUNC) // tells the real length
 	}
@@ -239,24 +263,28 @@ func (c *conn) interest() mux.Events {
 
 // rest waits for nothing until someone else has the loop wait again.
 func (c *conn) rest() {
-	c.want = 0
 	if c.isPaced() {
 		c.limits.pace.drop()
 	}
-	_ = c.l.set.loop.Modify(int(c.fd), 0) // it is there, and taking it from a poller does not fail
+	_ = c.watch(0) // it is there, and taking it from a poller does not fail
 }
 
 func (c *conn) waitFor(want mux.Events) {
 	if c.limits != nil {
 		want = c.unmasked(want)
 	}
-	if want == c.want {
-		return
-	}
-	c.want = want
-	if err := c.l.set.loop.Modify(int(c.fd), want); err != nil {
+	if err := c.watch(want); err != nil {
 		c.close(err)
 	}
+}
+
+// watch makes the loop wait for something else.
+func (c *conn) watch(want mux.Events) error {
+	if k := c.link(); k != nil {
+		c.want = want
+		return k.rearm()
+	}
+	return change(c.l.set.loop, int(c.fd), &c.want, want)
 }
 
 // arm makes sure that the timer goes off by the time the next limit is due. A
@@ -292,7 +320,7 @@ func (c *conn) Expired() {
 			c.close(io.EOF)
 			return
 		}
-		if c.is(told) && !c.Pending() && c.unread() > 0 { // it came just in time
+		if c.is(told) && !c.Pending() && c.unread() > 0 && !c.isCut() { // it came just in time
 			c.deadline = now + time.Millisecond
 			c.arm()
 			return
@@ -319,9 +347,12 @@ func (c *conn) Expired() {
 	}
 }
 
-// unread is how much the kernel has for us.
+// unread is how much the kernel, or a link, has for us.
 func (c *conn) unread() uint64 {
 	n, _ := c.socket().bytes()
+	if k := c.link(); k != nil {
+		n += uint64(len(k.in.data))
+	}
 	return n
 }
 

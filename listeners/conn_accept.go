@@ -40,9 +40,10 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 	if l.tunables.MaxPerSource > 0 {
 		c.joinOrigin()
 	}
-	if l.paced != (rates{}) {
-		c.limit().pace = &pace{c: c}
+	if l.faults != (Faults{}) {
+		c.startFaults()
 	}
+	c.startPace()
 	if w := l.set.watcher; w != nil {
 		w.ConnOpened(c.status(0))
 	}

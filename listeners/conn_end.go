@@ -21,6 +21,7 @@ var (
 	errDrained         = errors.New("drained")
 	errClosedByRequest = errors.New("closed by request")
 	errMessageSize     = errors.New("message is longer than read_buffer_bytes")
+	errFault           = errors.New("fault")
 	errStuck           = errors.New("handler cannot take more input")
 )
 
@@ -30,6 +31,10 @@ var (
 // seconds the close shall do that.
 func (c *conn) linger() {
 	sec, on := c.soLinger()
+	if k := c.link(); k != nil && (!on || sec > 0) {
+		k.linger()
+		return
+	}
 	if c.is(eof) || c.is(packets) || on && sec == 0 {
 		c.close(io.EOF)
 		return
@@ -39,6 +44,24 @@ func (c *conn) linger() {
 	c.tolerated = c.received + lingerBytes
 	c.deadline = c.l.set.loop.Clock() + lingerTime
 	c.waitFor(mux.Readable)
+}
+
+// closeWrite tells the peer that nothing follows, and keeps the connection.
+func (c *conn) closeWrite() {
+	if k := c.link(); k != nil {
+		k.finish()
+		return
+	}
+	_ = unix.Shutdown(int(c.fd), unix.SHUT_WR) // ENOTCONN: the peer has reset
+}
+
+// lingered ends a connection that lingers, now that its peer has finished.
+func (c *conn) lingered() {
+	if k := c.link(); k != nil && !k.out.over {
+		c.waitFor(0) // our own end is on its way still
+		return
+	}
+	c.close(io.EOF)
 }
 
 // drain lets the handler end a connection that is at rest, and tells it to end
@@ -98,7 +121,7 @@ func (c *conn) finish(why error) {
 	if c.is(done) {
 		return
 	}
-	if c.is(served) && !c.server().release() || !c.Pending() && c.unread() == 0 {
+	if c.is(served) && !c.server().release() || !c.Pending() && c.unread() == 0 && !c.isHeld() {
 		c.close(why)
 		return
 	}
@@ -145,6 +168,9 @@ func (c *conn) close(why error) {
 	c.in, c.out, c.shared = nil, nil, nil
 	if c.limits != nil {
 		c.leaveOrigin()
+		if c.limits.link != nil {
+			c.limits.link.drop()
+		}
 		if c.limits.pace != nil {
 			c.limits.pace.drop()
 		}

@@ -65,6 +65,7 @@ const (
 	RejectedAccess                        // the access policy does not let it in
 	RejectedSource                        // max_connections_per_source
 	RejectedTLS                           // no good TLS ClientHello came in time, or there is no route for it
+	RejectedFault                         // fault.loss_percent, or more than fault.delay may hold
 	rejections                            // how many there are
 )
 
@@ -75,7 +76,7 @@ var rejectionWords = [rejections]string{
 	RejectedLimit: "limit", RejectedTooLong: "too_long", RejectedHandler: "handler",
 	RejectedUnanswerable: "unanswerable", RejectedBuffer: "buffer", RejectedSend: "send",
 	RejectedProxy: "proxy_protocol", RejectedUpstream: "upstream", RejectedAccess: "access", RejectedSource: "source",
-	RejectedTLS: "tls",
+	RejectedTLS: "tls", RejectedFault: "fault",
 }
 
 // String returns the word that clients and metrics have for it.

@@ -42,7 +42,7 @@ func (f *flow) drop() {
 
 // pump reads once and passes on.
 func (f *flow) pump(r *relay, from, to int) {
-	if f.full >= spliceAfter && !r.c.isPaced() && f.splice(r, from, to) {
+	if f.full >= spliceAfter && !r.c.isPaced() && r.c.link() == nil && f.splice(r, from, to) {
 		return
 	}
 	buf := r.c.l.set.buf
@@ -52,7 +52,7 @@ func (f *flow) pump(r *relay, from, to int) {
 			return // settle sees to it
 		}
 	}
-	n, errno := sysRecv(from, buf, 0)
+	n, errno := r.recv(from, buf)
 	switch {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		return
@@ -64,7 +64,7 @@ func (f *flow) pump(r *relay, from, to int) {
 		fallthrough
 	case errno == 0 && n == 0:
 		f.eof = true
-		f.finish(to)
+		f.finish(r, to)
 		return
 	case errno != 0:
 		r.fail(from, os.NewSyscallError("read", errno))
@@ -89,6 +89,9 @@ func (f *flow) send(r *relay, to int, p []byte, toClient bool) int {
 		p = p[:min(len(p), r.c.room(writing))]
 		if len(p) == 0 {
 			return 0
+		}
+		if k := r.c.link(); k != nil {
+			return k.send(p)
 		}
 	}
 	n, errno := sysSend(to, p)
@@ -123,12 +126,16 @@ func (f *flow) flush(r *relay, _, to int) {
 	if len(f.rest) == 0 {
 		f.rest = nil // an idle connection holds no buffer
 	}
-	f.finish(to)
+	f.finish(r, to)
 }
 
 // finish passes on that the source has finished, once all it sent is gone.
-func (f *flow) finish(to int) {
+func (f *flow) finish(r *relay, to int) {
 	if f.eof && !f.shut && !f.pending() {
+		if k := r.c.link(); k != nil && to == int(r.c.fd) {
+			k.finish() // which tells when that has passed
+			return
+		}
 		f.shut = true
 		_ = unix.Shutdown(to, unix.SHUT_WR) // ENOTCONN: it has reset, and its own event tells
 	}

@@ -36,6 +36,7 @@ type Listener struct {
 	origins   map[netip.Addr]*origin // while max_connections_per_source is set
 	counted   originRule             // what they are counted by
 	paced     rates                  // of bytes
+	faults    Faults                 // in force; zero: none
 	gates     *[directions]gate      // while there was such a rate for all together
 	throttle  *throttle              // while accept_rate is set
 	deadline  mux.Timer              // of its lame-duck time, then of the drain
@@ -191,6 +192,7 @@ func (l *Listener) Attach(set *Set, counters *Counters) error {
 		a.Attach(l, nil)
 	}
 	l.counted, l.paced = l.tunables.originRule(), l.tunables.rates()
+	l.refault()
 	l.openGates()
 	l.to(Running)
 	return nil

@@ -79,6 +79,7 @@ type Tunables struct {
 	SessionTimeout    time.Duration // forward, of datagrams
 	MaxSessions       int64         // forward, of datagrams
 	MaxProcesses      int64         // exec; 0: no limit
+	Faults            Faults
 }
 
 // Parse gives v, as it came from a client or a file, the option's type and
@@ -187,6 +188,22 @@ func (o *Option) at(s *socket) (level, number int) {
 		return o.v6[0], o.v6[1]
 	}
 	return o.Level, o.Number
+}
+
+// number is what a Tunable keeps of v.
+func (o *Option) number(v Value) int64 {
+	if o.words != nil {
+		return int64(slices.Index(o.words, v.text))
+	}
+	return v.n
+}
+
+// value is number the other way.
+func (o *Option) value(n int64) Value {
+	if o.words != nil {
+		return StringValue(o.words[n])
+	}
+	return Value{typ: o.Type, n: n}
 }
 
 func (o *Option) word(n int) string {

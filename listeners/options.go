@@ -24,7 +24,7 @@ const day = 24 * time.Hour
 
 // Options is the option table, in the order that help shows it. To add an
 // option, add a row.
-var Options = slices.Concat(mainOptions, limitOptions, socketOptions, ipOptions, multicastOptions, tcpOptions)
+var Options = slices.Concat(mainOptions, limitOptions, faultOptions, socketOptions, ipOptions, multicastOptions, tcpOptions)
 
 // mainOptions are those that most operators ever need.
 var mainOptions = []*Option{

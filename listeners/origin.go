@@ -18,6 +18,7 @@ type origin struct {
 type connLimits struct {
 	origin *origin // nil: not counted
 	pace   *pace   // nil: there is no rate
+	link   *link   // nil: no fault has hit it
 }
 
 // limit makes what limits need.

@@ -66,6 +66,15 @@ type pace struct {
 	timer   mux.Timer
 }
 
+// each is the rate of the connection: its listener's, or a fault's.
+func (p *pace) each(d direction) rate {
+	r := p.c.l.paced.each[d]
+	if k := p.c.link(); k != nil {
+		r = rate(earlier(time.Duration(r), time.Duration(k.rate(d))))
+	}
+	return r
+}
+
 // room is how many bytes may move now.
 func (p *pace) room(d direction) int {
 	l, n := p.c.l, int64(math.MaxInt)
@@ -73,7 +82,7 @@ func (p *pace) room(d direction) int {
 	if now < p.until[d] {
 		return 0
 	}
-	if r := l.paced.each[d]; r > 0 {
+	if r := p.each(d); r > 0 {
 		n = r.room(&p.buckets[d], now)
 	}
 	if r := l.paced.all[d]; r > 0 {
@@ -87,7 +96,7 @@ func (p *pace) room(d direction) int {
 func (p *pace) moved(d direction, n int) {
 	l := p.c.l
 	now := l.set.loop.Clock()
-	if r := l.paced.each[d]; r > 0 {
+	if r := p.each(d); r > 0 {
 		p.buckets[d].take(now, r.cost(int64(n)))
 	}
 	if r := l.paced.all[d]; r > 0 {
@@ -108,7 +117,7 @@ func (p *pace) mask(want mux.Events) mux.Events {
 		}
 		want &^= d.event()
 		p.held |= d.event()
-		if r := l.paced.each[d]; r > 0 && p.until[d] <= now && r.room(&p.buckets[d], now) == 0 {
+		if r := p.each(d); r > 0 && p.until[d] <= now && r.room(&p.buckets[d], now) == 0 {
 			p.until[d] = r.enough(&p.buckets[d])
 		}
 		if p.until[d] > now {
@@ -175,6 +184,13 @@ func (c *conn) resume() {
 	}
 }
 
+// startPace makes what keeps the connection to its rates, if it has any.
+func (c *conn) startPace() {
+	if k := c.link(); c.l.paced != (rates{}) || k != nil && k.f.Rate > 0 {
+		c.limit().pace = &pace{c: c}
+	}
+}
+
 // repace goes by rates that were changed.
 func (c *conn) repace() {
 	rests := c.want == 0 && (!c.isPaced() || c.limits.pace.held == 0) // its handler said so
@@ -182,9 +198,7 @@ func (c *conn) repace() {
 		c.limits.pace.drop()
 		c.limits.pace = nil
 	}
-	if c.l.paced != (rates{}) {
-		c.limit().pace = &pace{c: c}
-	}
+	c.startPace()
 	if !rests {
 		c.resume()
 	}

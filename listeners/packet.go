@@ -19,6 +19,7 @@ type packetSocket struct {
 	paused  PauseMode
 	unsent  []outgoing // what the kernel did not take; copies
 	pending int        // bytes in unsent
+	late    *late      // what a fault holds; nil: it never did
 
 	segments segments
 }
@@ -70,6 +71,9 @@ func (s *packetSocket) stop() {
 		f.endSessions(s)
 	}
 	s.unsent = nil
+	if s.late != nil {
+		s.late.drop()
+	}
 	s.rest()
 	s.close()
 	set.released()
@@ -177,7 +181,7 @@ func (p *packetPeer) WriteShared(data []byte) error {
 		p.s.l.stats.reject(RejectedUnanswerable)
 		return nil
 	}
-	p.b.queue = append(p.b.queue, outgoing{
+	p.b.enqueue(p.s, outgoing{
 		to: name, toLen: p.b.in[p.i].hdr.Namelen, data: data, control: p.answerFrom(),
 	})
 	return nil

@@ -73,6 +73,9 @@ func (c *conn) send(p []byte) (int, error) {
 	} else if !c.is(packets) {
 		p = p[:min(len(p), room)]
 	}
+	if k := c.link(); k != nil {
+		return k.send(p), nil
+	}
 	n, errno := sysSend(int(c.fd), p)
 	switch errno {
 	case 0:

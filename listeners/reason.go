@@ -29,6 +29,7 @@ const (
 	ClosedByAge                  // max_age
 	ClosedByUpstream             // the upstream reset it, or none took it
 	ClosedByTLS                  // there was no good ClientHello, or no route for it
+	ClosedByFault                // a fault option
 	ClosedByError                // any other error of a system call
 	closeReasons                 // how many there are
 )
@@ -42,7 +43,7 @@ var closeWords = [closeReasons]string{
 	ClosedByPeer: "eof", ClosedByHandler: "handler", ClosedByDeadline: "handler_timeout", ClosedByReset: "reset",
 	ClosedByTimeout: "timed_out", ClosedByIdle: "idle_timeout", ClosedBySize: "too_long", ClosedByDrain: "drain",
 	ClosedByRequest: "closed_by", ClosedByHandoff: "handoff", ClosedByProxy: "proxy_protocol", ClosedByAge: "max_age",
-	ClosedByUpstream: "upstream", ClosedByTLS: "tls", ClosedByError: "error",
+	ClosedByUpstream: "upstream", ClosedByTLS: "tls", ClosedByFault: "fault", ClosedByError: "error",
 }
 
 // String returns the word; it is empty of NotClosed.
@@ -60,6 +61,7 @@ var closeErrors = []struct {
 	{errDrained, ClosedByDrain},
 	{errClosedByRequest, ClosedByRequest},
 	{errAge, ClosedByAge},
+	{errFault, ClosedByFault},
 	{errMessageSize, ClosedBySize},
 	{errHandedOff, ClosedByHandoff},
 	{errNoReceiver, ClosedByUpstream},

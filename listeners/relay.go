@@ -226,7 +226,7 @@ func (r *relay) settle() {
 		return
 	}
 	loop := r.c.l.set.loop
-	err := change(loop, int(r.c.fd), &r.c.want, r.c.unmasked(wants(&r.there, &r.back)))
+	err := r.c.watch(r.c.unmasked(wants(&r.there, &r.back)))
 	if err == nil {
 		err = change(loop, int(r.fd), &r.want, wants(&r.back, &r.there))
 	}
@@ -265,6 +265,20 @@ func change(loop *mux.Loop, fd int, have *mux.Events, want mux.Events) error {
 	}
 	*have = want
 	return loop.Modify(fd, want)
+}
+
+// relay is the relay that serves the connection; nil: none does.
+func (c *conn) relay() *relay {
+	r, _ := c.handler.(*relay)
+	return r
+}
+
+// recv reads from one side.
+func (r *relay) recv(from int, p []byte) (int, unix.Errno) {
+	if from == int(r.c.fd) {
+		return r.c.recv(p)
+	}
+	return sysRecv(from, p, 0)
 }
 
 // resume waits for what there is to wait for, if there is an upstream.

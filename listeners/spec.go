@@ -66,6 +66,8 @@ func ParseSpec(listen []string, handler HandlerSpec, options map[string]Value) (
 		case v.typ == Null:
 		case s.Options[o.Name].typ != Null:
 			bad(SpecInvalid, "spec.options."+name, "is there twice, as %s too", o.Name)
+		case s.Refuses(o) != "":
+			bad(SpecInvalid, "spec.options."+name, "%s", s.Refuses(o))
 		default:
 			s.Options[o.Name] = v
 			if o.IsRaw() {
@@ -165,7 +167,7 @@ func (s Spec) option(o *Option) Value {
 func (s Spec) tunables() (t Tunables) {
 	for _, o := range Options {
 		if o.tunable != nil {
-			*o.tunable(&t) = s.option(o).n
+			*o.tunable(&t) = o.number(s.option(o))
 		}
 	}
 	return t

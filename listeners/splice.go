@@ -113,3 +113,19 @@ func (f *flow) drain(r *relay, to int) {
 	f.pipe.release()
 	f.pipe = nil
 }
+
+// unsplice takes what the pipe has into memory.
+func (f *flow) unsplice(r *relay) {
+	for f.pipe != nil && f.pipe.held > 0 {
+		n, err := unix.Read(f.pipe.r, r.c.l.set.buf[:min(len(r.c.l.set.buf), f.pipe.held)])
+		if err != nil || n <= 0 {
+			break // it has what was put in: this does not happen
+		}
+		f.rest = append(f.rest, r.c.l.set.buf[:n]...)
+		f.pipe.held -= n
+	}
+	if f.pipe != nil {
+		f.pipe.release()
+		f.pipe = nil
+	}
+}

@@ -70,6 +70,7 @@ type Status struct {
 	ByRate    bool        // limited by accept_rate, not by max_connections
 	Starved   bool        // running, but no descriptor or memory is left to accept with
 	Limit     string      // why it is Limited
+	Faults    string      // that are on: delay, slice_bytes
 	Program   int         // the pid of the program that has the sockets; 0: none
 }
 
@@ -78,6 +79,7 @@ func (l *Listener) Status(full bool) Status {
 	st := Status{State: l.state, Active: l.active, Stats: l.stats.Stats, Paused: l.paused}
 	st.ByRate = l.state == Limited && !l.isFull()
 	st.Upstreams = l.Upstreams()
+	st.Faults = l.faults.String()
 	st.Drain = DrainStatus{Began: l.drain.began, Until: l.drain.until, Initial: l.drain.initial, Cut: l.drain.cut}
 	if l.state == Limited {
 		st.Limit = l.limitText()
@@ -227,7 +229,8 @@ type ConnStatus struct {
 	Opened, Active time.Time
 	Received, Sent uint64 // bytes
 	Reads, Writes  uint32
-	Program        int // the pid of what serves it; 0: the daemon does, or it is being started
+	Program        int    // the pid of what serves it; 0: the daemon does, or it is being started
+	Faults         string // that have hit it: delay, slice_bytes
 	Waits          mux.Events
 	Peer           *unix.Ucred // of Unix sockets
 	Reason         CloseReason // once it closes
@@ -258,6 +261,9 @@ func (c *conn) status(detail Detail) ConnStatus {
 	}
 	if c.proxied != nil {
 		st.Proxied = Address{Network: TCP, IP: *c.proxied}
+	}
+	if k := c.link(); k != nil {
+		st.Faults = k.f.String()
 	}
 	if !n.ip() {
 		st.Remote = s.peer()
@@ -294,6 +300,10 @@ func (c *conn) askSize(s *socket, st *ConnStatus) {
 	st.Queue = Queue{UserReceive: uint64(len(c.in)), UserSend: uint64(len(c.out) + len(c.shared)), Drops: uint64(st.Memory[MemDrops])}
 	if c.is(served) {
 		st.Queue.UserReceive, st.Queue.UserSend = c.server().held()
+	}
+	if k := c.link(); k != nil {
+		st.Queue.UserReceive += uint64(len(k.in.data))
+		st.Queue.UserSend += uint64(len(k.out.data))
 	}
 	st.Queue.Receive, st.Queue.Send = s.bytes()
 	if st.Network == TCP {

@@ -61,12 +61,12 @@ func (l *Listener) Tune(o *Option, v Value) Result {
 // tuneOwn changes what the daemon itself acts on.
 func (l *Listener) tuneOwn(r *Result) {
 	field := r.Option.tunable(&l.tunables)
-	r.Previous = Value{typ: r.Option.Type, n: *field}
+	r.Previous = r.Option.value(*field)
 	r.Effective = r.Requested
 	if r.Requested.typ == Null {
 		r.Effective = r.Option.Default
 	}
-	*field = r.Effective.n
+	*field = r.Option.number(r.Effective)
 	r.Outcome = outcome(r)
 	l.retuned()
 }
@@ -82,6 +82,7 @@ func (l *Listener) retuned() {
 	l.show()
 	l.set.growBuffer(l.tunables.ReadBuffer)
 	l.recount()
+	l.refault()
 	l.repace()
 	l.rethrottle()
 	l.unlimit()
@@ -229,7 +230,7 @@ func (l *Listener) InForce(names []string) map[string]Value {
 	for name, o := range l.spec.selectOptions(names) {
 		if !o.OnSocket() {
 			if o.Networks&l.spec.Class() != 0 {
-				values[name] = Value{typ: o.Type, n: *o.tunable(&l.tunables)}
+				values[name] = o.value(*o.tunable(&l.tunables))
 			}
 			continue
 		}

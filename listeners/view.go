@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sockmgr/sockmgr/mux"
 )
 
@@ -156,7 +154,7 @@ func (v *view) CloseWrite() error {
 	}
 	if v.loop.Post(func() {
 		if !v.t.gone {
-			_ = unix.Shutdown(int(v.t.c.fd), unix.SHUT_WR) // ENOTCONN: the peer has reset
+			v.t.c.closeWrite()
 		}
 	}) != nil {
 		return net.ErrClosed

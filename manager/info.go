@@ -93,11 +93,23 @@ func (m *Manager) look(ctx context.Context, entries []*entry, full bool, also fu
 			if lives[i] != nil {
 				infos[i].live(lives[i].Status(full))
 			}
+			infos[i].noteFaults()
 			infos[i].noteTries()
 		}
 		return nil
 	})
 	return infos
+}
+
+// noteFaults adds to the message that traffic is made bad on purpose.
+func (i *Info) noteFaults() {
+	if i.Live.Faults == "" {
+		return
+	}
+	if i.Message != "" {
+		i.Message += "; "
+	}
+	i.Message += "faults are on: " + i.Live.Faults
 }
 
 // noteTries adds to the message what is tried.

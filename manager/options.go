@@ -34,7 +34,7 @@ func (m *Manager) SetOptions(ctx context.Context, name string, values map[string
 	if err != nil {
 		return nil, err
 	}
-	wanted, err := parseFor(scope, values, record.Spec.Class())
+	wanted, err := parseFor(scope, values, record.Spec)
 	if err != nil {
 		return nil, err
 	}
@@ -61,8 +61,11 @@ func (m *Manager) SetOptions(ctx context.Context, name string, values map[string
 }
 
 // parseFor is parseOptions for a listener.
-func parseFor(scope Scope, values map[string]listeners.Value, class listeners.NetworkSet) ([]wanted, error) {
-	return parseOptions(values, class, func(o *listeners.Option) string {
+func parseFor(scope Scope, values map[string]listeners.Value, spec listeners.Spec) ([]wanted, error) {
+	return parseOptions(values, spec.Class(), func(o *listeners.Option) string {
+		if text := spec.Refuses(o); text != "" {
+			return text
+		}
 		if scope == ScopeConnections && !o.OnConnection() {
 			return "cannot be set on open connections: it is the listener's"
 		}

@@ -59,7 +59,7 @@ func (m *Manager) TryOptions(ctx context.Context, name string, values map[string
 	if err != nil {
 		return nil, Trial{}, err
 	}
-	all, err := parseFor(scope, values, record.Spec.Class())
+	all, err := parseFor(scope, values, record.Spec)
 	if err != nil {
 		return nil, Trial{}, err
 	}

@@ -189,6 +189,7 @@ func infoToPB(i manager.Info) *pb.Listener {
 	for _, a := range i.Live.Bound {
 		l.Status.Bound = append(l.Status.Bound, addressToPB(a))
 	}
+	l.Status.Faults = faultsToPB(i.Live.Faults)
 	for _, u := range i.Live.Upstreams {
 		l.Status.Upstreams = append(l.Status.Upstreams, upstreamToPB(u))
 	}

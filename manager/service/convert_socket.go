@@ -2,6 +2,7 @@ package service
 
 import (
 	"math"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -43,6 +44,14 @@ var connStateToPB = map[listeners.ConnState]pb.Connection_State{
 	listeners.ConnClosing: pb.Connection_STATE_CLOSING, listeners.ConnClosed: pb.Connection_STATE_CLOSED,
 }
 
+// faultsToPB makes a list of what is on: delay, slice_bytes.
+func faultsToPB(on string) []string {
+	if on == "" {
+		return nil
+	}
+	return strings.Split(on, ", ")
+}
+
 func connToPB(c listeners.ConnStatus) *pb.Connection {
 	out := connFacts(c)
 	if c.Peer != nil {
@@ -69,7 +78,7 @@ func connFacts(c listeners.ConnStatus) *pb.Connection {
 	if c.ServerName != "" {
 		out.Tls = &pb.TlsInfo{ServerName: c.ServerName}
 	}
-	out.ProgramPid = int32(c.Program)
+	out.ProgramPid, out.Faults = int32(c.Program), faultsToPB(c.Faults)
 	if c.Peer != nil {
 		out.Peer = &pb.PeerCredentials{Pid: c.Peer.Pid, Uid: c.Peer.Uid, Gid: c.Peer.Gid}
 	}

@@ -194,7 +194,7 @@ func (a *app) printConnections(all []*pb.Connection) error {
 func connHead(wide bool) []string {
 	head := []string{"ID", "LISTENER", "REMOTE", "LOCAL", "STATE", "AGE", "IDLE", "IN", "OUT"}
 	if wide {
-		head = append(head, "FD", "READS", "WRITES", "WAITS FOR", "PEER", "PROGRAM")
+		head = append(head, "FD", "READS", "WRITES", "WAITS FOR", "PEER", "PROGRAM", "FAULTS")
 	}
 	return head
 }
@@ -217,5 +217,5 @@ func (a *app) connRow(c *pb.Connection, wide bool) []string {
 		program = fmt.Sprintf("pid %d", pid)
 	}
 	return append(cells, fmt.Sprint(c.GetFd()), fmt.Sprint(c.GetReceivedMessages()),
-		fmt.Sprint(c.GetSentMessages()), strings.Join(c.GetWaitsFor(), ","), peer, program)
+		fmt.Sprint(c.GetSentMessages()), strings.Join(c.GetWaitsFor(), ","), peer, program, strings.Join(c.GetFaults(), ","))
 }

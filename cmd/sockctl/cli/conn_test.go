@@ -17,8 +17,8 @@ ID  LISTENER  REMOTE                LOCAL                 STATE  AGE  IDLE  IN  
 `, "")
 	same(t, "requests", f.requests(), `ListConnections {"pageSize":1000,"view":"basic"}`)
 	want(t, f.run(t, "conn", "ls", "-o", "wide"), 0, `
-ID  LISTENER  REMOTE                LOCAL                 STATE  AGE  IDLE  IN      OUT  FD  READS  WRITES  WAITS FOR          PEER                  PROGRAM
-2a  web       tcp://10.0.0.7:51344  tcp://127.0.0.1:8080  open   3s   1s    2.0KiB  1B   9   1      0       readable,writable  evil\x1b[2J (pid 12)  -
+ID  LISTENER  REMOTE                LOCAL                 STATE  AGE  IDLE  IN      OUT  FD  READS  WRITES  WAITS FOR          PEER                  PROGRAM  FAULTS
+2a  web       tcp://10.0.0.7:51344  tcp://127.0.0.1:8080  open   3s   1s    2.0KiB  1B   9   1      0       readable,writable  evil\x1b[2J (pid 12)  -        -
 `, "")
 	f.requests()
 	want(t, f.run(t, "conn", "ls", "-o", "name", "web", "listeners/dns", "--filter", "fd = 9 OR fd = 10"), 0, "2a\n", "")

@@ -178,6 +178,7 @@ func (a *app) describeConnection(c *pb.Connection, options *inForce, wide bool) 
 	if pid := c.GetProgramPid(); pid > 0 {
 		what.add("served by", fmt.Sprintf("pid %d", pid))
 	}
+	what.add("faults", strings.Join(c.GetFaults(), ", "))
 	what.add("descriptor (fileno)", fmt.Sprint(c.GetFd()))
 	if c.GetInode() > 0 {
 		what.add("inode", fmt.Sprint(c.GetInode()))

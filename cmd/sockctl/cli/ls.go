@@ -103,7 +103,7 @@ func listenerHead(wide bool) []string {
 func (a *app) listenerRow(l *pb.Listener, wide bool) []string {
 	s := l.GetStatus()
 	cells := []string{
-		listenerID(l.GetName()), word(s.GetState()), addressText(l), handlerKind(l.GetSpec().GetHandler()),
+		listenerID(l.GetName()), stateCell(s), addressText(l), handlerKind(l.GetSpec().GetHandler()),
 		fmt.Sprint(s.GetActiveConnections()), queueText(s.GetAcceptQueue(), s.GetAcceptQueueLimit()),
 		size(s.GetReceivedBytes()), size(s.GetSentBytes()), a.age(l.GetCreateTime()),
 	}
@@ -116,6 +116,14 @@ func (a *app) listenerRow(l *pb.Listener, wide bool) []string {
 		cookies = append(cookies, socketID(socket.GetName()))
 	}
 	return append(cells, l.GetUid(), pairs(l.GetLabels()), strings.Join(fds, ","), strings.Join(cookies, ","), s.GetMessage())
+}
+
+// stateCell is the state, marked where traffic is made bad on purpose.
+func stateCell(s *pb.ListenerStatus) string {
+	if len(s.GetFaults()) > 0 {
+		return word(s.GetState()) + "+faults"
+	}
+	return word(s.GetState())
 }
 
 // addressText returns what is bound, or what should be when nothing is.

@@ -92,7 +92,8 @@ const fullJSON = `
     "startTime": "2026-01-02T03:04:05.500Z",
     "receivedBytes": 0,
     "sentBytes": 0,
-    "upstreams": []
+    "upstreams": [],
+    "faults": []
   },
   "manager": "",
   "generation": 9223372036854775807,
@@ -141,6 +142,7 @@ status:
   receivedBytes: 0
   sentBytes: 0
   upstreams: []
+  faults: []
 manager: ""
 generation: 9223372036854775807
 revision: 0

@@ -62,6 +62,7 @@ listeners:
       receivedBytes: 0
       sentBytes: 0
       upstreams: []
+      faults: []
     manager: ""
     generation: 0
     revision: 0

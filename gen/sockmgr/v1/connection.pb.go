@@ -784,7 +784,7 @@ type Connection struct {
 	// Why it closes or has closed, once that is certain: eof (the peer was done),
 	// handler (the handler was), handler_timeout, max_age, reset, timed_out (the kernel
 	// gave up), idle_timeout, too_long (more than read_buffer_bytes), drain,
-	// closed_by (someone asked), error:ERRNO.
+	// closed_by (someone asked), fault (a fault option), error:ERRNO.
 	CloseReason string `protobuf:"bytes,20,opt,name=close_reason,json=closeReason,proto3" json:"close_reason,omitempty"`
 	// Descriptor number in the daemon: fileno.
 	Fd int32 `protobuf:"varint,21,opt,name=fd,proto3" json:"fd,omitempty"`
@@ -799,7 +799,9 @@ type Connection struct {
 	// Where it is relayed to.
 	Upstream *SocketAddress `protobuf:"bytes,25,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	// Process that the exec handler started for it; 0: none, or not yet.
-	ProgramPid    int32 `protobuf:"varint,26,opt,name=program_pid,json=programPid,proto3" json:"program_pid,omitempty"`
+	ProgramPid int32 `protobuf:"varint,26,opt,name=program_pid,json=programPid,proto3" json:"program_pid,omitempty"`
+	// Faults that have hit it, by the names of their options without "fault.".
+	Faults        []string `protobuf:"bytes,27,rep,name=faults,proto3" json:"faults,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1000,6 +1002,13 @@ func (x *Connection) GetProgramPid() int32 {
 		return x.ProgramPid
 	}
 	return 0
+}
+
+func (x *Connection) GetFaults() []string {
+	if x != nil {
+		return x.Faults
+	}
+	return nil
 }
 
 // TlsInfo is what TLS negotiated.
@@ -1207,7 +1216,7 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\amatched\x18\x01 \x01(\x04R\amatched\x12\x16\n" +
 	"\x06closed\x18\x02 \x01(\x04R\x06closed\x12\x16\n" +
 	"\x06failed\x18\x03 \x01(\x04R\x06failed\x12\x12\n" +
-	"\x04done\x18\x04 \x01(\bR\x04done\"\x9f\t\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\"\xb7\t\n" +
 	"\n" +
 	"Connection\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
@@ -1237,7 +1246,8 @@ const file_sockmgr_v1_connection_proto_rawDesc = "" +
 	"\x0eproxied_remote\x18\a \x01(\v2\x19.sockmgr.v1.SocketAddressR\rproxiedRemote\x125\n" +
 	"\bupstream\x18\x19 \x01(\v2\x19.sockmgr.v1.SocketAddressR\bupstream\x12\x1f\n" +
 	"\vprogram_pid\x18\x1a \x01(\x05R\n" +
-	"programPid\"\x97\x01\n" +
+	"programPid\x12\x16\n" +
+	"\x06faults\x18\x1b \x03(\tR\x06faults\"\x97\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10STATE_CONNECTING\x10\x01\x12\x15\n" +

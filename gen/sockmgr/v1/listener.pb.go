@@ -2796,7 +2796,10 @@ type ListenerStatus struct {
 	// Paused: when it resumes by itself.
 	ResumeTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=resume_time,json=resumeTime,proto3" json:"resume_time,omitempty"`
 	// Of the forward handler: its upstreams, in order.
-	Upstreams     []*UpstreamStatus `protobuf:"bytes,18,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	Upstreams []*UpstreamStatus `protobuf:"bytes,18,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	// Faults that are on, by the names of their options without "fault.": delay,
+	// loss_percent.
+	Faults        []string `protobuf:"bytes,19,rep,name=faults,proto3" json:"faults,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2946,6 +2949,13 @@ func (x *ListenerStatus) GetResumeTime() *timestamppb.Timestamp {
 func (x *ListenerStatus) GetUpstreams() []*UpstreamStatus {
 	if x != nil {
 		return x.Upstreams
+	}
+	return nil
+}
+
+func (x *ListenerStatus) GetFaults() []string {
+	if x != nil {
+		return x.Faults
 	}
 	return nil
 }
@@ -3379,7 +3389,7 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\vDrainPolicy\x123\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x126\n" +
 	"\tlame_duck\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\blameDuck\x12'\n" +
-	"\x0freset_remaining\x18\x03 \x01(\bR\x0eresetRemaining\"\xa4\a\n" +
+	"\x0freset_remaining\x18\x03 \x01(\bR\x0eresetRemaining\"\xbc\a\n" +
 	"\x0eListenerStatus\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .sockmgr.v1.ListenerStatus.StateR\x05state\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12/\n" +
@@ -3403,7 +3413,8 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"sent_bytes\x18\x10 \x01(\x04R\tsentBytes\x12;\n" +
 	"\vresume_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"resumeTime\x128\n" +
-	"\tupstreams\x18\x12 \x03(\v2\x1a.sockmgr.v1.UpstreamStatusR\tupstreams\"\x8f\x01\n" +
+	"\tupstreams\x18\x12 \x03(\v2\x1a.sockmgr.v1.UpstreamStatusR\tupstreams\x12\x16\n" +
+	"\x06faults\x18\x13 \x03(\tR\x06faults\"\x8f\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_RUNNING\x10\x01\x12\x11\n" +
