@@ -143,6 +143,8 @@ func (l *Listener) limitText() string {
 		return fmt.Sprintf("its program fails: %s; it is tried again within %v", l.failing, failingRest)
 	case l.tunables.MaxConnections > 0 && l.active >= l.tunables.MaxConnections:
 		return "max_connections is reached"
+	case l.crowded():
+		return "remote.max_pending is reached: no client takes the connections that wait"
 	case l.isFull():
 		return "exec.max_processes is reached"
 	default:

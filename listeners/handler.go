@@ -117,6 +117,7 @@ var kinds = map[string]func() HandlerSpec{
 	"chargen": func() HandlerSpec { return &Chargen{} },
 	"forward": func() HandlerSpec { return &Forward{} },
 	"handoff": func() HandlerSpec { return &Handoff{} },
+	"remote":  func() HandlerSpec { return &Remote{} },
 	"exec":    func() HandlerSpec { return &Exec{} },
 	"func":    func() HandlerSpec { return &Func{} },
 }

@@ -68,6 +68,7 @@ var closeErrors = []struct {
 	{errProxyHeader, ClosedByProxy},
 	{errHello, ClosedByTLS},
 	{errNoUpstream, ClosedByUpstream},
+	{errNotTaken, ClosedByUpstream},
 	{errUpstreamReset, ClosedByUpstream},
 	{errStuck, ClosedBySize},
 	{unix.ETIMEDOUT, ClosedByTimeout},

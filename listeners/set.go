@@ -31,6 +31,8 @@ type Set struct {
 	cancel  context.CancelFunc
 	offLoop sync.WaitGroup
 
+	offered func(*Listener) // see Offers
+
 	starter starter                                            // of programs
 	failing func(l *Listener, why string, pause time.Duration) // nil: nobody is told
 

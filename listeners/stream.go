@@ -203,7 +203,7 @@ func (s *streamSocket) leave() {
 
 // isFull reports whether the listener has as many connections as it may.
 func (l *Listener) isFull() bool {
-	if l.failing != "" || l.executes() && l.tunables.MaxProcesses > 0 && l.active >= l.tunables.MaxProcesses {
+	if l.failing != "" || l.crowded() || l.executes() && l.tunables.MaxProcesses > 0 && l.active >= l.tunables.MaxProcesses {
 		return true
 	}
 	return l.tunables.MaxConnections > 0 && l.active >= l.tunables.MaxConnections

@@ -210,9 +210,6 @@ func (m *Manager) allClosed() bool {
 // which nothing can go on after.
 func (m *Manager) Broken() <-chan struct{} { return m.loopEnded }
 
-// Sockets are those of clients.
-func (m *Manager) Sockets() *sockets.Table { return m.sockets }
-
 // Poller is the name of the poller in use.
 func (m *Manager) Poller() string { return m.loop.Poller() }
 

@@ -31,7 +31,7 @@ func (s *Socket) accept(who Caller) (got taken[*Socket], err error) {
 	if len(s.waiting) > 0 {
 		got = s.waiting[0]
 		if s.t.count[who.Name] >= s.t.owned {
-			return got, s.t.room(who)
+			return got, s.t.tooMany(who)
 		}
 		s.waiting.drop()
 		got.what.owner, got.what.timeout, got.what.active = who.Name, Forever, s.t.loop.Clock()

@@ -82,10 +82,10 @@ func (s *Socket) begin(c *call) error {
 	}
 	switch {
 	case !again(err), s.timeout == 0 && !c.forever:
-		return refused(s.id, c.words, err)
+		return refused(s.name(), c.words, err)
 	case len(line) >= MaxParked:
 		return &listeners.Fault{
-			Reason: listeners.LimitReached, Message: fmt.Sprintf("socket %x: cannot %s: %d calls wait already", s.id, c.words, MaxParked),
+			Reason: listeners.LimitReached, Message: fmt.Sprintf("%s: cannot %s: %d calls wait already", s.name(), c.words, MaxParked),
 			Err: unix.ENOBUFS, Fix: "wait for one answer before the next call", Meta: map[string]string{"socket": s.name()},
 		}
 	}
@@ -105,7 +105,7 @@ func (s *Socket) begin(c *call) error {
 func (c *call) finish(err error) {
 	c.unpark()
 	c.took = err == nil
-	c.answer <- refused(c.s.id, c.words, err)
+	c.answer <- refused(c.s.name(), c.words, err)
 }
 
 func (c *call) unpark() {

@@ -107,7 +107,7 @@ func makeSocket(spec Spec) (listeners.Descriptor, error) {
 	d := listeners.Descriptor{FD: fd, Family: family, Network: spec.Network, Made: time.Now()}
 	if err != nil {
 		d.FD = -1
-		return d, refused(0, "make it", os.NewSyscallError("socket", err))
+		return d, refused("a new socket", "make it", os.NewSyscallError("socket", err))
 	}
 	return d, prepare(d, spec)
 }

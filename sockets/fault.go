@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -29,7 +28,7 @@ var fixes = map[unix.Errno]string{
 }
 
 // refused says which call the kernel refused, and how. A Fault is said already.
-func refused(id uint64, words string, err error) error {
+func refused(name, words string, err error) error {
 	errno, ok := errors.AsType[unix.Errno](err)
 	if _, said := errors.AsType[*listeners.Fault](err); said || !ok {
 		return err
@@ -39,8 +38,8 @@ func refused(id uint64, words string, err error) error {
 		reason = listeners.SocketCallFailed
 	}
 	return &listeners.Fault{
-		Reason: reason, Message: fmt.Sprintf("socket %x: cannot %s", id, words), Err: err, Fix: fixes[errno],
-		Meta: map[string]string{"socket": prefix + strconv.FormatUint(id, 16)},
+		Reason: reason, Message: fmt.Sprintf("%s: cannot %s", name, words), Err: err, Fix: fixes[errno],
+		Meta: map[string]string{"socket": name},
 	}
 }
 
@@ -48,7 +47,7 @@ func refused(id uint64, words string, err error) error {
 func timedOut(s *Socket, c *call) error {
 	return &listeners.Fault{
 		Reason: listeners.TimedOut, Err: unix.ETIMEDOUT,
-		Message: fmt.Sprintf("socket %x: %s: the socket's timeout of %v ran out", s.id, c.words, s.timeout),
+		Message: fmt.Sprintf("%s: cannot %s: the socket's timeout of %v ran out", s.name(), c.words, s.timeout),
 		Meta:    map[string]string{"socket": s.name(), "timeout": s.timeout.String()},
 	}
 }
@@ -63,7 +62,7 @@ func gone(id string) error {
 
 func foreign(s *Socket, who Caller) error {
 	return &listeners.Fault{
-		Reason: listeners.RoleMissing, Message: fmt.Sprintf("socket %x belongs to %s: %s needs the role admin to use it", s.id, s.owner, who.Name),
+		Reason: listeners.RoleMissing, Message: fmt.Sprintf("%s belongs to %s: %s needs the role admin to use it", s.name(), s.owner, who.Name),
 		Err: unix.EACCES, Fix: "make a socket of your own", Meta: map[string]string{"socket": s.name(), "owner": s.owner, "role": "admin"},
 	}
 }

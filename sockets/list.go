@@ -51,6 +51,9 @@ func (t *Table) statusAt(fd int, full bool) (Status, bool) {
 	if s, ok := t.loop.HandlerOf(fd).(*Socket); ok {
 		return s.status(full), true
 	}
+	if s := t.byID[t.set.CookieAt(fd)]; s != nil {
+		return s.status(full), true // a connection that a client uses
+	}
 	h, ok := t.set.HeldAt(fd, full)
 	if !ok {
 		return Status{}, false

@@ -90,7 +90,7 @@ func (p *poll) begin(who Caller, names [3][]string, timeout time.Duration) error
 	}
 	for s := range p.at {
 		if len(s.polls) >= MaxParked {
-			return refused(s.id, fmt.Sprintf("poll: %d calls wait already", MaxParked), unix.ENOBUFS)
+			return refused(s.name(), fmt.Sprintf("poll: %d calls wait already", MaxParked), unix.ENOBUFS)
 		}
 	}
 	p.parked = true

@@ -101,6 +101,9 @@ func (s *Socket) next(most int, peek bool) (taken[Datagram], error) {
 		return taken[Datagram]{}, os.NewSyscallError("recvmsg", err)
 	}
 	s.place++
+	if s.conn != nil && !peek {
+		s.conn.Received(n)
+	}
 	d := Datagram{Payload: slices.Clone(buf[:n]), Truncated: got&unix.MSG_TRUNC != 0}
 	if s.Network.Datagram() {
 		d.Remote, d.Local = listeners.AddressOf(s.Network, from), s.Local()

@@ -70,5 +70,8 @@ func tooLarge(n int) error {
 // sendmsg never raises SIGPIPE.
 func (s *Socket) sendmsg(p []byte, to unix.Sockaddr) (int, error) {
 	n, err := unix.SendmsgN(s.FD, p, nil, to, unix.MSG_NOSIGNAL)
+	if s.conn != nil && err == nil {
+		s.conn.Sent(n)
+	}
 	return n, os.NewSyscallError("sendmsg", err)
 }

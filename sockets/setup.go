@@ -23,7 +23,7 @@ func (t *Table) Bind(ctx context.Context, who Caller, id, uri string) (local lis
 			err = os.NewSyscallError("bind", unix.Bind(s.FD, sa))
 		}
 		if err != nil {
-			return refused(s.id, "bind "+uri, err)
+			return refused(s.name(), "bind "+uri, err)
 		}
 		s.role, s.path = Listening, pathOf(to[0])
 		local = s.Local()
@@ -45,7 +45,7 @@ func (t *Table) Listen(ctx context.Context, who Caller, id string, backlog uint3
 			s.role = Listening
 			limit, err = s.Backlog()
 		}
-		return refused(s.id, "listen", err)
+		return refused(s.name(), "listen", err)
 	})
 	return limit, err
 }
@@ -67,7 +67,7 @@ func (t *Table) Shutdown(ctx context.Context, who Caller, id string, read, write
 		return invalid("read, write", "neither is set: say what to end", unix.EINVAL)
 	}
 	return t.with(ctx, who, id, func(s *Socket) error {
-		return refused(s.id, "shut down", os.NewSyscallError("shutdown", unix.Shutdown(s.FD, n)))
+		return refused(s.name(), "shut down", os.NewSyscallError("shutdown", unix.Shutdown(s.FD, n)))
 	})
 }
 

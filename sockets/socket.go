@@ -26,8 +26,10 @@ type Socket struct {
 	id                   uint64 // SO_COOKIE
 	owner                string
 	role                 Role
+	of                   string            // the listener, of a line for its connections: see Table.offers
 	peer                 listeners.Address // as accept or connect knew it
 	path                 boundPath
+	conn                 *listeners.Offered // nil: the descriptor is the socket's own
 
 	timeout   time.Duration // Forever, 0 not to wait, or how long
 	idle      time.Duration
@@ -50,7 +52,12 @@ type alarm func()
 // Expired is mux.Alarm.
 func (a alarm) Expired() { a() }
 
-func (s *Socket) name() string { return prefix + strconv.FormatUint(s.id, 16) }
+func (s *Socket) name() string {
+	if s.of != "" {
+		return "listeners/" + s.of
+	}
+	return prefix + strconv.FormatUint(s.id, 16)
+}
 
 // Ready lets the first call of each line try, one a turn, and polls look.
 func (s *Socket) Ready(ev mux.Events) {
@@ -118,11 +125,18 @@ func (s *Socket) update() {
 	if s.FD < 0 || want == s.want {
 		return
 	}
-	if err := s.t.loop.Modify(s.FD, want); err != nil {
+	if err := s.waitFor(want); err != nil {
 		s.close(err)
 		return
 	}
 	s.want = want
+}
+
+func (s *Socket) waitFor(want mux.Events) error {
+	if s.conn != nil {
+		return s.conn.WaitFor(want)
+	}
+	return s.t.loop.Modify(s.FD, want)
 }
 
 // busy reports whether a client waits.
@@ -151,6 +165,11 @@ func (s *Socket) close(why error) {
 	}
 	s.t.hide(s)
 	s.release()
+	s.answer(why)
+}
+
+// answer tells all who wait that it is over.
+func (s *Socket) answer(why error) {
 	for side := range s.lines {
 		for len(s.lines[side]) > 0 {
 			s.lines[side][0].finish(why)
@@ -163,8 +182,13 @@ func (s *Socket) close(why error) {
 
 // release closes the descriptor, and what was accepted on it for nobody.
 func (s *Socket) release() {
-	_ = s.t.loop.Remove(s.FD) // before the close, as always
 	s.t.loop.Disarm(&s.again)
+	if s.conn != nil {
+		s.FD = -1
+		s.conn.Close()
+		return
+	}
+	_ = s.t.loop.Remove(s.FD) // before the close, as always
 	s.path.remove()
 	s.CloseNow()
 	s.FD = -1

@@ -32,6 +32,9 @@ func (s *Socket) status(full bool) Status {
 	if !st.Remote.IP.IsValid() && st.Remote.Path == "" && s.peer != (listeners.Address{}) {
 		st.Remote = s.peer // it has gone
 	}
+	if s.conn != nil {
+		st.Listener, st.Connection = s.conn.Listener(), s.id
+	}
 	for _, d := range s.unread {
 		st.Queue.UserReceive += uint64(len(d.what.Payload))
 	}

@@ -18,7 +18,7 @@ import (
 // Bounds.
 const (
 	MaxPayload  = 1 << 20 // bytes of one call
-	MaxParked   = 64      // calls that wait on one side of a socket
+	MaxParked   = 256     // calls that wait on one side of a socket
 	MaxOwned    = 1024    // sockets of one client, unless Config says otherwise
 	DefaultIdle = 5 * time.Minute
 )
@@ -53,8 +53,9 @@ type Table struct {
 
 	// Loop only.
 	byID   map[uint64]*Socket
-	count  map[string]int // of sockets, by owner
-	buf    []byte         // what is received lands here; nil until something is
+	count  map[string]int                  // of sockets, by owner
+	offers map[*listeners.Listener]*Socket // without a descriptor: calls that wait for a connection
+	buf    []byte                          // what is received lands here; nil until something is
 	closed bool
 }
 
@@ -63,7 +64,9 @@ func New(c Config) *Table {
 	if c.Owned == 0 {
 		c.Owned = MaxOwned
 	}
-	return &Table{loop: c.Loop, set: c.Set, log: c.Log, owned: c.Owned, byID: map[uint64]*Socket{}, count: map[string]int{}}
+	t := &Table{loop: c.Loop, set: c.Set, log: c.Log, owned: c.Owned, byID: map[uint64]*Socket{}, count: map[string]int{}, offers: map[*listeners.Listener]*Socket{}}
+	c.Set.Offers(t.offered)
+	return t
 }
 
 // Close closes every socket. Calls that wait are told that the daemon ends, as
@@ -73,6 +76,9 @@ func (t *Table) Close() {
 		t.closed = true
 		for _, s := range t.byID {
 			s.close(draining())
+		}
+		for _, s := range t.offers {
+			s.answer(draining())
 		}
 	})
 }
@@ -129,6 +135,10 @@ func (t *Table) room(who Caller) error {
 	if t.count[who.Name] < t.owned {
 		return t.set.Acquire()
 	}
+	return t.tooMany(who)
+}
+
+func (t *Table) tooMany(who Caller) error {
 	return &listeners.Fault{
 		Reason: listeners.LimitReached, Message: fmt.Sprintf("%s has %d sockets, which is the most for one client", who.Name, t.owned),
 		Err: unix.EMFILE, Fix: "close some with CloseSocket: sockctl sock ls", Meta: map[string]string{"owner": who.Name, "limit": strconv.Itoa(t.owned)},

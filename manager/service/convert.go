@@ -77,6 +77,8 @@ func handlerToPB(h listeners.HandlerSpec) *pb.Handler {
 		return &pb.Handler{Kind: &pb.Handler_Func{Func: &pb.FuncHandler{Name: h.Name}}}
 	case *listeners.Handoff:
 		return &pb.Handler{Kind: &pb.Handler_Handoff{Handoff: &pb.HandoffHandler{Path: h.Path}}}
+	case *listeners.Remote:
+		return &pb.Handler{Kind: &pb.Handler_Remote{Remote: remoteToPB(h)}}
 	case *listeners.Forward:
 		return &pb.Handler{Kind: &pb.Handler_Forward{Forward: forwardToPB(h)}}
 	case *listeners.Exec:
@@ -95,6 +97,8 @@ func handlerFromPB(h *pb.Handler) listeners.HandlerSpec {
 		return &listeners.Reply{Payload: k.Reply.GetPayload(), KeepOpen: k.Reply.GetKeepOpen()}
 	case *pb.Handler_Handoff:
 		return &listeners.Handoff{Path: k.Handoff.GetPath()}
+	case *pb.Handler_Remote:
+		return &listeners.Remote{AttachTimeout: k.Remote.GetAttachTimeout().AsDuration(), MaxPending: k.Remote.GetMaxPending()}
 	case *pb.Handler_Forward:
 		return forwardFromPB(k.Forward)
 	case *pb.Handler_Http:

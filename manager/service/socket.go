@@ -58,6 +58,14 @@ func anySocketToPB(s sockets.Status) *pb.Socket {
 	return out
 }
 
+func remoteToPB(r *listeners.Remote) *pb.RemoteHandler {
+	out := &pb.RemoteHandler{MaxPending: r.MaxPending}
+	if r.AttachTimeout != 0 {
+		out.AttachTimeout = durationpb.New(r.AttachTimeout)
+	}
+	return out
+}
+
 // waitFromPB is a time to wait; unset is for ever.
 func waitFromPB(field string, d *durationpb.Duration) (time.Duration, error) {
 	switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,13 @@ import (
 
 // Accept is SocketService.
 func (s *socketService) Accept(ctx context.Context, r *pb.AcceptRequest) (*pb.AcceptResponse, error) {
-	st, err := s.table().Accept(ctx, socketCaller(ctx), r.GetName())
+	var st sockets.Status
+	var err error
+	if listener, ok := strings.CutPrefix(r.GetName(), listenerPrefix); ok {
+		st, err = s.m.Accept(ctx, socketCaller(ctx), listener)
+	} else {
+		st, err = s.table().Accept(ctx, socketCaller(ctx), r.GetName())
+	}
 	if err != nil {
 		return nil, err
 	}

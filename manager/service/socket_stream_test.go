@@ -3,6 +3,7 @@ package service_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -70,7 +71,7 @@ func TestStream(t *testing.T) {
 	if !bytes.Equal(back, body) {
 		t.Errorf("%d of %d bytes back", len(back), len(body))
 	}
-	if _, err := stream.Recv(); err != io.EOF {
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("both have ended: %v", err)
 	}
 	d.close(name)

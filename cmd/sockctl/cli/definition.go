@@ -83,7 +83,7 @@ func (a *app) definition(ctx context.Context, id string, f *startFlags) (*defini
 	return d, nil
 }
 
-var handlerKinds = []string{"chargen", "daytime", "discard", "echo", "exec", "forward", "handoff", "http", "reply", "time"}
+var handlerKinds = []string{"chargen", "daytime", "discard", "echo", "exec", "forward", "handoff", "http", "remote", "reply", "time"}
 
 // kindOf says which kind of handler a flag is for.
 var kindOf = []struct{ flag, kind string }{
@@ -142,6 +142,8 @@ func (a *app) handler(ctx context.Context, f *startFlags) (*pb.Handler, error) {
 		return a.httpHandler(ctx, f)
 	case "handoff":
 		return &pb.Handler{Kind: &pb.Handler_Handoff{Handoff: &pb.HandoffHandler{Path: f.path}}}, nil
+	case "remote":
+		return &pb.Handler{Kind: &pb.Handler_Remote{Remote: &pb.RemoteHandler{}}}, nil
 	case "forward":
 		return forwardHandler(f)
 	}

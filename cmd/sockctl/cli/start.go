@@ -34,7 +34,7 @@ func (a *app) startCommand() *cobra.Command {
 	f.changed = c.Flags().Changed
 	flags := c.Flags()
 	flags.StringArrayVarP(&f.listen, "listen", "l", nil, "address as tcp://HOST:PORT, udp://..., unix:///PATH, ...; repeatable")
-	flags.StringVar(&f.handler, "handler", "", "what to do with what arrives: echo, discard, reply, http, forward, exec, handoff, daytime, time or chargen")
+	flags.StringVar(&f.handler, "handler", "", "what to do with what arrives: echo, discard, reply, http, forward, exec, handoff, remote, daytime, time or chargen")
 	flags.StringArrayVar(&f.options, "option", nil, "option as name=value, see 'sockctl options'; repeatable")
 	flags.StringArrayVar(&f.labels, "label", nil, "label as name=value; repeatable")
 	flags.StringVar(&f.data, "data", "", "reply: the text to send")

@@ -70,8 +70,8 @@ func TestStartMakes(t *testing.T) {
 func TestStartWrongFlags(t *testing.T) {
 	f := newFake(t)
 	for line, text := range map[string]string{
-		"--handler huh":                            "--handler \"huh\": want chargen, daytime, discard, echo, exec, forward, handoff, http, reply, time",
-		"--handler=":                               "--handler cannot be empty: want chargen, daytime, discard, echo, exec, forward, handoff, http, reply, time",
+		"--handler huh":                            "--handler \"huh\": want chargen, daytime, discard, echo, exec, forward, handoff, http, remote, reply, time",
+		"--handler=":                               "--handler cannot be empty: want chargen, daytime, discard, echo, exec, forward, handoff, http, remote, reply, time",
 		"--data x":                                 "--data goes with --handler reply",
 		"--handler echo --body x":                  "--body goes with --handler http",
 		"--handler http --keep-open":               "--keep-open goes with --handler reply",
@@ -81,7 +81,7 @@ func TestStartWrongFlags(t *testing.T) {
 		"--handler echo --option x":                "--option \"x\": want name=value",
 		"--handler echo --label =x":                "--label \"=x\": want name=value",
 		"--handler http --body x --body-file y":    "only one of --body, --body-file can be given\n  try  sockctl start --help",
-		"":                                         "web is not there, and --handler is required to make it: want chargen, daytime, discard, echo, exec, forward, handoff, http, reply, time",
+		"":                                         "web is not there, and --handler is required to make it: want chargen, daytime, discard, echo, exec, forward, handoff, http, remote, reply, time",
 	} {
 		t.Run(line, func(t *testing.T) {
 			args := append([]string{"start", "web", "--listen", "tcp://:80"}, strings.Fields(line)...)

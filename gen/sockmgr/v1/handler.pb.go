@@ -98,6 +98,7 @@ type Handler struct {
 	//	*Handler_Http
 	//	*Handler_Forward
 	//	*Handler_Exec
+	//	*Handler_Remote
 	//	*Handler_Handoff
 	//	*Handler_Daytime
 	//	*Handler_Time
@@ -199,6 +200,15 @@ func (x *Handler) GetExec() *ExecHandler {
 	return nil
 }
 
+func (x *Handler) GetRemote() *RemoteHandler {
+	if x != nil {
+		if x, ok := x.Kind.(*Handler_Remote); ok {
+			return x.Remote
+		}
+	}
+	return nil
+}
+
 func (x *Handler) GetHandoff() *HandoffHandler {
 	if x != nil {
 		if x, ok := x.Kind.(*Handler_Handoff); ok {
@@ -278,6 +288,11 @@ type Handler_Exec struct {
 	Exec *ExecHandler `protobuf:"bytes,6,opt,name=exec,proto3,oneof"`
 }
 
+type Handler_Remote struct {
+	// Leave connections to clients of SocketService.
+	Remote *RemoteHandler `protobuf:"bytes,7,opt,name=remote,proto3,oneof"`
+}
+
 type Handler_Handoff struct {
 	// Pass the accepted descriptor to a local process (SCM_RIGHTS).
 	Handoff *HandoffHandler `protobuf:"bytes,8,opt,name=handoff,proto3,oneof"`
@@ -314,6 +329,8 @@ func (*Handler_Http) isHandler_Kind() {}
 func (*Handler_Forward) isHandler_Kind() {}
 
 func (*Handler_Exec) isHandler_Kind() {}
+
+func (*Handler_Remote) isHandler_Kind() {}
 
 func (*Handler_Handoff) isHandler_Kind() {}
 
@@ -981,6 +998,62 @@ func (x *FuncHandler) GetName() string {
 	return ""
 }
 
+// RemoteHandler leaves connections to clients of SocketService.
+type RemoteHandler struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Close a connection nobody took in this time; unset keeps it.
+	AttachTimeout *durationpb.Duration `protobuf:"bytes,1,opt,name=attach_timeout,json=attachTimeout,proto3" json:"attach_timeout,omitempty"`
+	// Most connections waiting for a client; further ones wait in the kernel. 0
+	// means 128.
+	MaxPending    uint32 `protobuf:"varint,2,opt,name=max_pending,json=maxPending,proto3" json:"max_pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoteHandler) Reset() {
+	*x = RemoteHandler{}
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoteHandler) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoteHandler) ProtoMessage() {}
+
+func (x *RemoteHandler) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoteHandler.ProtoReflect.Descriptor instead.
+func (*RemoteHandler) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RemoteHandler) GetAttachTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.AttachTimeout
+	}
+	return nil
+}
+
+func (x *RemoteHandler) GetMaxPending() uint32 {
+	if x != nil {
+		return x.MaxPending
+	}
+	return 0
+}
+
 // HandoffHandler passes descriptors to a process. Each connection is one message
 // over a Unix socket of type SOCK_SEQPACKET: the descriptor, and as data a JSON
 // object {"listener", "remote", "local", "cookie"}. The descriptor is
@@ -996,7 +1069,7 @@ type HandoffHandler struct {
 
 func (x *HandoffHandler) Reset() {
 	*x = HandoffHandler{}
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[13]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1081,7 @@ func (x *HandoffHandler) String() string {
 func (*HandoffHandler) ProtoMessage() {}
 
 func (x *HandoffHandler) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[13]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1094,7 @@ func (x *HandoffHandler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandoffHandler.ProtoReflect.Descriptor instead.
 func (*HandoffHandler) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{13}
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HandoffHandler) GetPath() string {
@@ -1056,7 +1129,7 @@ type ExecHandler struct {
 
 func (x *ExecHandler) Reset() {
 	*x = ExecHandler{}
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[14]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1141,7 @@ func (x *ExecHandler) String() string {
 func (*ExecHandler) ProtoMessage() {}
 
 func (x *ExecHandler) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_handler_proto_msgTypes[14]
+	mi := &file_sockmgr_v1_handler_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1154,7 @@ func (x *ExecHandler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecHandler.ProtoReflect.Descriptor instead.
 func (*ExecHandler) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{14}
+	return file_sockmgr_v1_handler_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecHandler) GetCommand() []string {
@@ -1131,14 +1204,15 @@ var File_sockmgr_v1_handler_proto protoreflect.FileDescriptor
 const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\n" +
 	"\x18sockmgr/v1/handler.proto\x12\n" +
-	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc6\x04\n" +
+	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\"\xfb\x04\n" +
 	"\aHandler\x12-\n" +
 	"\x04echo\x18\x01 \x01(\v2\x17.sockmgr.v1.EchoHandlerH\x00R\x04echo\x126\n" +
 	"\adiscard\x18\x02 \x01(\v2\x1a.sockmgr.v1.DiscardHandlerH\x00R\adiscard\x120\n" +
 	"\x05reply\x18\x03 \x01(\v2\x18.sockmgr.v1.ReplyHandlerH\x00R\x05reply\x12-\n" +
 	"\x04http\x18\x04 \x01(\v2\x17.sockmgr.v1.HttpHandlerH\x00R\x04http\x126\n" +
 	"\aforward\x18\x05 \x01(\v2\x1a.sockmgr.v1.ForwardHandlerH\x00R\aforward\x12-\n" +
-	"\x04exec\x18\x06 \x01(\v2\x17.sockmgr.v1.ExecHandlerH\x00R\x04exec\x126\n" +
+	"\x04exec\x18\x06 \x01(\v2\x17.sockmgr.v1.ExecHandlerH\x00R\x04exec\x123\n" +
+	"\x06remote\x18\a \x01(\v2\x19.sockmgr.v1.RemoteHandlerH\x00R\x06remote\x126\n" +
 	"\ahandoff\x18\b \x01(\v2\x1a.sockmgr.v1.HandoffHandlerH\x00R\ahandoff\x126\n" +
 	"\adaytime\x18\x14 \x01(\v2\x1a.sockmgr.v1.DaytimeHandlerH\x00R\adaytime\x12-\n" +
 	"\x04time\x18\x15 \x01(\v2\x17.sockmgr.v1.TimeHandlerH\x00R\x04time\x126\n" +
@@ -1187,7 +1261,11 @@ const file_sockmgr_v1_handler_proto_rawDesc = "" +
 	"\vTimeHandler\"\x10\n" +
 	"\x0eChargenHandler\"!\n" +
 	"\vFuncHandler\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"$\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"r\n" +
+	"\rRemoteHandler\x12@\n" +
+	"\x0eattach_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\rattachTimeout\x12\x1f\n" +
+	"\vmax_pending\x18\x02 \x01(\rR\n" +
+	"maxPending\"$\n" +
 	"\x0eHandoffHandler\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\"\xc8\x02\n" +
 	"\vExecHandler\x12\x18\n" +
@@ -1217,7 +1295,7 @@ func file_sockmgr_v1_handler_proto_rawDescGZIP() []byte {
 }
 
 var file_sockmgr_v1_handler_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sockmgr_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_sockmgr_v1_handler_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_sockmgr_v1_handler_proto_goTypes = []any{
 	(ForwardHandler_Balance)(0), // 0: sockmgr.v1.ForwardHandler.Balance
 	(*Handler)(nil),             // 1: sockmgr.v1.Handler
@@ -1233,11 +1311,12 @@ var file_sockmgr_v1_handler_proto_goTypes = []any{
 	(*TimeHandler)(nil),         // 11: sockmgr.v1.TimeHandler
 	(*ChargenHandler)(nil),      // 12: sockmgr.v1.ChargenHandler
 	(*FuncHandler)(nil),         // 13: sockmgr.v1.FuncHandler
-	(*HandoffHandler)(nil),      // 14: sockmgr.v1.HandoffHandler
-	(*ExecHandler)(nil),         // 15: sockmgr.v1.ExecHandler
-	nil,                         // 16: sockmgr.v1.HttpHandler.HeadersEntry
-	nil,                         // 17: sockmgr.v1.ExecHandler.EnvironmentEntry
-	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
+	(*RemoteHandler)(nil),       // 14: sockmgr.v1.RemoteHandler
+	(*HandoffHandler)(nil),      // 15: sockmgr.v1.HandoffHandler
+	(*ExecHandler)(nil),         // 16: sockmgr.v1.ExecHandler
+	nil,                         // 17: sockmgr.v1.HttpHandler.HeadersEntry
+	nil,                         // 18: sockmgr.v1.ExecHandler.EnvironmentEntry
+	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
 }
 var file_sockmgr_v1_handler_proto_depIdxs = []int32{
 	2,  // 0: sockmgr.v1.Handler.echo:type_name -> sockmgr.v1.EchoHandler
@@ -1245,29 +1324,31 @@ var file_sockmgr_v1_handler_proto_depIdxs = []int32{
 	4,  // 2: sockmgr.v1.Handler.reply:type_name -> sockmgr.v1.ReplyHandler
 	5,  // 3: sockmgr.v1.Handler.http:type_name -> sockmgr.v1.HttpHandler
 	6,  // 4: sockmgr.v1.Handler.forward:type_name -> sockmgr.v1.ForwardHandler
-	15, // 5: sockmgr.v1.Handler.exec:type_name -> sockmgr.v1.ExecHandler
-	14, // 6: sockmgr.v1.Handler.handoff:type_name -> sockmgr.v1.HandoffHandler
-	10, // 7: sockmgr.v1.Handler.daytime:type_name -> sockmgr.v1.DaytimeHandler
-	11, // 8: sockmgr.v1.Handler.time:type_name -> sockmgr.v1.TimeHandler
-	12, // 9: sockmgr.v1.Handler.chargen:type_name -> sockmgr.v1.ChargenHandler
-	13, // 10: sockmgr.v1.Handler.func:type_name -> sockmgr.v1.FuncHandler
-	16, // 11: sockmgr.v1.HttpHandler.headers:type_name -> sockmgr.v1.HttpHandler.HeadersEntry
-	8,  // 12: sockmgr.v1.ForwardHandler.upstreams:type_name -> sockmgr.v1.Upstream
-	0,  // 13: sockmgr.v1.ForwardHandler.balance:type_name -> sockmgr.v1.ForwardHandler.Balance
-	18, // 14: sockmgr.v1.ForwardHandler.connect_timeout:type_name -> google.protobuf.Duration
-	9,  // 15: sockmgr.v1.ForwardHandler.health_check:type_name -> sockmgr.v1.HealthCheck
-	7,  // 16: sockmgr.v1.ForwardHandler.routes:type_name -> sockmgr.v1.Route
-	18, // 17: sockmgr.v1.ForwardHandler.hello_timeout:type_name -> google.protobuf.Duration
-	8,  // 18: sockmgr.v1.Route.upstreams:type_name -> sockmgr.v1.Upstream
-	18, // 19: sockmgr.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	18, // 20: sockmgr.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	17, // 21: sockmgr.v1.ExecHandler.environment:type_name -> sockmgr.v1.ExecHandler.EnvironmentEntry
-	18, // 22: sockmgr.v1.ExecHandler.kill_timeout:type_name -> google.protobuf.Duration
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	16, // 5: sockmgr.v1.Handler.exec:type_name -> sockmgr.v1.ExecHandler
+	14, // 6: sockmgr.v1.Handler.remote:type_name -> sockmgr.v1.RemoteHandler
+	15, // 7: sockmgr.v1.Handler.handoff:type_name -> sockmgr.v1.HandoffHandler
+	10, // 8: sockmgr.v1.Handler.daytime:type_name -> sockmgr.v1.DaytimeHandler
+	11, // 9: sockmgr.v1.Handler.time:type_name -> sockmgr.v1.TimeHandler
+	12, // 10: sockmgr.v1.Handler.chargen:type_name -> sockmgr.v1.ChargenHandler
+	13, // 11: sockmgr.v1.Handler.func:type_name -> sockmgr.v1.FuncHandler
+	17, // 12: sockmgr.v1.HttpHandler.headers:type_name -> sockmgr.v1.HttpHandler.HeadersEntry
+	8,  // 13: sockmgr.v1.ForwardHandler.upstreams:type_name -> sockmgr.v1.Upstream
+	0,  // 14: sockmgr.v1.ForwardHandler.balance:type_name -> sockmgr.v1.ForwardHandler.Balance
+	19, // 15: sockmgr.v1.ForwardHandler.connect_timeout:type_name -> google.protobuf.Duration
+	9,  // 16: sockmgr.v1.ForwardHandler.health_check:type_name -> sockmgr.v1.HealthCheck
+	7,  // 17: sockmgr.v1.ForwardHandler.routes:type_name -> sockmgr.v1.Route
+	19, // 18: sockmgr.v1.ForwardHandler.hello_timeout:type_name -> google.protobuf.Duration
+	8,  // 19: sockmgr.v1.Route.upstreams:type_name -> sockmgr.v1.Upstream
+	19, // 20: sockmgr.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	19, // 21: sockmgr.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	19, // 22: sockmgr.v1.RemoteHandler.attach_timeout:type_name -> google.protobuf.Duration
+	18, // 23: sockmgr.v1.ExecHandler.environment:type_name -> sockmgr.v1.ExecHandler.EnvironmentEntry
+	19, // 24: sockmgr.v1.ExecHandler.kill_timeout:type_name -> google.protobuf.Duration
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_handler_proto_init() }
@@ -1282,6 +1363,7 @@ func file_sockmgr_v1_handler_proto_init() {
 		(*Handler_Http)(nil),
 		(*Handler_Forward)(nil),
 		(*Handler_Exec)(nil),
+		(*Handler_Remote)(nil),
 		(*Handler_Handoff)(nil),
 		(*Handler_Daytime)(nil),
 		(*Handler_Time)(nil),
@@ -1294,7 +1376,7 @@ func file_sockmgr_v1_handler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_handler_proto_rawDesc), len(file_sockmgr_v1_handler_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
