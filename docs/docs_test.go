@@ -48,7 +48,7 @@ const (
 
 // tools are those that may be missing: commands with them only look, and are
 // skipped one by one.
-var tools = []string{"curl", "grpcurl", "jq", "ss"}
+var tools = []string{"curl", "grpcurl", "jq", "openssl", "ss"}
 
 // programs is a directory with sockmgr and sockctl. Set once in TestMain.
 var programs string

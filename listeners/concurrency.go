@@ -66,7 +66,7 @@ func (s Spec) ways() []Concurrency {
 	switch h := s.Handler.(type) {
 	case *Exec:
 		return []Concurrency{InProcess}
-	case *Handoff:
+	case *Handoff, *Remote:
 		return []Concurrency{OnLoop}
 	case *Func:
 		return []Concurrency{InThread}
@@ -75,18 +75,24 @@ func (s Spec) ways() []Concurrency {
 			return []Concurrency{OnLoop}
 		}
 	}
-	if s.Class()&OnStream == 0 {
+	switch {
+	case s.Class()&OnStream == 0:
 		return []Concurrency{OnLoop}
+	case s.TLS != nil: // a handshake takes long
+		return []Concurrency{InThread}
 	}
 	return []Concurrency{OnLoop, InThread}
 }
 
 // unlike tells what of the listener's is the reason, if something is.
 func (s Spec) unlike() string {
-	if s.Class()&OnStream == 0 {
+	f, ok := s.Handler.(*Forward)
+	switch {
+	case s.Class()&OnStream == 0:
 		return " of datagrams"
-	}
-	if f, ok := s.Handler.(*Forward); ok && len(f.Routes) > 0 {
+	case s.TLS != nil:
+		return " with TLS"
+	case ok && len(f.Routes) > 0:
 		return " with routes"
 	}
 	return ""

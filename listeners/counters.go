@@ -64,7 +64,7 @@ const (
 	RejectedUpstream                      // no upstream took the connection, or the datagram
 	RejectedAccess                        // the access policy does not let it in
 	RejectedSource                        // max_connections_per_source
-	RejectedTLS                           // no good TLS ClientHello came in time, or there is no route for it
+	RejectedTLS                           // the handshake failed, no good ClientHello came in time, or there is no route for it
 	RejectedFault                         // fault.loss_percent, or more than fault.delay may hold
 	rejections                            // how many there are
 )

@@ -50,8 +50,9 @@ func (d *driver) SetDeadline(t time.Time) { d.by = t }
 func (d *driver) Tunables() *Tunables { return d.tunables.Load() }
 
 // serve is the life of the goroutine.
-func (d *driver) serve(_ *thread, v *view) error {
-	d.v, d.conn, d.h = v, v, d.kind.New()
+func (d *driver) serve(conn net.Conn, t *thread) error {
+	v := t.v
+	d.v, d.conn, d.h = v, conn, d.kind.New()
 	if o, ok := d.h.(Opener); ok {
 		h, err := o.Open(d)
 		if err != nil {

@@ -31,6 +31,7 @@ const (
 	ConnectionNotFound    Reason = "CONNECTION_NOT_FOUND"
 	ManagerConflict       Reason = "MANAGER_CONFLICT"
 	SpecInvalid           Reason = "SPEC_INVALID"
+	TLSInvalid            Reason = "TLS_INVALID"
 	DaemonDraining        Reason = "DAEMON_DRAINING"
 	FilterInvalid         Reason = "FILTER_INVALID"
 	PageTokenInvalid      Reason = "PAGE_TOKEN_INVALID"

@@ -62,5 +62,5 @@ func (c *conn) isBeginning() bool {
 // rejectHello counts a connection that is closed for want of a good hello.
 func (c *conn) rejectHello(why error) error {
 	c.l.stats.reject(RejectedTLS)
-	return fmt.Errorf("%w: %w", errHello, why)
+	return fmt.Errorf("%w: %w", errTLS, why)
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // Why a connection was closed before a route was chosen.
-var errHello = errors.New("TLS")
+var errTLS = errors.New("TLS")
 
 // What RFC 8446 says of records and of a ClientHello.
 const (

@@ -22,6 +22,8 @@ type Listener struct {
 	tunables  Tunables
 	shown     atomic.Pointer[Tunables] // a copy, for goroutines
 	handler   Handler
+	tls       *TLSServer // nil: it is not terminated
+	newTLS    *TLSServer // with Settle, if that asks for it
 	endpoints []endpoint
 	leaving   []endpoint // at addresses that were let go; some accept what waited there
 	retired   []*retired // those of leaving that others took the place of
@@ -107,6 +109,12 @@ func Check(name string, spec Spec) error {
 
 func bindAll(name string, spec Spec) (*Listener, error) {
 	l := &Listener{Name: name, spec: spec, tunables: spec.tunables(), handler: spec.handler()}
+	if spec.TLS != nil {
+		var err error
+		if l.tls, err = openTLS(spec.TLS); err != nil {
+			return nil, err
+		}
+	}
 	for _, a := range spec.Listen {
 		s, err := bind(a, spec)
 		if err != nil {
@@ -253,7 +261,7 @@ func (s *Set) growBuffer(n int64) {
 }
 
 // Extend adds the sockets of opened, which was made with Open, to a listener
-// that runs. They serve at once. When it fails nothing has changed, and opened
+// that runs. They serve at once; its certificates are in use after Settle. When it fails nothing has changed, and opened
 // is the caller's as before.
 func (l *Listener) Extend(opened *Listener) error {
 	if err := l.set.hasRoom(opened); err != nil {
@@ -274,6 +282,7 @@ func (l *Listener) Extend(opened *Listener) error {
 		l.joined(e)
 	}
 	l.endpoints = append(l.endpoints, adopted...)
+	l.newTLS = opened.tls
 	opened.endpoints = nil
 	return nil
 }

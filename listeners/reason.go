@@ -28,7 +28,7 @@ const (
 	ClosedByProxy                // there was no good PROXY header
 	ClosedByAge                  // max_age
 	ClosedByUpstream             // the upstream reset it, or none took it
-	ClosedByTLS                  // there was no good ClientHello, or no route for it
+	ClosedByTLS                  // the handshake failed, or there is no route for its ClientHello
 	ClosedByFault                // a fault option
 	ClosedByError                // any other error of a system call
 	closeReasons                 // how many there are
@@ -66,7 +66,7 @@ var closeErrors = []struct {
 	{errHandedOff, ClosedByHandoff},
 	{errNoReceiver, ClosedByUpstream},
 	{errProxyHeader, ClosedByProxy},
-	{errHello, ClosedByTLS},
+	{errTLS, ClosedByTLS},
 	{errNoUpstream, ClosedByUpstream},
 	{errNotTaken, ClosedByUpstream},
 	{errUpstreamReset, ClosedByUpstream},

@@ -316,7 +316,9 @@ func (r *relay) closed(why error) {
 
 // tell adds what is known of the upstream's side.
 func (r *relay) tell(st *ConnStatus) {
-	st.ServerName = r.server
+	if r.server != "" {
+		st.TLS = &TLSInfo{ServerName: r.server}
+	}
 	switch {
 	case !r.isOpen:
 		st.State = ConnConnecting

@@ -95,8 +95,12 @@ func TestRoute(t *testing.T) {
 			if got := ask(t, c, []byte("hello")); string(got) != "hello" {
 				t.Errorf("%q", got)
 			}
-			if st := h.conns()[0]; st.ServerName != strings.ToLower(server) || st.State != listeners.ConnOpen {
-				t.Errorf("%q: %q, %v", server, st.ServerName, st.State)
+			st, name := h.conns()[0], ""
+			if st.TLS != nil {
+				name = st.TLS.ServerName
+			}
+			if name != strings.ToLower(server) || st.State != listeners.ConnOpen {
+				t.Errorf("%q: %q, %v", server, name, st.State)
 			}
 			c.NetConn().Close()
 			eventually(t, func() bool { return h.status(l).Active == 0 }, func() string { return "still open" })

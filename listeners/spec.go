@@ -23,6 +23,7 @@ type Spec struct {
 	Drain       DrainPolicy
 	Access      AccessPolicy // who may connect
 	Proxy       ProxyPolicy  // whether connections begin with a PROXY header
+	TLS         *TLSPolicy   // nil: it is not terminated
 }
 
 // ParseSpec makes a Spec. When something is wrong it returns every fault, each
@@ -204,6 +205,7 @@ type savedSpec struct {
 	Drain       DrainPolicy      `json:"drain,omitzero"`
 	Access      AccessPolicy     `json:"access,omitzero"`
 	Proxy       ProxyPolicy      `json:"proxy_protocol,omitzero"`
+	TLS         *TLSPolicy       `json:"tls,omitempty"`
 }
 
 // MarshalJSON returns the form that UnmarshalJSON takes.
@@ -212,7 +214,7 @@ func (s Spec) MarshalJSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	saved := savedSpec{Handler: handler, Options: s.Options, Concurrency: s.Concurrency, Pause: s.PauseMode, Drain: s.Drain, Access: s.Access, Proxy: s.Proxy}
+	saved := savedSpec{Handler: handler, Options: s.Options, Concurrency: s.Concurrency, Pause: s.PauseMode, Drain: s.Drain, Access: s.Access, Proxy: s.Proxy, TLS: s.TLS}
 	for _, a := range s.Listen {
 		saved.Listen = append(saved.Listen, a.String())
 	}
@@ -236,6 +238,9 @@ func (s *Spec) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	if *s, err = s.WithProxy(saved.Proxy); err != nil {
+		return err
+	}
+	if *s, err = s.WithTLS(saved.TLS); err != nil {
 		return err
 	}
 	if *s, err = s.WithConcurrency(saved.Concurrency); err != nil {

@@ -72,6 +72,7 @@ type Status struct {
 	Limit     string      // why it is Limited
 	Faults    string      // that are on: delay, slice_bytes
 	Program   int         // the pid of the program that has the sockets; 0: none
+	TLS       *TLSStatus  // nil: there is none
 }
 
 // Status asks the kernel. With full it asks for more, of each socket.
@@ -86,6 +87,10 @@ func (l *Listener) Status(full bool) Status {
 	}
 	if x := l.passer(); x != nil && x.holder != nil {
 		st.Program = x.holder.pid
+	}
+	if l.tls != nil {
+		tls := l.tls.Status()
+		st.TLS = &tls
 	}
 	for _, e := range l.endpoints {
 		s := e.sock()
@@ -198,7 +203,7 @@ type ConnState uint8
 // The states of a connection.
 const (
 	ConnOpen        ConnState = iota
-	ConnHandshaking           // it waits for a PROXY header, or for a TLS ClientHello
+	ConnHandshaking           // it waits for a PROXY header, a TLS ClientHello or the end of a handshake
 	ConnConnecting            // to its upstream, or waiting for one
 	ConnHalfClosed            // the peer has finished sending
 	ConnClosing               // all is written, or is being
@@ -225,12 +230,12 @@ type ConnStatus struct {
 	Local, Remote  Address
 	Proxied        Address // who a PROXY header says it is from
 	Upstream       Address // where it is relayed to
-	ServerName     string  // that its TLS ClientHello asked for
 	Opened, Active time.Time
 	Received, Sent uint64 // bytes
 	Reads, Writes  uint32
-	Program        int    // the pid of what serves it; 0: the daemon does, or it is being started
-	Faults         string // that have hit it: delay, slice_bytes
+	TLS            *TLSInfo // what was negotiated, or what a ClientHello asked for; nil: nothing yet, or there is none
+	Program        int      // the pid of what serves it; 0: the daemon does, or it is being started
+	Faults         string   // that have hit it: delay, slice_bytes
 	Waits          mux.Events
 	Peer           *unix.Ucred // of Unix sockets
 	Reason         CloseReason // once it closes
@@ -271,6 +276,9 @@ func (c *conn) status(detail Detail) ConnStatus {
 	}
 	if c.is(served) {
 		c.server().tell(&st)
+	}
+	if h, ok := c.handler.(afterTLS); ok {
+		st.TLS = h.info
 	}
 	c.ask(&st, detail)
 	return st

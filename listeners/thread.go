@@ -25,7 +25,10 @@ type thread struct {
 	full   bool   // the view has as much as it may
 	gone   bool   // the goroutine is done with the connection, or it is closed
 	driven bool   // by a driver, which can be told
-	relay  *relay // of forward: what connects to the upstream; nil: nothing
+
+	shaking bool     // the TLS handshake goes on
+	tls     *TLSInfo // nil: there is none
+	relay   *relay   // of forward: what connects to the upstream; nil: nothing
 }
 
 // errPanic is what a connection is closed with whose handler panicked.
@@ -33,13 +36,14 @@ var errPanic = errors.New("the handler panicked")
 
 // thread makes a goroutine of serve, which has the connection until it returns:
 // nil, or the end of what the peer sent, ends it in peace.
-func (c *conn) thread(driven bool, serve func(t *thread, v *view) error) *thread {
+func (c *conn) thread(driven bool, serve func(conn net.Conn, t *thread) error) *thread {
 	loop := c.l.set.loop
 	v := &view{
 		loop: loop, local: netAddr(c.socket().local()), remote: netAddr(Address{Network: c.network(), IP: c.source()}),
 		wrote: make(chan written, 1), arrived: make(chan struct{}, 1), over: make(chan struct{}),
 	}
-	t := &thread{c: c, v: v, driven: driven}
+	t := &thread{c: c, v: v, driven: driven, shaking: c.l.tls != nil}
+	v.shaking = t.shaking
 	v.t, v.begin = t, t.write
 	c.flags |= served
 	c.handler = t
@@ -56,7 +60,7 @@ func (c *conn) thread(driven bool, serve func(t *thread, v *view) error) *thread
 			}
 			_ = loop.Post(func() { t.fail(err) }) // ended: all is closed
 		}()
-		err = serve(t, v)
+		err = serve(v, t)
 	})
 	return t
 }
@@ -174,6 +178,9 @@ func (t *thread) release() bool {
 	t.leave(net.ErrClosed)
 	t.c.flags &^= served
 	t.c.handler = Discard{}
+	if t.tls != nil {
+		t.c.handler = afterTLS{info: t.tls}
+	}
 	return true
 }
 
@@ -206,6 +213,10 @@ func (t *thread) held() (receive, send uint64) {
 func (t *thread) tell(st *ConnStatus) {
 	if t.relay != nil {
 		t.relay.tell(st)
+	}
+	st.TLS = t.tls
+	if t.shaking {
+		st.State = ConnHandshaking
 	}
 }
 

@@ -40,10 +40,10 @@ func (s *threads) Handle(from Peer, p []byte) (int, error) { return s.next.Handl
 func (s *threads) Open(p Peer) (Handler, error) {
 	c := p.(*conn)
 	if b, ok := s.next.(blocker); ok {
-		return c.thread(false, func(t *thread, v *view) error { return b.serve(v, t) }), nil
+		return c.thread(false, c.l.tls.over(b.serve)), nil
 	}
 	d := &driver{kind: s.spec, packets: c.is(packets), tunables: &c.l.shown}
-	return c.thread(true, d.serve), nil
+	return c.thread(true, c.l.tls.over(d.serve)), nil
 }
 
 // Attach is Attacher.Attach.

@@ -218,6 +218,7 @@ func (l *Listener) Retarget(spec Spec) {
 	if !spec.SameHandler(l.spec) {
 		l.setHandler(spec.handler())
 	}
+	l.settleTLS(spec)
 	l.spec, l.tunables = spec, spec.tunables()
 	l.prepareConns()
 	l.retuned()

@@ -32,15 +32,16 @@ type view struct {
 	arrived       chan struct{} // there may be something for Read
 	over          chan struct{} // it is closed
 
-	mu     sync.Mutex // held for a moment at a time: the loop wants it too
-	in     []byte     // read ahead
-	kept   int        // what its reader keeps of what it has read
-	full   bool       // and the loop reads no more until it is taken
-	eof    bool       // the peer has finished
-	told   bool       // to come to rest: Read says so once, by a timeout
-	grace  time.Duration
-	drains bool  // who reads can do that
-	closed error // why nothing more can be done
+	mu      sync.Mutex // held for a moment at a time: the loop wants it too
+	in      []byte     // read ahead
+	kept    int        // what its reader keeps of what it has read
+	full    bool       // and the loop reads no more until it is taken
+	eof     bool       // the peer has finished
+	told    bool       // to come to rest: Read says so once, by a timeout
+	shaking bool       // and not before the TLS handshake is over, which that would end
+	grace   time.Duration
+	drains  bool  // who reads can do that
+	closed  error // why nothing more can be done
 }
 
 // written is what came of a Write.
@@ -79,7 +80,7 @@ func (v *view) take(p []byte) (n int, drained bool, err error) {
 		return 0, false, os.ErrDeadlineExceeded
 	case v.closed == net.ErrClosed: //nolint:errorlint // Close says this and nothing else
 		return 0, false, v.closed
-	case v.told:
+	case v.told && !v.shaking:
 		v.told = false
 		return 0, false, os.ErrDeadlineExceeded
 	case len(v.in) > 0:

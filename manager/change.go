@@ -50,14 +50,14 @@ func (m *Manager) check(s *step) error {
 		return err
 	}
 	if s.running {
-		spec.Listen = spec.Beyond(s.before.Spec)
+		spec = s.beyond(spec)
 		for _, o := range changedOptions(s.before.Spec, s.after.Spec) {
 			if r := listeners.Rehearse(s.after.Spec, o, spec.Options[o.Name]); r.Outcome == listeners.Failed {
 				return refused(s.after.Name, r)
 			}
 		}
 	}
-	return m.namingOurs(listeners.Check(s.after.Name, spec))
+	return m.namingOurs(violated(listeners.Check(s.after.Name, spec)))
 }
 
 // commitOne makes a change of one listener that stays, and tells of it.
@@ -197,6 +197,14 @@ func (m *Manager) namingOurs(err error) error {
 		}
 		return nil
 	})
+	return err
+}
+
+// violated makes one Invalid of the violations in err, if that is what it is.
+func violated(err error) error {
+	if faults := listeners.Violations(err); len(faults) > 0 {
+		return invalid(faults)
+	}
 	return err
 }
 

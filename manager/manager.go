@@ -42,7 +42,7 @@ type Manager struct {
 
 	loopEnded chan struct{}  // closed when the loop has
 	loopErr   error          // why; set before
-	keeper    sync.WaitGroup // the goroutines in keep.go, sample.go and rates.go
+	keeper    sync.WaitGroup // the goroutines in keep.go, sample.go, rates.go and tls.go
 	wake      chan struct{}  // of size 1: something for the keeper to do
 	ending    chan struct{}  // closed when Shutdown begins
 
@@ -140,6 +140,7 @@ func New(c Config) (*Manager, error) {
 	m.keeper.Go(m.keep)
 	m.keeper.Go(m.sample)
 	m.keeper.Go(m.measure)
+	m.keeper.Go(m.watchCertificates)
 	return m, nil
 }
 

@@ -83,6 +83,7 @@ type Draft struct {
 	Drain       listeners.DrainPolicy
 	Access      listeners.AccessPolicy
 	Proxy       listeners.ProxyPolicy
+	TLS         *listeners.TLSPolicy
 }
 
 // draft returns the record as a Draft that may be changed.
@@ -90,7 +91,7 @@ func (r *Record) draft() Draft {
 	d := Draft{
 		Labels: maps.Clone(r.Labels), Annotations: maps.Clone(r.Annotations), Handler: r.Spec.Handler,
 		Options: maps.Clone(r.Spec.Options), Desired: r.Desired, Concurrency: r.Spec.Concurrency, PauseMode: r.Spec.PauseMode, Drain: r.Spec.Drain,
-		Access: r.Spec.Access, Proxy: r.Spec.Proxy,
+		Access: r.Spec.Access, Proxy: r.Spec.Proxy, TLS: r.Spec.TLS,
 	}
 	for _, a := range r.Spec.Listen {
 		d.Listen = append(d.Listen, a.String())
@@ -107,10 +108,11 @@ func (r *Record) apply(d Draft, now time.Time) (changed bool, err error) {
 	}
 	spec, policy := spec.WithPolicy(d.PauseMode, d.Drain)
 	spec, proxy := spec.WithProxy(d.Proxy)
+	spec, tls := spec.WithTLS(d.TLS)
 	if err == nil {
 		spec, err = spec.WithConcurrency(d.Concurrency)
 	}
-	if err := invalid(append(faults, listeners.Violations(errors.Join(err, policy, proxy))...)); err != nil {
+	if err := invalid(append(faults, listeners.Violations(errors.Join(err, policy, proxy, tls))...)); err != nil {
 		return false, err
 	}
 	if r.Generation > 0 && r.Desired == d.Desired && spec.Equal(r.Spec) && maps.Equal(r.Labels, d.Labels) && maps.Equal(r.Annotations, d.Annotations) {

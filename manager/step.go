@@ -84,17 +84,28 @@ func (s *step) prepare() error {
 		return err
 	}
 	if s.running {
-		spec.Listen = spec.Beyond(s.before.Spec)
+		spec = s.beyond(spec)
 	}
 	opened, err := listeners.Open(s.after.Name, spec, s.shares...)
 	if err != nil {
-		return err
+		return violated(err)
 	}
 	s.opened = opened
 	if !s.running {
 		s.notes = notesOf(opened)
 	}
 	return nil
+}
+
+// beyond is what of spec a listener that runs does not have yet: addresses, and
+// certificates if it shall have others. Those that it has are not read again: a
+// pause must not fail because of them.
+func (s *step) beyond(spec listeners.Spec) listeners.Spec {
+	spec.Listen = spec.Beyond(s.before.Spec)
+	if s.after.Spec.SameTLS(s.before.Spec) {
+		spec.TLS = nil
+	}
+	return spec
 }
 
 // runnable asks whether what a handler needs is there, before something is bound
@@ -104,11 +115,7 @@ func (s *step) runnable() error {
 	if !ok || s.running && s.before.Spec.SameHandler(s.after.Spec) {
 		return nil
 	}
-	err := r.Runnable()
-	if faults := listeners.Violations(err); len(faults) > 0 {
-		return invalid(faults)
-	}
-	return err
+	return violated(r.Runnable())
 }
 
 // claims reports whether there may be something to claim.

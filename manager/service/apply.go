@@ -109,7 +109,7 @@ func effectOf(path string) pb.OptionSpec_Effect {
 	switch path {
 	case "spec.listen":
 		return pb.OptionSpec_EFFECT_REBIND
-	case "spec.handler", "spec.access", "spec.proxyProtocol":
+	case "spec.handler", "spec.access", "spec.proxyProtocol", "spec.tls":
 		return pb.OptionSpec_EFFECT_NEW_CONNECTIONS
 	case "spec.desiredState", "spec.pauseMode", "spec.drain":
 		return pb.OptionSpec_EFFECT_LIVE
@@ -160,6 +160,9 @@ func wantedFields(l *pb.Listener) map[string]string {
 		}
 		if s.GetProxyProtocol() != nil {
 			put("spec.proxyProtocol", s.GetProxyProtocol())
+		}
+		if s.GetTls() != nil {
+			put("spec.tls", s.GetTls())
 		}
 		if s.GetAccess() != nil {
 			put("spec.access", s.GetAccess())

@@ -49,6 +49,7 @@ func policyToPB(i manager.Info, l *pb.Listener) {
 		}
 	}
 	l.Spec.ProxyProtocol = proxyToPB(i.Spec.Proxy)
+	l.Spec.Tls, l.Status.Tls = tlsToPB(i.Spec.TLS), tlsStatusToPB(i.Live.TLS)
 	if a := i.Spec.Access; !a.IsZero() {
 		l.Spec.Access = &pb.AccessPolicy{Allow: a.Allow, Deny: a.Deny, Reset_: a.Reset, AllowUids: a.UIDs}
 	}

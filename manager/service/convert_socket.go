@@ -75,8 +75,8 @@ func connFacts(c listeners.ConnStatus) *pb.Connection {
 	if c.Upstream != (listeners.Address{}) {
 		out.Upstream = addressToPB(c.Upstream)
 	}
-	if c.ServerName != "" {
-		out.Tls = &pb.TlsInfo{ServerName: c.ServerName}
+	if t := c.TLS; t != nil {
+		out.Tls = &pb.TlsInfo{Version: t.Version, CipherSuite: t.CipherSuite, ServerName: t.ServerName, Alpn: t.ALPN, ClientSubject: t.ClientSubject}
 	}
 	out.ProgramPid, out.Faults = int32(c.Program), faultsToPB(c.Faults)
 	if c.Peer != nil {

@@ -34,6 +34,9 @@ func draftOf(l *pb.Listener) (manager.Draft, error) {
 	if d.Proxy, err = proxyFromPB(s.GetProxyProtocol()); err != nil {
 		faults = append(faults, listeners.Violations(err)...)
 	}
+	if d.TLS, err = tlsFromPB(s.GetTls()); err != nil {
+		faults = append(faults, listeners.Violations(err)...)
+	}
 	if d.Access, err = accessFromPB(s.GetAccess()); err != nil {
 		faults = append(faults, listeners.Violations(err)...)
 	}
@@ -61,7 +64,7 @@ func editOf(l *pb.Listener, paths []string) (func(*manager.Draft) error, error) 
 	for _, path := range paths {
 		edit := editPath(path, sent)
 		if edit == nil {
-			faults = append(faults, &listeners.Violation{Field: "update_mask", Message: path + " cannot be changed; it is one of labels, annotations, spec.desired_state, spec.listen, spec.handler, spec.concurrency, spec.options, spec.access, spec.proxy_protocol, spec.drain, spec.pause_mode, and spec.options.NAME, labels.KEY, annotations.KEY"})
+			faults = append(faults, &listeners.Violation{Field: "update_mask", Message: path + " cannot be changed; it is one of labels, annotations, spec.desired_state, spec.listen, spec.handler, spec.concurrency, spec.options, spec.access, spec.tls, spec.proxy_protocol, spec.drain, spec.pause_mode, and spec.options.NAME, labels.KEY, annotations.KEY"})
 		}
 		edits = append(edits, edit)
 	}
@@ -102,6 +105,9 @@ func setPaths(l *pb.Listener) (paths []string) {
 	if l.GetSpec().GetProxyProtocol() != nil {
 		paths = append(paths, "spec.proxy_protocol")
 	}
+	if l.GetSpec().GetTls() != nil {
+		paths = append(paths, "spec.tls")
+	}
 	if l.GetSpec().GetAccess() != nil {
 		paths = append(paths, "spec.access")
 	}
@@ -125,6 +131,8 @@ func editPath(path string, sent manager.Draft) func(*manager.Draft) {
 		return func(d *manager.Draft) { d.Desired = sent.Desired }
 	case "spec.proxy_protocol":
 		return func(d *manager.Draft) { d.Proxy = sent.Proxy }
+	case "spec.tls":
+		return func(d *manager.Draft) { d.TLS = sent.TLS }
 	case "spec.access":
 		return func(d *manager.Draft) { d.Access = sent.Access }
 	case "spec.drain":

@@ -42,6 +42,7 @@ var reasonCodes = map[listeners.Reason]codes.Code{
 	listeners.ConnectionNotFound:    codes.NotFound,
 	listeners.ManagerConflict:       codes.FailedPrecondition,
 	listeners.SpecInvalid:           codes.InvalidArgument,
+	listeners.TLSInvalid:            codes.FailedPrecondition,
 	listeners.DaemonDraining:        codes.Unavailable,
 	listeners.FilterInvalid:         codes.InvalidArgument,
 	listeners.PageTokenInvalid:      codes.InvalidArgument,

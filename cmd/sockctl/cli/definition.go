@@ -22,6 +22,7 @@ type startFlags struct {
 	upstreams                        []string
 	sendProxy                        uint32
 	proxyMode                        string
+	tls                              tlsFlags
 	balance                          string
 	connectTimeout, healthInterval   time.Duration
 	exec                             execFlags
@@ -58,6 +59,12 @@ func (a *app) definition(ctx context.Context, id string, f *startFlags) (*defini
 	}
 	if spec.ProxyProtocol != nil {
 		d.mask = append(d.mask, "spec.proxy_protocol")
+	}
+	if spec.Tls, err = f.tls.config(); err != nil {
+		return nil, err
+	}
+	if spec.Tls != nil {
+		d.mask = append(d.mask, "spec.tls")
 	}
 	if spec.Concurrency, err = concurrency(f.concurrency); err != nil {
 		return nil, err

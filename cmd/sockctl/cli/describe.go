@@ -23,6 +23,7 @@ func (a *app) describeListener(l *pb.Listener, options *inForce, wide bool) []*s
 	if p := spec.GetProxyProtocol(); p != nil {
 		what.add("PROXY protocol", strings.TrimSpace(word(p.GetMode())+" "+strings.Join(p.GetTrusted(), " ")))
 	}
+	what.add("TLS", tlsText(spec.GetTls()))
 	what.add("access", accessText(spec.GetAccess()))
 	if spec.GetConcurrency() != pb.ListenerSpec_CONCURRENCY_UNSPECIFIED {
 		what.add("concurrency", word(spec.GetConcurrency()))
@@ -51,7 +52,7 @@ func (a *app) describeListener(l *pb.Listener, options *inForce, wide bool) []*s
 	traffic.add("bytes", size(status.GetReceivedBytes())+" in, "+size(status.GetSentBytes())+" out")
 	traffic.add("drops", fmt.Sprint(status.GetDropsTotal()))
 
-	all := []*section{what, traffic, upstreamSection(status.GetUpstreams())}
+	all := []*section{what, traffic, a.tlsSection(status.GetTls()), upstreamSection(status.GetUpstreams())}
 	for _, s := range status.GetSockets() {
 		all = append(all, a.describeSocket(s)...)
 	}
@@ -170,7 +171,9 @@ func (a *app) describeConnection(c *pb.Connection, options *inForce, wide bool) 
 	what.add("local (getsockname)", c.GetLocal().GetUri())
 	what.add("remote (getpeername)", c.GetRemote().GetUri())
 	what.add("remote (PROXY header)", c.GetProxiedRemote().GetUri())
+	what.add("TLS", tlsInfoText(c.GetTls()))
 	what.add("server name (TLS)", c.GetTls().GetServerName())
+	what.add("client certificate", c.GetTls().GetClientSubject())
 	what.add("upstream", c.GetUpstream().GetUri())
 	if p := c.GetPeer(); p != nil {
 		what.add("peer", strings.TrimSpace(fmt.Sprintf("pid %d uid %d gid %d %s", p.GetPid(), p.GetUid(), p.GetGid(), p.GetCommand())))

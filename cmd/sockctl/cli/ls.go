@@ -103,7 +103,7 @@ func listenerHead(wide bool) []string {
 func (a *app) listenerRow(l *pb.Listener, wide bool) []string {
 	s := l.GetStatus()
 	cells := []string{
-		listenerID(l.GetName()), stateCell(s), addressText(l), handlerKind(l.GetSpec().GetHandler()),
+		listenerID(l.GetName()), stateCell(s), addressText(l), servesText(l.GetSpec()),
 		fmt.Sprint(s.GetActiveConnections()), queueText(s.GetAcceptQueue(), s.GetAcceptQueueLimit()),
 		size(s.GetReceivedBytes()), size(s.GetSentBytes()), a.age(l.GetCreateTime()),
 	}
@@ -124,6 +124,15 @@ func stateCell(s *pb.ListenerStatus) string {
 		return word(s.GetState()) + "+faults"
 	}
 	return word(s.GetState())
+}
+
+// servesText is the handler, and what comes before it.
+func servesText(s *pb.ListenerSpec) string {
+	kind := handlerKind(s.GetHandler())
+	if s.GetTls() != nil {
+		kind += "+tls"
+	}
+	return kind
 }
 
 // addressText returns what is bound, or what should be when nothing is.

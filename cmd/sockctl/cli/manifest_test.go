@@ -95,7 +95,7 @@ spec: {handler: {reply: {payload: !!binary "AAEC /w=="}}}
 func TestManifestFaults(t *testing.T) {
 	for text, want := range map[string]string{
 		head + "spec:\n  handlr: {}\n":     "5:3: spec.handlr is not a field; did you mean handler?",
-		head + "spec: {zzz: 1}\n":          "4:8: spec.zzz is not a field; want desiredState, listen, handler, concurrency, options, access, proxyProtocol, drain or pauseMode",
+		head + "spec: {zzz: 1}\n":          "4:8: spec.zzz is not a field; want desiredState, listen, handler, concurrency, options, access, tls, proxyProtocol, drain or pauseMode",
 		head + "metadata: {}\n":            "4:1: metadata is not a field; want apiVersion, kind, name, labels, annotations or spec",
 		head + "label: {}\n":               "4:1: label is not a field; did you mean labels?",
 		head + "uid: x\n":                  "4:1: uid is not for a manifest: the daemon sets it",

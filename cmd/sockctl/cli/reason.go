@@ -26,15 +26,13 @@ var reasonCodes = map[string]codes.Code{
 	"CONNECTION_NOT_FOUND":    codes.NotFound,
 	"MANAGER_CONFLICT":        codes.FailedPrecondition,
 	"SPEC_INVALID":            codes.InvalidArgument,
+	"TLS_INVALID":             codes.FailedPrecondition,
 	"DAEMON_DRAINING":         codes.Unavailable,
 	"FILTER_INVALID":          codes.InvalidArgument,
 	"PAGE_TOKEN_INVALID":      codes.InvalidArgument,
 	"STORE_FAILED":            codes.Internal,
 	"INTERNAL":                codes.Internal,
 	"CHANGE_NOT_FOUND":        codes.NotFound,
-	"SOCKET_NOT_FOUND":        codes.NotFound,
-	"SOCKET_CALL_FAILED":      codes.FailedPrecondition,
-	"TIMED_OUT":               codes.DeadlineExceeded,
 }
 
 // issueFailure makes of a problem inside an answer what a status would be.

@@ -26,6 +26,7 @@ func (a *app) startCommand() *cobra.Command {
 		Example: "  sockctl start web --listen tcp://127.0.0.1:8080 --handler http --body 'Hello, World'\n" +
 			"  sockctl start front --listen tcp://:80 --handler forward --upstream tcp://10.0.0.1:8080 --upstream tcp://10.0.0.2:8080,weight=2\n" +
 			"  sockctl start echo --listen udp://:7 --listen tcp://:7 --handler echo --option backlog=1024\n" +
+			"  sockctl start safe --listen tcp://:443 --handler http --tls-cert chain.pem --tls-key key.pem\n" +
 			"  sockctl start upper --listen tcp://127.0.0.1:2000 --handler exec -- /usr/bin/tr a-z A-Z\n" +
 			"  sockctl start web",
 		Args:              oneAndCommand,
@@ -51,6 +52,7 @@ func (a *app) startCommand() *cobra.Command {
 	flags.Uint32Var(&f.sendProxy, "send-proxy", 0, "forward: tell upstreams who the client is, by the PROXY protocol of version 1 or 2")
 	flags.StringVar(&f.proxyMode, "proxy-protocol", "", "connections and datagrams begin with a header of the PROXY protocol: off, optional or required")
 	must(c.RegisterFlagCompletionFunc("proxy-protocol", cobra.FixedCompletions([]string{"off", "optional", "required"}, cobra.ShellCompDirectiveNoFileComp)))
+	f.tls.add(c)
 	flags.StringArrayVar(&f.exec.env, "env", nil, "exec: variable of the program as name=value; repeatable")
 	flags.StringVar(&f.exec.dir, "dir", "", "exec: working directory (default /)")
 	flags.StringVar(&f.exec.user, "user", "", "exec: user, by name or number, to run as (default the daemon's)")
@@ -208,6 +210,8 @@ func differences(mask []string, x, y *pb.Listener) []string {
 			same = slices.Equal(x.GetSpec().GetListen(), y.GetSpec().GetListen())
 		case path == "spec.concurrency":
 			same = x.GetSpec().GetConcurrency() == y.GetSpec().GetConcurrency()
+		case path == "spec.tls":
+			same = proto.Equal(x.GetSpec().GetTls(), y.GetSpec().GetTls())
 		case path == "spec.handler":
 			same = proto.Equal(x.GetSpec().GetHandler(), y.GetSpec().GetHandler())
 		}

@@ -774,6 +774,7 @@ type Connection struct {
 	// Writes or datagrams out.
 	SentMessages uint64 `protobuf:"varint,14,opt,name=sent_messages,json=sentMessages,proto3" json:"sent_messages,omitempty"`
 	// What TLS negotiated. Of what is forwarded as it is, the server name alone.
+	// Bytes are counted as they are on the wire.
 	Tls *TlsInfo `protobuf:"bytes,15,opt,name=tls,proto3" json:"tls,omitempty"`
 	// Peer of a Unix socket.
 	Peer *PeerCredentials `protobuf:"bytes,16,opt,name=peer,proto3" json:"peer,omitempty"`

@@ -64,6 +64,9 @@ const (
 	ErrorReason_ERROR_REASON_MANAGER_CONFLICT ErrorReason = 16
 	// INVALID_ARGUMENT: see BadRequest.field_violations.
 	ErrorReason_ERROR_REASON_SPEC_INVALID ErrorReason = 17
+	// FAILED_PRECONDITION: a certificate, key or CA file cannot be used; see
+	// BadRequest.field_violations.
+	ErrorReason_ERROR_REASON_TLS_INVALID ErrorReason = 18
 	// UNAVAILABLE: the daemon is draining or handing over; retry.
 	ErrorReason_ERROR_REASON_DAEMON_DRAINING ErrorReason = 19
 	// INVALID_ARGUMENT: the filter or order_by expression does not parse.
@@ -105,6 +108,7 @@ var (
 		14: "ERROR_REASON_CONNECTION_NOT_FOUND",
 		16: "ERROR_REASON_MANAGER_CONFLICT",
 		17: "ERROR_REASON_SPEC_INVALID",
+		18: "ERROR_REASON_TLS_INVALID",
 		19: "ERROR_REASON_DAEMON_DRAINING",
 		22: "ERROR_REASON_FILTER_INVALID",
 		23: "ERROR_REASON_PAGE_TOKEN_INVALID",
@@ -133,6 +137,7 @@ var (
 		"ERROR_REASON_CONNECTION_NOT_FOUND":    14,
 		"ERROR_REASON_MANAGER_CONFLICT":        16,
 		"ERROR_REASON_SPEC_INVALID":            17,
+		"ERROR_REASON_TLS_INVALID":             18,
 		"ERROR_REASON_DAEMON_DRAINING":         19,
 		"ERROR_REASON_FILTER_INVALID":          22,
 		"ERROR_REASON_PAGE_TOKEN_INVALID":      23,
@@ -177,7 +182,7 @@ var File_sockmgr_v1_errors_proto protoreflect.FileDescriptor
 const file_sockmgr_v1_errors_proto_rawDesc = "" +
 	"\n" +
 	"\x17sockmgr/v1/errors.proto\x12\n" +
-	"sockmgr.v1*\x8a\a\n" +
+	"sockmgr.v1*\xa8\a\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_LISTENER_NOT_FOUND\x10\x01\x12(\n" +
@@ -196,7 +201,8 @@ const file_sockmgr_v1_errors_proto_rawDesc = "" +
 	"\x1aERROR_REASON_LIMIT_REACHED\x10\r\x12%\n" +
 	"!ERROR_REASON_CONNECTION_NOT_FOUND\x10\x0e\x12!\n" +
 	"\x1dERROR_REASON_MANAGER_CONFLICT\x10\x10\x12\x1d\n" +
-	"\x19ERROR_REASON_SPEC_INVALID\x10\x11\x12 \n" +
+	"\x19ERROR_REASON_SPEC_INVALID\x10\x11\x12\x1c\n" +
+	"\x18ERROR_REASON_TLS_INVALID\x10\x12\x12 \n" +
 	"\x1cERROR_REASON_DAEMON_DRAINING\x10\x13\x12\x1f\n" +
 	"\x1bERROR_REASON_FILTER_INVALID\x10\x16\x12#\n" +
 	"\x1fERROR_REASON_PAGE_TOKEN_INVALID\x10\x17\x12\x1d\n" +

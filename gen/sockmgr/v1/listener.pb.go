@@ -445,7 +445,7 @@ func (x ProxyProtocolConfig_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyProtocolConfig_Mode.Descriptor instead.
 func (ProxyProtocolConfig_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{29, 0}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{31, 0}
 }
 
 // The state.
@@ -514,7 +514,7 @@ func (x ListenerStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ListenerStatus_State.Descriptor instead.
 func (ListenerStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{31, 0}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{33, 0}
 }
 
 // CreateListenerRequest makes a listener.
@@ -2441,6 +2441,10 @@ type ListenerSpec struct {
 	Options map[string]*structpb.Value `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Who may connect, or send datagrams; checked before anything else.
 	Access *AccessPolicy `protobuf:"bytes,6,opt,name=access,proto3" json:"access,omitempty"`
+	// TLS termination on connections of tcp and unix; none when unset or empty. It
+	// takes a thread for each connection. Changes show on connections accepted from
+	// then on.
+	Tls *TlsConfig `protobuf:"bytes,7,opt,name=tls,proto3" json:"tls,omitempty"`
 	// PROXY protocol on accepted connections of tcp and unix, and, of version 2,
 	// before each datagram of udp and unixgram.
 	ProxyProtocol *ProxyProtocolConfig `protobuf:"bytes,8,opt,name=proxy_protocol,json=proxyProtocol,proto3" json:"proxy_protocol,omitempty"`
@@ -2520,6 +2524,13 @@ func (x *ListenerSpec) GetOptions() map[string]*structpb.Value {
 func (x *ListenerSpec) GetAccess() *AccessPolicy {
 	if x != nil {
 		return x.Access
+	}
+	return nil
+}
+
+func (x *ListenerSpec) GetTls() *TlsConfig {
+	if x != nil {
+		return x.Tls
 	}
 	return nil
 }
@@ -2622,6 +2633,167 @@ func (x *AccessPolicy) GetAllowUids() []uint32 {
 	return nil
 }
 
+// TlsConfig is TLS termination. All files are PEM, watched, and read again when
+// they change: new handshakes have what is new, open connections go on. What
+// cannot be used is refused when the listener starts; later what was there
+// before stays in use.
+type TlsConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absolute path of the certificate chain, the server's own first. Clients
+	// that ask for no name, or for one that no certificate has, get this one.
+	CertificateFile string `protobuf:"bytes,1,opt,name=certificate_file,json=certificateFile,proto3" json:"certificate_file,omitempty"`
+	// Absolute path of its key; empty: it is in certificate_file too.
+	KeyFile string `protobuf:"bytes,2,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
+	// CA file that client certificates must chain to; none asked when empty.
+	ClientCaFile string `protobuf:"bytes,3,opt,name=client_ca_file,json=clientCaFile,proto3" json:"client_ca_file,omitempty"`
+	// Oldest version: "1.2" (the default) or "1.3".
+	MinVersion string `protobuf:"bytes,4,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
+	// ALPN names, best first, at most 32; a client that offers others only is
+	// refused. The http handler speaks http/1.1.
+	Alpn []string `protobuf:"bytes,5,rep,name=alpn,proto3" json:"alpn,omitempty"`
+	// Chosen by the name that the client asks for (SNI): by the names in the
+	// certificates, exact ones before wildcards, at most 64.
+	MoreCertificates []*TlsCertificate `protobuf:"bytes,6,rep,name=more_certificates,json=moreCertificates,proto3" json:"more_certificates,omitempty"`
+	// Time for the handshake; 0 means 10 s, at most an hour.
+	HandshakeTimeout *durationpb.Duration `protobuf:"bytes,7,opt,name=handshake_timeout,json=handshakeTimeout,proto3" json:"handshake_timeout,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *TlsConfig) Reset() {
+	*x = TlsConfig{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TlsConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TlsConfig) ProtoMessage() {}
+
+func (x *TlsConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TlsConfig.ProtoReflect.Descriptor instead.
+func (*TlsConfig) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *TlsConfig) GetCertificateFile() string {
+	if x != nil {
+		return x.CertificateFile
+	}
+	return ""
+}
+
+func (x *TlsConfig) GetKeyFile() string {
+	if x != nil {
+		return x.KeyFile
+	}
+	return ""
+}
+
+func (x *TlsConfig) GetClientCaFile() string {
+	if x != nil {
+		return x.ClientCaFile
+	}
+	return ""
+}
+
+func (x *TlsConfig) GetMinVersion() string {
+	if x != nil {
+		return x.MinVersion
+	}
+	return ""
+}
+
+func (x *TlsConfig) GetAlpn() []string {
+	if x != nil {
+		return x.Alpn
+	}
+	return nil
+}
+
+func (x *TlsConfig) GetMoreCertificates() []*TlsCertificate {
+	if x != nil {
+		return x.MoreCertificates
+	}
+	return nil
+}
+
+func (x *TlsConfig) GetHandshakeTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.HandshakeTimeout
+	}
+	return nil
+}
+
+// TlsCertificate is a certificate and its key.
+type TlsCertificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Certificate chain file (PEM).
+	CertificateFile string `protobuf:"bytes,1,opt,name=certificate_file,json=certificateFile,proto3" json:"certificate_file,omitempty"`
+	// Key file (PEM); empty: it is in certificate_file too.
+	KeyFile       string `protobuf:"bytes,2,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TlsCertificate) Reset() {
+	*x = TlsCertificate{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TlsCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TlsCertificate) ProtoMessage() {}
+
+func (x *TlsCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TlsCertificate.ProtoReflect.Descriptor instead.
+func (*TlsCertificate) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *TlsCertificate) GetCertificateFile() string {
+	if x != nil {
+		return x.CertificateFile
+	}
+	return ""
+}
+
+func (x *TlsCertificate) GetKeyFile() string {
+	if x != nil {
+		return x.KeyFile
+	}
+	return ""
+}
+
 // ProxyProtocolConfig is the PROXY protocol on accept.
 type ProxyProtocolConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2640,7 +2812,7 @@ type ProxyProtocolConfig struct {
 
 func (x *ProxyProtocolConfig) Reset() {
 	*x = ProxyProtocolConfig{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[29]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2824,7 @@ func (x *ProxyProtocolConfig) String() string {
 func (*ProxyProtocolConfig) ProtoMessage() {}
 
 func (x *ProxyProtocolConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[29]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2837,7 @@ func (x *ProxyProtocolConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyProtocolConfig.ProtoReflect.Descriptor instead.
 func (*ProxyProtocolConfig) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{29}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ProxyProtocolConfig) GetMode() ProxyProtocolConfig_Mode {
@@ -2707,7 +2879,7 @@ type DrainPolicy struct {
 
 func (x *DrainPolicy) Reset() {
 	*x = DrainPolicy{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2719,7 +2891,7 @@ func (x *DrainPolicy) String() string {
 func (*DrainPolicy) ProtoMessage() {}
 
 func (x *DrainPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[30]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2732,7 +2904,7 @@ func (x *DrainPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainPolicy.ProtoReflect.Descriptor instead.
 func (*DrainPolicy) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{30}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DrainPolicy) GetTimeout() *durationpb.Duration {
@@ -2799,14 +2971,16 @@ type ListenerStatus struct {
 	Upstreams []*UpstreamStatus `protobuf:"bytes,18,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
 	// Faults that are on, by the names of their options without "fault.": delay,
 	// loss_percent.
-	Faults        []string `protobuf:"bytes,19,rep,name=faults,proto3" json:"faults,omitempty"`
+	Faults []string `protobuf:"bytes,19,rep,name=faults,proto3" json:"faults,omitempty"`
+	// Of TLS: what is in use.
+	Tls           *TlsStatus `protobuf:"bytes,20,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListenerStatus) Reset() {
 	*x = ListenerStatus{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[31]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2818,7 +2992,7 @@ func (x *ListenerStatus) String() string {
 func (*ListenerStatus) ProtoMessage() {}
 
 func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[31]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2831,7 +3005,7 @@ func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerStatus.ProtoReflect.Descriptor instead.
 func (*ListenerStatus) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{31}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListenerStatus) GetState() ListenerStatus_State {
@@ -2960,6 +3134,151 @@ func (x *ListenerStatus) GetFaults() []string {
 	return nil
 }
 
+func (x *ListenerStatus) GetTls() *TlsStatus {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+// TlsStatus is what TLS uses now.
+type TlsStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The certificates, in the order of the spec.
+	Certificates []*TlsCertificateStatus `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// When they were read.
+	LoadTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=load_time,json=loadTime,proto3" json:"load_time,omitempty"`
+	// Why files that have changed since are not in use; empty: all is in use.
+	LastError     string `protobuf:"bytes,3,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TlsStatus) Reset() {
+	*x = TlsStatus{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TlsStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TlsStatus) ProtoMessage() {}
+
+func (x *TlsStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TlsStatus.ProtoReflect.Descriptor instead.
+func (*TlsStatus) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *TlsStatus) GetCertificates() []*TlsCertificateStatus {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *TlsStatus) GetLoadTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LoadTime
+	}
+	return nil
+}
+
+func (x *TlsStatus) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+// TlsCertificateStatus is a certificate in use.
+type TlsCertificateStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file it was read from.
+	CertificateFile string `protobuf:"bytes,1,opt,name=certificate_file,json=certificateFile,proto3" json:"certificate_file,omitempty"`
+	// Names and addresses that it is for.
+	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
+	// When it expires.
+	NotAfter *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// SHA-256 of the certificate in hex, as openssl x509 -fingerprint has it
+	// without colons.
+	Sha256        string `protobuf:"bytes,4,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TlsCertificateStatus) Reset() {
+	*x = TlsCertificateStatus{}
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TlsCertificateStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TlsCertificateStatus) ProtoMessage() {}
+
+func (x *TlsCertificateStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TlsCertificateStatus.ProtoReflect.Descriptor instead.
+func (*TlsCertificateStatus) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *TlsCertificateStatus) GetCertificateFile() string {
+	if x != nil {
+		return x.CertificateFile
+	}
+	return ""
+}
+
+func (x *TlsCertificateStatus) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *TlsCertificateStatus) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *TlsCertificateStatus) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
 // UpstreamStatus is what is true of an upstream now.
 type UpstreamStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2990,7 +3309,7 @@ type UpstreamStatus struct {
 
 func (x *UpstreamStatus) Reset() {
 	*x = UpstreamStatus{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[32]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3002,7 +3321,7 @@ func (x *UpstreamStatus) String() string {
 func (*UpstreamStatus) ProtoMessage() {}
 
 func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[32]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3015,7 +3334,7 @@ func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamStatus.ProtoReflect.Descriptor instead.
 func (*UpstreamStatus) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{32}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *UpstreamStatus) GetAddress() string {
@@ -3107,7 +3426,7 @@ type DrainStatus struct {
 
 func (x *DrainStatus) Reset() {
 	*x = DrainStatus{}
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[33]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3119,7 +3438,7 @@ func (x *DrainStatus) String() string {
 func (*DrainStatus) ProtoMessage() {}
 
 func (x *DrainStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_listener_proto_msgTypes[33]
+	mi := &file_sockmgr_v1_listener_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3132,7 +3451,7 @@ func (x *DrainStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainStatus.ProtoReflect.Descriptor instead.
 func (*DrainStatus) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{33}
+	return file_sockmgr_v1_listener_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DrainStatus) GetStartTime() *timestamppb.Timestamp {
@@ -3345,14 +3664,15 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcf\x06\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf8\x06\n" +
 	"\fListenerSpec\x12J\n" +
 	"\rdesired_state\x18\x01 \x01(\x0e2%.sockmgr.v1.ListenerSpec.DesiredStateR\fdesiredState\x12\x16\n" +
 	"\x06listen\x18\x02 \x03(\tR\x06listen\x12-\n" +
 	"\ahandler\x18\x03 \x01(\v2\x13.sockmgr.v1.HandlerR\ahandler\x12F\n" +
 	"\vconcurrency\x18\x04 \x01(\x0e2$.sockmgr.v1.ListenerSpec.ConcurrencyR\vconcurrency\x12?\n" +
 	"\aoptions\x18\x05 \x03(\v2%.sockmgr.v1.ListenerSpec.OptionsEntryR\aoptions\x120\n" +
-	"\x06access\x18\x06 \x01(\v2\x18.sockmgr.v1.AccessPolicyR\x06access\x12F\n" +
+	"\x06access\x18\x06 \x01(\v2\x18.sockmgr.v1.AccessPolicyR\x06access\x12'\n" +
+	"\x03tls\x18\a \x01(\v2\x15.sockmgr.v1.TlsConfigR\x03tls\x12F\n" +
 	"\x0eproxy_protocol\x18\b \x01(\v2\x1f.sockmgr.v1.ProxyProtocolConfigR\rproxyProtocol\x12-\n" +
 	"\x05drain\x18\t \x01(\v2\x17.sockmgr.v1.DrainPolicyR\x05drain\x124\n" +
 	"\n" +
@@ -3376,7 +3696,19 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\x04deny\x18\x02 \x03(\tR\x04deny\x12\x14\n" +
 	"\x05reset\x18\x03 \x01(\bR\x05reset\x12\x1d\n" +
 	"\n" +
-	"allow_uids\x18\x04 \x03(\rR\tallowUids\"\xf0\x01\n" +
+	"allow_uids\x18\x04 \x03(\rR\tallowUids\"\xbd\x02\n" +
+	"\tTlsConfig\x12)\n" +
+	"\x10certificate_file\x18\x01 \x01(\tR\x0fcertificateFile\x12\x19\n" +
+	"\bkey_file\x18\x02 \x01(\tR\akeyFile\x12$\n" +
+	"\x0eclient_ca_file\x18\x03 \x01(\tR\fclientCaFile\x12\x1f\n" +
+	"\vmin_version\x18\x04 \x01(\tR\n" +
+	"minVersion\x12\x12\n" +
+	"\x04alpn\x18\x05 \x03(\tR\x04alpn\x12G\n" +
+	"\x11more_certificates\x18\x06 \x03(\v2\x1a.sockmgr.v1.TlsCertificateR\x10moreCertificates\x12F\n" +
+	"\x11handshake_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationR\x10handshakeTimeout\"V\n" +
+	"\x0eTlsCertificate\x12)\n" +
+	"\x10certificate_file\x18\x01 \x01(\tR\x0fcertificateFile\x12\x19\n" +
+	"\bkey_file\x18\x02 \x01(\tR\akeyFile\"\xf0\x01\n" +
 	"\x13ProxyProtocolConfig\x128\n" +
 	"\x04mode\x18\x01 \x01(\x0e2$.sockmgr.v1.ProxyProtocolConfig.ModeR\x04mode\x12\x18\n" +
 	"\atrusted\x18\x02 \x03(\tR\atrusted\x123\n" +
@@ -3389,7 +3721,7 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\vDrainPolicy\x123\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x126\n" +
 	"\tlame_duck\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\blameDuck\x12'\n" +
-	"\x0freset_remaining\x18\x03 \x01(\bR\x0eresetRemaining\"\xbc\a\n" +
+	"\x0freset_remaining\x18\x03 \x01(\bR\x0eresetRemaining\"\xe5\a\n" +
 	"\x0eListenerStatus\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .sockmgr.v1.ListenerStatus.StateR\x05state\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12/\n" +
@@ -3414,7 +3746,8 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\vresume_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"resumeTime\x128\n" +
 	"\tupstreams\x18\x12 \x03(\v2\x1a.sockmgr.v1.UpstreamStatusR\tupstreams\x12\x16\n" +
-	"\x06faults\x18\x13 \x03(\tR\x06faults\"\x8f\x01\n" +
+	"\x06faults\x18\x13 \x03(\tR\x06faults\x12'\n" +
+	"\x03tls\x18\x14 \x01(\v2\x15.sockmgr.v1.TlsStatusR\x03tls\"\x8f\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_RUNNING\x10\x01\x12\x11\n" +
@@ -3422,7 +3755,17 @@ const file_sockmgr_v1_listener_proto_rawDesc = "" +
 	"\fSTATE_PAUSED\x10\x03\x12\x12\n" +
 	"\x0eSTATE_DRAINING\x10\x04\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x05\x12\x10\n" +
-	"\fSTATE_FAILED\x10\x06\"\xe8\x02\n" +
+	"\fSTATE_FAILED\x10\x06\"\xa9\x01\n" +
+	"\tTlsStatus\x12D\n" +
+	"\fcertificates\x18\x01 \x03(\v2 .sockmgr.v1.TlsCertificateStatusR\fcertificates\x127\n" +
+	"\tload_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bloadTime\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x03 \x01(\tR\tlastError\"\xa8\x01\n" +
+	"\x14TlsCertificateStatus\x12)\n" +
+	"\x10certificate_file\x18\x01 \x01(\tR\x0fcertificateFile\x12\x14\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\x127\n" +
+	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
+	"\x06sha256\x18\x04 \x01(\tR\x06sha256\"\xe8\x02\n" +
 	"\x0eUpstreamStatus\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x125\n" +
 	"\bresolved\x18\x02 \x03(\v2\x19.sockmgr.v1.SocketAddressR\bresolved\x12\x18\n" +
@@ -3482,7 +3825,7 @@ func file_sockmgr_v1_listener_proto_rawDescGZIP() []byte {
 }
 
 var file_sockmgr_v1_listener_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_sockmgr_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_sockmgr_v1_listener_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_sockmgr_v1_listener_proto_goTypes = []any{
 	(ListenerView)(0),                // 0: sockmgr.v1.ListenerView
 	(PauseMode)(0),                   // 1: sockmgr.v1.PauseMode
@@ -3521,119 +3864,130 @@ var file_sockmgr_v1_listener_proto_goTypes = []any{
 	(*Listener)(nil),                 // 34: sockmgr.v1.Listener
 	(*ListenerSpec)(nil),             // 35: sockmgr.v1.ListenerSpec
 	(*AccessPolicy)(nil),             // 36: sockmgr.v1.AccessPolicy
-	(*ProxyProtocolConfig)(nil),      // 37: sockmgr.v1.ProxyProtocolConfig
-	(*DrainPolicy)(nil),              // 38: sockmgr.v1.DrainPolicy
-	(*ListenerStatus)(nil),           // 39: sockmgr.v1.ListenerStatus
-	(*UpstreamStatus)(nil),           // 40: sockmgr.v1.UpstreamStatus
-	(*DrainStatus)(nil),              // 41: sockmgr.v1.DrainStatus
-	nil,                              // 42: sockmgr.v1.Listener.LabelsEntry
-	nil,                              // 43: sockmgr.v1.Listener.AnnotationsEntry
-	nil,                              // 44: sockmgr.v1.ListenerSpec.OptionsEntry
-	(*Issue)(nil),                    // 45: sockmgr.v1.Issue
-	(*fieldmaskpb.FieldMask)(nil),    // 46: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),      // 47: google.protobuf.Duration
-	(OptionSpec_Effect)(0),           // 48: sockmgr.v1.OptionSpec.Effect
-	(*timestamppb.Timestamp)(nil),    // 49: google.protobuf.Timestamp
-	(*Handler)(nil),                  // 50: sockmgr.v1.Handler
-	(*SocketAddress)(nil),            // 51: sockmgr.v1.SocketAddress
-	(*Socket)(nil),                   // 52: sockmgr.v1.Socket
-	(*structpb.Value)(nil),           // 53: google.protobuf.Value
+	(*TlsConfig)(nil),                // 37: sockmgr.v1.TlsConfig
+	(*TlsCertificate)(nil),           // 38: sockmgr.v1.TlsCertificate
+	(*ProxyProtocolConfig)(nil),      // 39: sockmgr.v1.ProxyProtocolConfig
+	(*DrainPolicy)(nil),              // 40: sockmgr.v1.DrainPolicy
+	(*ListenerStatus)(nil),           // 41: sockmgr.v1.ListenerStatus
+	(*TlsStatus)(nil),                // 42: sockmgr.v1.TlsStatus
+	(*TlsCertificateStatus)(nil),     // 43: sockmgr.v1.TlsCertificateStatus
+	(*UpstreamStatus)(nil),           // 44: sockmgr.v1.UpstreamStatus
+	(*DrainStatus)(nil),              // 45: sockmgr.v1.DrainStatus
+	nil,                              // 46: sockmgr.v1.Listener.LabelsEntry
+	nil,                              // 47: sockmgr.v1.Listener.AnnotationsEntry
+	nil,                              // 48: sockmgr.v1.ListenerSpec.OptionsEntry
+	(*Issue)(nil),                    // 49: sockmgr.v1.Issue
+	(*fieldmaskpb.FieldMask)(nil),    // 50: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),      // 51: google.protobuf.Duration
+	(OptionSpec_Effect)(0),           // 52: sockmgr.v1.OptionSpec.Effect
+	(*timestamppb.Timestamp)(nil),    // 53: google.protobuf.Timestamp
+	(*Handler)(nil),                  // 54: sockmgr.v1.Handler
+	(*SocketAddress)(nil),            // 55: sockmgr.v1.SocketAddress
+	(*Socket)(nil),                   // 56: sockmgr.v1.Socket
+	(*structpb.Value)(nil),           // 57: google.protobuf.Value
 }
 var file_sockmgr_v1_listener_proto_depIdxs = []int32{
 	34, // 0: sockmgr.v1.CreateListenerRequest.listener:type_name -> sockmgr.v1.Listener
 	34, // 1: sockmgr.v1.CreateListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	45, // 2: sockmgr.v1.CreateListenerResponse.issues:type_name -> sockmgr.v1.Issue
+	49, // 2: sockmgr.v1.CreateListenerResponse.issues:type_name -> sockmgr.v1.Issue
 	0,  // 3: sockmgr.v1.GetListenerRequest.view:type_name -> sockmgr.v1.ListenerView
 	34, // 4: sockmgr.v1.GetListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	0,  // 5: sockmgr.v1.ListListenersRequest.view:type_name -> sockmgr.v1.ListenerView
 	34, // 6: sockmgr.v1.ListListenersResponse.listeners:type_name -> sockmgr.v1.Listener
 	34, // 7: sockmgr.v1.UpdateListenerRequest.listener:type_name -> sockmgr.v1.Listener
-	46, // 8: sockmgr.v1.UpdateListenerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	50, // 8: sockmgr.v1.UpdateListenerRequest.update_mask:type_name -> google.protobuf.FieldMask
 	34, // 9: sockmgr.v1.UpdateListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	45, // 10: sockmgr.v1.UpdateListenerResponse.issues:type_name -> sockmgr.v1.Issue
+	49, // 10: sockmgr.v1.UpdateListenerResponse.issues:type_name -> sockmgr.v1.Issue
 	21, // 11: sockmgr.v1.UpdateListenerResponse.changes:type_name -> sockmgr.v1.FieldChange
-	47, // 12: sockmgr.v1.DeleteListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
+	51, // 12: sockmgr.v1.DeleteListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
 	34, // 13: sockmgr.v1.DeleteListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	34, // 14: sockmgr.v1.ApplyListenersRequest.listeners:type_name -> sockmgr.v1.Listener
 	20, // 15: sockmgr.v1.ApplyListenersResponse.changes:type_name -> sockmgr.v1.ListenerChange
 	2,  // 16: sockmgr.v1.ListenerChange.action:type_name -> sockmgr.v1.ListenerChange.Action
 	21, // 17: sockmgr.v1.ListenerChange.fields:type_name -> sockmgr.v1.FieldChange
 	34, // 18: sockmgr.v1.ListenerChange.listener:type_name -> sockmgr.v1.Listener
-	45, // 19: sockmgr.v1.ListenerChange.issues:type_name -> sockmgr.v1.Issue
-	45, // 20: sockmgr.v1.ListenerChange.error:type_name -> sockmgr.v1.Issue
-	48, // 21: sockmgr.v1.FieldChange.effect:type_name -> sockmgr.v1.OptionSpec.Effect
+	49, // 19: sockmgr.v1.ListenerChange.issues:type_name -> sockmgr.v1.Issue
+	49, // 20: sockmgr.v1.ListenerChange.error:type_name -> sockmgr.v1.Issue
+	52, // 21: sockmgr.v1.FieldChange.effect:type_name -> sockmgr.v1.OptionSpec.Effect
 	34, // 22: sockmgr.v1.StartListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	47, // 23: sockmgr.v1.StopListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
+	51, // 23: sockmgr.v1.StopListenerRequest.drain_timeout:type_name -> google.protobuf.Duration
 	34, // 24: sockmgr.v1.StopListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	47, // 25: sockmgr.v1.PauseListenerRequest.resume_after:type_name -> google.protobuf.Duration
+	51, // 25: sockmgr.v1.PauseListenerRequest.resume_after:type_name -> google.protobuf.Duration
 	1,  // 26: sockmgr.v1.PauseListenerRequest.mode:type_name -> sockmgr.v1.PauseMode
 	34, // 27: sockmgr.v1.PauseListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	34, // 28: sockmgr.v1.ResumeListenerResponse.listener:type_name -> sockmgr.v1.Listener
-	47, // 29: sockmgr.v1.DrainListenerRequest.timeout:type_name -> google.protobuf.Duration
+	51, // 29: sockmgr.v1.DrainListenerRequest.timeout:type_name -> google.protobuf.Duration
 	34, // 30: sockmgr.v1.DrainListenerResponse.listener:type_name -> sockmgr.v1.Listener
 	0,  // 31: sockmgr.v1.WatchListenersRequest.view:type_name -> sockmgr.v1.ListenerView
 	3,  // 32: sockmgr.v1.WatchListenersResponse.type:type_name -> sockmgr.v1.WatchListenersResponse.Type
 	34, // 33: sockmgr.v1.WatchListenersResponse.listener:type_name -> sockmgr.v1.Listener
-	49, // 34: sockmgr.v1.WatchListenersResponse.time:type_name -> google.protobuf.Timestamp
-	42, // 35: sockmgr.v1.Listener.labels:type_name -> sockmgr.v1.Listener.LabelsEntry
-	43, // 36: sockmgr.v1.Listener.annotations:type_name -> sockmgr.v1.Listener.AnnotationsEntry
+	53, // 34: sockmgr.v1.WatchListenersResponse.time:type_name -> google.protobuf.Timestamp
+	46, // 35: sockmgr.v1.Listener.labels:type_name -> sockmgr.v1.Listener.LabelsEntry
+	47, // 36: sockmgr.v1.Listener.annotations:type_name -> sockmgr.v1.Listener.AnnotationsEntry
 	35, // 37: sockmgr.v1.Listener.spec:type_name -> sockmgr.v1.ListenerSpec
-	39, // 38: sockmgr.v1.Listener.status:type_name -> sockmgr.v1.ListenerStatus
-	49, // 39: sockmgr.v1.Listener.create_time:type_name -> google.protobuf.Timestamp
-	49, // 40: sockmgr.v1.Listener.update_time:type_name -> google.protobuf.Timestamp
+	41, // 38: sockmgr.v1.Listener.status:type_name -> sockmgr.v1.ListenerStatus
+	53, // 39: sockmgr.v1.Listener.create_time:type_name -> google.protobuf.Timestamp
+	53, // 40: sockmgr.v1.Listener.update_time:type_name -> google.protobuf.Timestamp
 	4,  // 41: sockmgr.v1.ListenerSpec.desired_state:type_name -> sockmgr.v1.ListenerSpec.DesiredState
-	50, // 42: sockmgr.v1.ListenerSpec.handler:type_name -> sockmgr.v1.Handler
+	54, // 42: sockmgr.v1.ListenerSpec.handler:type_name -> sockmgr.v1.Handler
 	5,  // 43: sockmgr.v1.ListenerSpec.concurrency:type_name -> sockmgr.v1.ListenerSpec.Concurrency
-	44, // 44: sockmgr.v1.ListenerSpec.options:type_name -> sockmgr.v1.ListenerSpec.OptionsEntry
+	48, // 44: sockmgr.v1.ListenerSpec.options:type_name -> sockmgr.v1.ListenerSpec.OptionsEntry
 	36, // 45: sockmgr.v1.ListenerSpec.access:type_name -> sockmgr.v1.AccessPolicy
-	37, // 46: sockmgr.v1.ListenerSpec.proxy_protocol:type_name -> sockmgr.v1.ProxyProtocolConfig
-	38, // 47: sockmgr.v1.ListenerSpec.drain:type_name -> sockmgr.v1.DrainPolicy
-	1,  // 48: sockmgr.v1.ListenerSpec.pause_mode:type_name -> sockmgr.v1.PauseMode
-	6,  // 49: sockmgr.v1.ProxyProtocolConfig.mode:type_name -> sockmgr.v1.ProxyProtocolConfig.Mode
-	47, // 50: sockmgr.v1.ProxyProtocolConfig.timeout:type_name -> google.protobuf.Duration
-	47, // 51: sockmgr.v1.DrainPolicy.timeout:type_name -> google.protobuf.Duration
-	47, // 52: sockmgr.v1.DrainPolicy.lame_duck:type_name -> google.protobuf.Duration
-	7,  // 53: sockmgr.v1.ListenerStatus.state:type_name -> sockmgr.v1.ListenerStatus.State
-	51, // 54: sockmgr.v1.ListenerStatus.bound:type_name -> sockmgr.v1.SocketAddress
-	52, // 55: sockmgr.v1.ListenerStatus.sockets:type_name -> sockmgr.v1.Socket
-	49, // 56: sockmgr.v1.ListenerStatus.start_time:type_name -> google.protobuf.Timestamp
-	41, // 57: sockmgr.v1.ListenerStatus.drain:type_name -> sockmgr.v1.DrainStatus
-	49, // 58: sockmgr.v1.ListenerStatus.retry_time:type_name -> google.protobuf.Timestamp
-	49, // 59: sockmgr.v1.ListenerStatus.resume_time:type_name -> google.protobuf.Timestamp
-	40, // 60: sockmgr.v1.ListenerStatus.upstreams:type_name -> sockmgr.v1.UpstreamStatus
-	51, // 61: sockmgr.v1.UpstreamStatus.resolved:type_name -> sockmgr.v1.SocketAddress
-	49, // 62: sockmgr.v1.DrainStatus.start_time:type_name -> google.protobuf.Timestamp
-	49, // 63: sockmgr.v1.DrainStatus.deadline:type_name -> google.protobuf.Timestamp
-	53, // 64: sockmgr.v1.ListenerSpec.OptionsEntry.value:type_name -> google.protobuf.Value
-	8,  // 65: sockmgr.v1.ListenerService.CreateListener:input_type -> sockmgr.v1.CreateListenerRequest
-	10, // 66: sockmgr.v1.ListenerService.GetListener:input_type -> sockmgr.v1.GetListenerRequest
-	12, // 67: sockmgr.v1.ListenerService.ListListeners:input_type -> sockmgr.v1.ListListenersRequest
-	14, // 68: sockmgr.v1.ListenerService.UpdateListener:input_type -> sockmgr.v1.UpdateListenerRequest
-	16, // 69: sockmgr.v1.ListenerService.DeleteListener:input_type -> sockmgr.v1.DeleteListenerRequest
-	18, // 70: sockmgr.v1.ListenerService.ApplyListeners:input_type -> sockmgr.v1.ApplyListenersRequest
-	22, // 71: sockmgr.v1.ListenerService.StartListener:input_type -> sockmgr.v1.StartListenerRequest
-	24, // 72: sockmgr.v1.ListenerService.StopListener:input_type -> sockmgr.v1.StopListenerRequest
-	26, // 73: sockmgr.v1.ListenerService.PauseListener:input_type -> sockmgr.v1.PauseListenerRequest
-	28, // 74: sockmgr.v1.ListenerService.ResumeListener:input_type -> sockmgr.v1.ResumeListenerRequest
-	30, // 75: sockmgr.v1.ListenerService.DrainListener:input_type -> sockmgr.v1.DrainListenerRequest
-	32, // 76: sockmgr.v1.ListenerService.WatchListeners:input_type -> sockmgr.v1.WatchListenersRequest
-	9,  // 77: sockmgr.v1.ListenerService.CreateListener:output_type -> sockmgr.v1.CreateListenerResponse
-	11, // 78: sockmgr.v1.ListenerService.GetListener:output_type -> sockmgr.v1.GetListenerResponse
-	13, // 79: sockmgr.v1.ListenerService.ListListeners:output_type -> sockmgr.v1.ListListenersResponse
-	15, // 80: sockmgr.v1.ListenerService.UpdateListener:output_type -> sockmgr.v1.UpdateListenerResponse
-	17, // 81: sockmgr.v1.ListenerService.DeleteListener:output_type -> sockmgr.v1.DeleteListenerResponse
-	19, // 82: sockmgr.v1.ListenerService.ApplyListeners:output_type -> sockmgr.v1.ApplyListenersResponse
-	23, // 83: sockmgr.v1.ListenerService.StartListener:output_type -> sockmgr.v1.StartListenerResponse
-	25, // 84: sockmgr.v1.ListenerService.StopListener:output_type -> sockmgr.v1.StopListenerResponse
-	27, // 85: sockmgr.v1.ListenerService.PauseListener:output_type -> sockmgr.v1.PauseListenerResponse
-	29, // 86: sockmgr.v1.ListenerService.ResumeListener:output_type -> sockmgr.v1.ResumeListenerResponse
-	31, // 87: sockmgr.v1.ListenerService.DrainListener:output_type -> sockmgr.v1.DrainListenerResponse
-	33, // 88: sockmgr.v1.ListenerService.WatchListeners:output_type -> sockmgr.v1.WatchListenersResponse
-	77, // [77:89] is the sub-list for method output_type
-	65, // [65:77] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	37, // 46: sockmgr.v1.ListenerSpec.tls:type_name -> sockmgr.v1.TlsConfig
+	39, // 47: sockmgr.v1.ListenerSpec.proxy_protocol:type_name -> sockmgr.v1.ProxyProtocolConfig
+	40, // 48: sockmgr.v1.ListenerSpec.drain:type_name -> sockmgr.v1.DrainPolicy
+	1,  // 49: sockmgr.v1.ListenerSpec.pause_mode:type_name -> sockmgr.v1.PauseMode
+	38, // 50: sockmgr.v1.TlsConfig.more_certificates:type_name -> sockmgr.v1.TlsCertificate
+	51, // 51: sockmgr.v1.TlsConfig.handshake_timeout:type_name -> google.protobuf.Duration
+	6,  // 52: sockmgr.v1.ProxyProtocolConfig.mode:type_name -> sockmgr.v1.ProxyProtocolConfig.Mode
+	51, // 53: sockmgr.v1.ProxyProtocolConfig.timeout:type_name -> google.protobuf.Duration
+	51, // 54: sockmgr.v1.DrainPolicy.timeout:type_name -> google.protobuf.Duration
+	51, // 55: sockmgr.v1.DrainPolicy.lame_duck:type_name -> google.protobuf.Duration
+	7,  // 56: sockmgr.v1.ListenerStatus.state:type_name -> sockmgr.v1.ListenerStatus.State
+	55, // 57: sockmgr.v1.ListenerStatus.bound:type_name -> sockmgr.v1.SocketAddress
+	56, // 58: sockmgr.v1.ListenerStatus.sockets:type_name -> sockmgr.v1.Socket
+	53, // 59: sockmgr.v1.ListenerStatus.start_time:type_name -> google.protobuf.Timestamp
+	45, // 60: sockmgr.v1.ListenerStatus.drain:type_name -> sockmgr.v1.DrainStatus
+	53, // 61: sockmgr.v1.ListenerStatus.retry_time:type_name -> google.protobuf.Timestamp
+	53, // 62: sockmgr.v1.ListenerStatus.resume_time:type_name -> google.protobuf.Timestamp
+	44, // 63: sockmgr.v1.ListenerStatus.upstreams:type_name -> sockmgr.v1.UpstreamStatus
+	42, // 64: sockmgr.v1.ListenerStatus.tls:type_name -> sockmgr.v1.TlsStatus
+	43, // 65: sockmgr.v1.TlsStatus.certificates:type_name -> sockmgr.v1.TlsCertificateStatus
+	53, // 66: sockmgr.v1.TlsStatus.load_time:type_name -> google.protobuf.Timestamp
+	53, // 67: sockmgr.v1.TlsCertificateStatus.not_after:type_name -> google.protobuf.Timestamp
+	55, // 68: sockmgr.v1.UpstreamStatus.resolved:type_name -> sockmgr.v1.SocketAddress
+	53, // 69: sockmgr.v1.DrainStatus.start_time:type_name -> google.protobuf.Timestamp
+	53, // 70: sockmgr.v1.DrainStatus.deadline:type_name -> google.protobuf.Timestamp
+	57, // 71: sockmgr.v1.ListenerSpec.OptionsEntry.value:type_name -> google.protobuf.Value
+	8,  // 72: sockmgr.v1.ListenerService.CreateListener:input_type -> sockmgr.v1.CreateListenerRequest
+	10, // 73: sockmgr.v1.ListenerService.GetListener:input_type -> sockmgr.v1.GetListenerRequest
+	12, // 74: sockmgr.v1.ListenerService.ListListeners:input_type -> sockmgr.v1.ListListenersRequest
+	14, // 75: sockmgr.v1.ListenerService.UpdateListener:input_type -> sockmgr.v1.UpdateListenerRequest
+	16, // 76: sockmgr.v1.ListenerService.DeleteListener:input_type -> sockmgr.v1.DeleteListenerRequest
+	18, // 77: sockmgr.v1.ListenerService.ApplyListeners:input_type -> sockmgr.v1.ApplyListenersRequest
+	22, // 78: sockmgr.v1.ListenerService.StartListener:input_type -> sockmgr.v1.StartListenerRequest
+	24, // 79: sockmgr.v1.ListenerService.StopListener:input_type -> sockmgr.v1.StopListenerRequest
+	26, // 80: sockmgr.v1.ListenerService.PauseListener:input_type -> sockmgr.v1.PauseListenerRequest
+	28, // 81: sockmgr.v1.ListenerService.ResumeListener:input_type -> sockmgr.v1.ResumeListenerRequest
+	30, // 82: sockmgr.v1.ListenerService.DrainListener:input_type -> sockmgr.v1.DrainListenerRequest
+	32, // 83: sockmgr.v1.ListenerService.WatchListeners:input_type -> sockmgr.v1.WatchListenersRequest
+	9,  // 84: sockmgr.v1.ListenerService.CreateListener:output_type -> sockmgr.v1.CreateListenerResponse
+	11, // 85: sockmgr.v1.ListenerService.GetListener:output_type -> sockmgr.v1.GetListenerResponse
+	13, // 86: sockmgr.v1.ListenerService.ListListeners:output_type -> sockmgr.v1.ListListenersResponse
+	15, // 87: sockmgr.v1.ListenerService.UpdateListener:output_type -> sockmgr.v1.UpdateListenerResponse
+	17, // 88: sockmgr.v1.ListenerService.DeleteListener:output_type -> sockmgr.v1.DeleteListenerResponse
+	19, // 89: sockmgr.v1.ListenerService.ApplyListeners:output_type -> sockmgr.v1.ApplyListenersResponse
+	23, // 90: sockmgr.v1.ListenerService.StartListener:output_type -> sockmgr.v1.StartListenerResponse
+	25, // 91: sockmgr.v1.ListenerService.StopListener:output_type -> sockmgr.v1.StopListenerResponse
+	27, // 92: sockmgr.v1.ListenerService.PauseListener:output_type -> sockmgr.v1.PauseListenerResponse
+	29, // 93: sockmgr.v1.ListenerService.ResumeListener:output_type -> sockmgr.v1.ResumeListenerResponse
+	31, // 94: sockmgr.v1.ListenerService.DrainListener:output_type -> sockmgr.v1.DrainListenerResponse
+	33, // 95: sockmgr.v1.ListenerService.WatchListeners:output_type -> sockmgr.v1.WatchListenersResponse
+	84, // [84:96] is the sub-list for method output_type
+	72, // [72:84] is the sub-list for method input_type
+	72, // [72:72] is the sub-list for extension type_name
+	72, // [72:72] is the sub-list for extension extendee
+	0,  // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_listener_proto_init() }
@@ -3655,7 +4009,7 @@ func file_sockmgr_v1_listener_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_listener_proto_rawDesc), len(file_sockmgr_v1_listener_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   37,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
