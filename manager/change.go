@@ -200,6 +200,17 @@ func (m *Manager) namingOurs(err error) error {
 	return err
 }
 
+// beyond is what of spec a listener that runs does not have yet: addresses, and
+// certificates if it shall have others. Those that it has are not read again: a
+// pause must not fail because of them.
+func (s *step) beyond(spec listeners.Spec) listeners.Spec {
+	spec.Listen = spec.Beyond(s.before.Spec)
+	if s.after.Spec.SameTLS(s.before.Spec) {
+		spec.TLS = nil
+	}
+	return spec
+}
+
 // violated makes one Invalid of the violations in err, if that is what it is.
 func violated(err error) error {
 	if faults := listeners.Violations(err); len(faults) > 0 {

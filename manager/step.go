@@ -97,17 +97,6 @@ func (s *step) prepare() error {
 	return nil
 }
 
-// beyond is what of spec a listener that runs does not have yet: addresses, and
-// certificates if it shall have others. Those that it has are not read again: a
-// pause must not fail because of them.
-func (s *step) beyond(spec listeners.Spec) listeners.Spec {
-	spec.Listen = spec.Beyond(s.before.Spec)
-	if s.after.Spec.SameTLS(s.before.Spec) {
-		spec.TLS = nil
-	}
-	return spec
-}
-
 // runnable asks whether what a handler needs is there, before something is bound
 // for it. What runs already is not asked: a pause must not fail because of that.
 func (s *step) runnable() error {
