@@ -58,18 +58,20 @@ func anchors(t *testing.T, page string) (all []string) {
 	return all
 }
 
-// TestClient checks that api.md shows the client that docs/client is.
+// TestClient checks that api.md shows the programs as they are.
 func TestClient(t *testing.T) {
 	page, err := os.ReadFile("api.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := os.ReadFile("client/main.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(page), "```go\n"+string(source)+"```\n") {
-		t.Error("the Go block of api.md is not docs/client/main.go")
+	for _, program := range []string{"client/main.go", "webserver/main.go"} {
+		source, err := os.ReadFile(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(page), "```go\n"+string(source)+"```\n") {
+			t.Errorf("no Go block of api.md is docs/%s", program)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sockmgr/sockmgr/internal/deadline"
 	"github.com/sockmgr/sockmgr/mux"
 )
 
@@ -22,8 +23,8 @@ type view struct {
 	loop          *mux.Loop
 	t             *thread // the loop's
 	local, remote net.Addr
-	readBy        deadline
-	writeBy       deadline
+	readBy        deadline.Deadline
+	writeBy       deadline.Deadline
 	readers       sync.Mutex // one call at a time
 	writers       sync.Mutex
 	p             []byte        // of a Write
@@ -65,14 +66,14 @@ func (v *view) Read(p []byte) (int, error) {
 		select {
 		case <-v.arrived:
 		case <-v.over:
-		case <-v.readBy.passed():
+		case <-v.readBy.Passed():
 		}
 	}
 }
 
 // take takes what is there. drained tells that the loop waits for it.
 func (v *view) take(p []byte) (n int, drained bool, err error) {
-	late := hasPassed(v.readBy.passed())
+	late := deadline.IsClosed(v.readBy.Passed())
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
@@ -102,8 +103,8 @@ func (v *view) take(p []byte) (n int, drained bool, err error) {
 func (v *view) Write(p []byte) (int, error) {
 	v.writers.Lock()
 	defer v.writers.Unlock()
-	late := v.writeBy.passed()
-	if hasPassed(late) {
+	late := v.writeBy.Passed()
+	if deadline.IsClosed(late) {
 		return 0, os.ErrDeadlineExceeded
 	}
 	if err := v.why(); err != nil || len(p) == 0 {
@@ -192,65 +193,19 @@ func (v *view) RemoteAddr() net.Addr { return v.remote }
 
 // SetDeadline is net.Conn.SetDeadline.
 func (v *view) SetDeadline(t time.Time) error {
-	v.readBy.set(t)
-	v.writeBy.set(t)
+	v.readBy.Set(t)
+	v.writeBy.Set(t)
 	return v.why()
 }
 
 // SetReadDeadline is net.Conn.SetReadDeadline.
 func (v *view) SetReadDeadline(t time.Time) error {
-	v.readBy.set(t)
+	v.readBy.Set(t)
 	return v.why()
 }
 
 // SetWriteDeadline is net.Conn.SetWriteDeadline.
 func (v *view) SetWriteDeadline(t time.Time) error {
-	v.writeBy.set(t)
+	v.writeBy.Set(t)
 	return v.why()
-}
-
-// A deadline closes a channel when its time has passed.
-type deadline struct {
-	mu    sync.Mutex
-	timer *time.Timer
-	ch    chan struct{} // nil: never set
-}
-
-// set makes it pass at t; the zero time is never.
-func (d *deadline) set(t time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	fired := d.timer != nil && !d.timer.Stop()
-	d.timer = nil
-	if d.ch == nil || fired || hasPassed(d.ch) { // else who waits goes on waiting, for the new time
-		d.ch = make(chan struct{})
-	}
-	if t.IsZero() {
-		return
-	}
-	ch := d.ch
-	if left := time.Until(t); left > 0 {
-		d.timer = time.AfterFunc(left, func() { close(ch) })
-	} else {
-		close(ch)
-	}
-}
-
-// passed is closed once the time is up.
-func (d *deadline) passed() <-chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.ch == nil {
-		d.ch = make(chan struct{})
-	}
-	return d.ch
-}
-
-func hasPassed(ch <-chan struct{}) bool {
-	select {
-	case <-ch:
-		return true
-	default:
-		return false
-	}
 }

@@ -4,21 +4,18 @@ package main
 import (
 	"context"
 	"log"
-	"os"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
+	"github.com/sockmgr/sockmgr/client"
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 )
 
 func main() {
 	log.SetFlags(0)
-	conn, err := grpc.NewClient(os.Getenv("SOCKMGR_ADDR"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	c, err := client.Dial("") // where SOCKMGR_ADDR says
 	if err != nil {
 		log.Fatal(err)
 	}
-	resp, err := pb.NewListenerServiceClient(conn).ListListeners(context.Background(),
+	resp, err := pb.NewListenerServiceClient(c.GRPC()).ListListeners(context.Background(),
 		&pb.ListListenersRequest{Filter: "status.state = running"})
 	if err != nil {
 		log.Fatal(err) // status.Convert(err).Details() has the reason

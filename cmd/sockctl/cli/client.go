@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/internal/control"
 )
 
 const (
@@ -46,13 +46,7 @@ func (a *app) address() string {
 	if addr := a.env.Getenv("SOCKMGR_ADDR"); addr != "" {
 		return addr
 	}
-	if a.env.UID == 0 {
-		return "unix:///run/sockmgr/control.sock"
-	}
-	if dir := a.env.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-		return "unix://" + dir + "/sockmgr/control.sock"
-	}
-	return fmt.Sprintf("unix:///tmp/sockmgr-%d/control.sock", a.env.UID)
+	return control.Address(a.env.Getenv, a.env.UID)
 }
 
 // socketPath returns the path in a unix:///path, unix:path or bare /path.

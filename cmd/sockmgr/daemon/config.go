@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sockmgr/sockmgr/internal/control"
 	"github.com/sockmgr/sockmgr/manager/metrics"
 	"github.com/sockmgr/sockmgr/mux"
 )
@@ -54,7 +55,7 @@ var errVersion = errors.New("version asked for")
 
 // readConfig reads flags, environment and file.
 func readConfig(args []string, getenv func(string) string, out io.Writer) (config, error) {
-	c := config{Control: []string{defaultControl(getenv)}, State: defaultState(getenv), Poller: "epoll", LogLevel: "info", LogFormat: "text"}
+	c := config{Control: []string{control.Address(getenv, os.Geteuid())}, State: defaultState(getenv), Poller: "epoll", LogLevel: "info", LogFormat: "text"}
 	var given config
 	flags := pflag.NewFlagSet("sockmgr", pflag.ContinueOnError)
 	flags.SetOutput(out)
@@ -174,16 +175,6 @@ func (c *config) check() error {
 		errs = append(errs, errors.New("--state: must be a directory, or memory"))
 	}
 	return errors.Join(errs...)
-}
-
-func defaultControl(getenv func(string) string) string {
-	if os.Geteuid() == 0 {
-		return "unix:///run/sockmgr/control.sock"
-	}
-	if dir := getenv("XDG_RUNTIME_DIR"); dir != "" {
-		return "unix://" + filepath.Join(dir, "sockmgr", "control.sock")
-	}
-	return fmt.Sprintf("unix:///tmp/sockmgr-%d/control.sock", os.Geteuid())
 }
 
 func defaultState(getenv func(string) string) string {
