@@ -32,6 +32,7 @@ type client struct {
 	daemon      pb.DaemonServiceClient
 	events      pb.EventServiceClient
 	stats       pb.StatsServiceClient
+	sockets     pb.SocketServiceClient
 
 	mu      sync.Mutex
 	dialErr error // of the last dial; guarded by mu
@@ -96,6 +97,7 @@ func (a *app) dial() (*client, error) {
 	c.daemon = pb.NewDaemonServiceClient(c.conn)
 	c.events = pb.NewEventServiceClient(c.conn)
 	c.stats = pb.NewStatsServiceClient(c.conn)
+	c.sockets = pb.NewSocketServiceClient(c.conn)
 	a.client = c
 	return c, nil
 }

@@ -132,6 +132,19 @@ func (a *app) completeConnections(c *cobra.Command, args []string, _ string) ([]
 	return without(a.connectionIDs(c), args), cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeSockets offers the sockets of clients.
+func (a *app) completeSockets(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	ids := a.live(c, func(ctx context.Context, api *client) ([]string, error) {
+		page, err := api.sockets.ListSockets(ctx, &pb.ListSocketsRequest{Filter: `owner != ""`})
+		var ids []string
+		for _, s := range page.GetSockets() {
+			ids = append(ids, cobra.CompletionWithDesc(socketID(s.GetName()), word(s.GetRole())+" "+s.GetLocal().GetUri()))
+		}
+		return ids, err
+	})
+	return without(ids, args), cobra.ShellCompDirectiveNoFileComp
+}
+
 func (a *app) completeTargets(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return without(append(a.listenerIDs(c), a.connectionIDs(c)...), args), cobra.ShellCompDirectiveNoFileComp
 }

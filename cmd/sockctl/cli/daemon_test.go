@@ -108,7 +108,7 @@ func TestCompletion(t *testing.T) {
 		"conn close --all _":   "web\ndns\n:4\n",
 		"tune web _":           "backlog=\tMost that wait.\ntcp.no_delay=\tSend at once.\ntcp.no_delay=true\ntcp.no_delay=false\n:6\n",
 		"start x --option _":   "backlog=\tMost that wait.\ntcp.no_delay=\tSend at once.\ntcp.no_delay=true\ntcp.no_delay=false\n:6\n",
-		"start x --handler _":  "chargen\ndaytime\ndiscard\necho\nexec\nforward\nhandoff\nhttp\nreply\ntime\n:4\n",
+		"start x --handler _":  "chargen\ndaytime\ndiscard\necho\nexec\nforward\nhandoff\nhttp\nremote\nreply\ntime\n:4\n",
 		"options _":            "backlog\ntcp.no_delay\nweb\ndns\n:4\n",
 		"daemon log-level _":   "sockmgr\nsockmgr.loop\ntrace\ndebug\ninfo\nwarn\nerror\noff\n:4\n",
 		"daemon log-level x _": "trace\ndebug\ninfo\nwarn\nerror\noff\n:4\n",

@@ -145,8 +145,14 @@ func (a *app) describeSocket(s *pb.Socket) []*section {
 	queue := s.GetQueue()
 	what := &section{title: "socket " + socketID(s.GetName())}
 	what.add("listener", listenerID(s.GetListener()))
+	what.add("connection", connectionID(s.GetConnection()))
+	what.add("owner", s.GetOwner())
+	if s.GetOwner() != "" {
+		what.add("role", word(s.GetRole()))
+	}
 	what.add("descriptor (fileno)", fmt.Sprint(s.GetFd()))
 	what.add("local (getsockname)", s.GetLocal().GetUri())
+	what.add("remote (getpeername)", s.GetRemote().GetUri())
 	what.add("cookie", socketID(s.GetName()))
 	what.add("inode", fmt.Sprint(s.GetInode()))
 	if s.GetTcpState() != pb.TcpState_TCP_STATE_UNSPECIFIED {
@@ -160,6 +166,9 @@ func (a *app) describeSocket(s *pb.Socket) []*section {
 	what.add("drops", fmt.Sprint(queue.GetDrops()))
 	what.add("memory", memoryText(s.GetMemory()))
 	what.add("made", a.when(s.GetCreateTime()))
+	if info := s.GetTcpInfo(); info != nil {
+		return []*section{what, tcpSection(info)}
+	}
 	return []*section{what}
 }
 

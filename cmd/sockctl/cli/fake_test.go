@@ -39,6 +39,7 @@ type fake struct {
 	pb.UnimplementedTuningServiceServer
 	pb.UnimplementedDaemonServiceServer
 	pb.UnimplementedStatsServiceServer
+	pb.UnimplementedSocketServiceServer
 
 	path   string
 	server *grpc.Server
@@ -87,6 +88,7 @@ func newFake(t *testing.T) *fake {
 	pb.RegisterTuningServiceServer(f.server, f)
 	pb.RegisterDaemonServiceServer(f.server, f)
 	pb.RegisterStatsServiceServer(f.server, f)
+	pb.RegisterSocketServiceServer(f.server, f)
 	go func() {
 		defer close(f.ended)
 		if err := f.server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) { // a test may be that quick
@@ -112,6 +114,20 @@ func (f *fake) ask(method string, req any) error {
 	writeJSON(&b, o, "")
 	f.asked = append(f.asked, path.Base(method)+" "+b.String())
 	return f.errs[path.Base(method)]
+}
+
+// GetSocket knows those of listeners.
+func (f *fake) GetSocket(_ context.Context, r *pb.GetSocketRequest) (*pb.GetSocketResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, l := range f.listeners {
+		for _, s := range l.GetStatus().GetSockets() {
+			if s.GetName() == r.GetName() {
+				return &pb.GetSocketResponse{Socket: s}, nil
+			}
+		}
+	}
+	return nil, refused(codes.NotFound, "SOCKET_NOT_FOUND", "there is no socket "+socketID(r.GetName()), nil)
 }
 
 // change runs do and wakes the watchers. The caller must not hold mu.

@@ -103,26 +103,14 @@ func (a *app) inspectConnection(ctx context.Context, api *client, id string) (vi
 	}, nil
 }
 
-// inspectSocket looks for a socket where it must be: in a listener. There is
-// no call that gets one by its id.
 func (a *app) inspectSocket(ctx context.Context, api *client, id string) (view, error) {
-	name := sockets + socketID(id)
-	all, err := api.allListeners(ctx, "", pb.ListenerView_LISTENER_VIEW_FULL)
-	if err != nil {
-		return view{}, err
-	}
-	for _, l := range all {
-		for _, s := range l.GetStatus().GetSockets() {
-			if s.GetName() == name {
-				return view{
-					tree:  func() any { return tree(s) },
-					names: []string{socketID(name)},
-					text:  func(w *bytes.Buffer, _ bool) { sections(w, a.describeSocket(s)...) },
-				}, nil
-			}
-		}
-	}
-	return view{}, failf(codes.NotFound, "no listener has a socket %s", socketID(name))
+	resp, err := api.sockets.GetSocket(ctx, &pb.GetSocketRequest{Name: socketName(id), View: pb.SocketView_SOCKET_VIEW_FULL})
+	s := resp.GetSocket()
+	return view{
+		tree:  func() any { return tree(s) },
+		names: []string{socketID(s.GetName())},
+		text:  func(w *bytes.Buffer, _ bool) { sections(w, a.describeSocket(s)...) },
+	}, err
 }
 
 // connection gets one by its id or its peer's address.

@@ -210,7 +210,7 @@ traffic
 	want(t, f.run(t, "inspect", "nix", "1f", "2a"), 10, strings.TrimPrefix(socket, "\n")+connection,
 		"Error: no listener is called nix\n  reason LISTENER_NOT_FOUND\n")
 	want(t, f.run(t, "inspect", "ff"), 4, "", "Error: no listener, connection or socket is called ff\n  try  sockctl ls; sockctl conn ls\n")
-	want(t, f.run(t, "inspect", "sockets/ff"), 4, "", "Error: no listener has a socket ff\n")
+	want(t, f.run(t, "inspect", "sockets/ff"), 4, "", "Error: there is no socket ff\n  reason SOCKET_NOT_FOUND\n")
 	want(t, f.run(t, "inspect", "10.0.0.7:1"), 4, "", "Error: no connection 10.0.0.7:1\n  reason CONNECTION_NOT_FOUND\n")
 	got := f.run(t, "inspect", "web", "-o", "json")
 	if !strings.HasPrefix(got.stdout, "{\n  \"name\": \"listeners/web\",\n") ||

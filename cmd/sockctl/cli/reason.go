@@ -33,6 +33,9 @@ var reasonCodes = map[string]codes.Code{
 	"STORE_FAILED":            codes.Internal,
 	"INTERNAL":                codes.Internal,
 	"CHANGE_NOT_FOUND":        codes.NotFound,
+	"SOCKET_NOT_FOUND":        codes.NotFound,
+	"SOCKET_CALL_FAILED":      codes.FailedPrecondition,
+	"TIMED_OUT":               codes.DeadlineExceeded,
 }
 
 // issueFailure makes of a problem inside an answer what a status would be.
