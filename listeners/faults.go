@@ -47,6 +47,8 @@ func (s Spec) Refuses(o *Option) string {
 		return "is not for the exec handler: the program reads and writes the connection, not the daemon"
 	case *Handoff:
 		return "is not for handoff: the process reads and writes the connection, not the daemon"
+	case *Remote:
+		return "is not for remote: calls of its clients are the kernel's"
 	}
 	return ""
 }

@@ -352,7 +352,7 @@ func TestFaultHandlers(t *testing.T) {
 
 // Who has the descriptors cannot be given faults.
 func TestFaultsRefused(t *testing.T) {
-	for _, handler := range []listeners.HandlerSpec{&listeners.Handoff{Path: "/run/x"}, &listeners.Exec{Command: []string{"/bin/true"}}} {
+	for _, handler := range []listeners.HandlerSpec{&listeners.Handoff{Path: "/run/x"}, &listeners.Exec{Command: []string{"/bin/true"}}, &listeners.Remote{}} {
 		_, err := listeners.ParseSpec([]string{"tcp://127.0.0.1:0"}, handler, map[string]listeners.Value{"fault.delay": listeners.StringValue("1s")})
 		if v := listeners.Violations(err); len(v) != 1 || v[0].Field != "spec.options.fault.delay" || !strings.Contains(v[0].Message, handler.Kind()) {
 			t.Errorf("%s: %v", handler.Kind(), err)
