@@ -19,6 +19,8 @@ const (
 	// HangUp is to be wanted alone: errors, and that both sides have finished,
 	// reported as the other two. select(2) does not tell of them.
 	HangUp
+	// Urgent is out-of-band data of TCP, reported as Readable.
+	Urgent
 )
 
 // Names lists the conditions in words.

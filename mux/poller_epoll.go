@@ -35,6 +35,9 @@ func (p *epoll) ctl(op int, k Key, want Events) error {
 	if want&Writable != 0 {
 		ev.Events |= unix.EPOLLOUT
 	}
+	if want&Urgent != 0 {
+		ev.Events |= unix.EPOLLPRI
+	}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, k.FD, &ev))
 }
 
@@ -53,7 +56,7 @@ func (p *epoll) Wait(dst []Ready, timeout time.Duration) ([]Ready, error) {
 	for i := range p.buf[:n] {
 		ev := &p.buf[i]
 		var got Events
-		if ev.Events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		if ev.Events&(unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 			got |= Readable
 		}
 		if ev.Events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {

@@ -26,6 +26,9 @@ func pollMask(want Events) (m int16) {
 	if want&Writable != 0 {
 		m |= unix.POLLOUT
 	}
+	if want&Urgent != 0 {
+		m |= unix.POLLPRI
+	}
 	return m
 }
 
@@ -76,7 +79,7 @@ func (p *pollSet) Wait(dst []Ready, timeout time.Duration) ([]Ready, error) {
 		}
 		n--
 		var got Events
-		if re&(unix.POLLIN|unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0 {
+		if re&(unix.POLLIN|unix.POLLPRI|unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0 {
 			got |= Readable
 		}
 		if re&(unix.POLLOUT|unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0 {

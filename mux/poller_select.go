@@ -8,10 +8,10 @@ import (
 )
 
 type selectSet struct {
-	r, w  unix.FdSet
-	gens  [unix.FD_SETSIZE]uint32
-	in    [unix.FD_SETSIZE]bool
-	maxFD int
+	r, w, x unix.FdSet
+	gens    [unix.FD_SETSIZE]uint32
+	in      [unix.FD_SETSIZE]bool
+	maxFD   int
 }
 
 func newSelect() (Poller, error) { return &selectSet{maxFD: -1}, nil }
@@ -38,11 +38,15 @@ func (p *selectSet) Modify(k Key, want Events) error {
 	}
 	p.r.Clear(k.FD)
 	p.w.Clear(k.FD)
+	p.x.Clear(k.FD)
 	if want&Readable != 0 {
 		p.r.Set(k.FD)
 	}
 	if want&Writable != 0 {
 		p.w.Set(k.FD)
+	}
+	if want&Urgent != 0 {
+		p.x.Set(k.FD)
 	}
 	return nil
 }
@@ -54,22 +58,23 @@ func (p *selectSet) Remove(fd int) error {
 	p.in[fd] = false
 	p.r.Clear(fd)
 	p.w.Clear(fd)
+	p.x.Clear(fd)
 	for p.maxFD >= 0 && !p.in[p.maxFD] {
 		p.maxFD--
 	}
 	return nil
 }
 
-// Wait needs no set for exceptions: select(2) reports errors and hang-ups as
-// readable and, where writing fails, as writable.
+// Wait looks for out-of-band data only in the set of exceptions: select(2)
+// reports errors and hang-ups as readable and, where writing fails, as writable.
 func (p *selectSet) Wait(dst []Ready, timeout time.Duration) ([]Ready, error) {
-	r, w := p.r, p.w // select(2) overwrites its sets
+	r, w, x := p.r, p.w, p.x // select(2) overwrites its sets
 	var tv *unix.Timeval
 	if timeout >= 0 {
 		t := unix.NsecToTimeval(int64(millis(timeout)) * int64(time.Millisecond))
 		tv = &t
 	}
-	n, err := unix.Select(p.maxFD+1, &r, &w, nil, tv)
+	n, err := unix.Select(p.maxFD+1, &r, &w, &x, tv)
 	if err == unix.EINTR {
 		return dst, nil
 	}
@@ -84,6 +89,10 @@ func (p *selectSet) Wait(dst []Ready, timeout time.Duration) ([]Ready, error) {
 		}
 		if w.IsSet(fd) {
 			got |= Writable
+			n--
+		}
+		if x.IsSet(fd) {
+			got |= Readable
 			n--
 		}
 		if got != 0 {

@@ -41,7 +41,7 @@ var readyMasks = [3]int16{
 
 var askMasks = [3]int16{unix.POLLIN, unix.POLLOUT, unix.POLLPRI}
 
-var pollWants = [3]mux.Events{mux.Readable, mux.Writable, mux.HangUp}
+var pollWants = [3]mux.Events{mux.Readable, mux.Writable, mux.HangUp | mux.Urgent}
 
 // Poll is select(2): it returns those of each list that are ready, in the order
 // of the list, as soon as there are any. When the timeout has passed all lists
@@ -127,6 +127,9 @@ func (p *poll) interest(s *Socket) (want mux.Events) {
 		if p.asked[p.at[s]].Events&mask != 0 {
 			want |= pollWants[i]
 		}
+	}
+	if want&mux.HangUp != 0 && p.t.loop.Poller() == "select" {
+		want |= mux.Readable // which is all that select(2) makes of an error
 	}
 	return want
 }

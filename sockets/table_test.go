@@ -253,6 +253,56 @@ func TestVanishingClients(t *testing.T) {
 	})
 }
 
+// Out-of-band data is exceptional, with every poller, and so is an error.
+func TestUrgent(t *testing.T) {
+	eachPoller(t, func(b *bench) {
+		x, y := b.pair()
+		got := make(chan Lists, 1)
+		go func() {
+			ready, err := b.Poll(b.ctx, me, Lists{Exceptional: []string{x, y}}, Forever)
+			if err != nil {
+				b.t.Error(err)
+			}
+			got <- ready
+		}()
+		eventually(b.t, func() (parked bool) {
+			b.loopDo(func() { parked = b.lookup(y).busy() })
+			return parked
+		})
+		b.loopDo(func() {
+			if err := unix.Sendto(b.lookup(x).FD, []byte("!"), unix.MSG_OOB, nil); err != nil {
+				b.t.Error(err)
+			}
+		})
+		if ready := <-got; !slices.Equal(ready.Exceptional, []string{y}) {
+			b.t.Errorf("%v", ready)
+		}
+		v, w := b.pair()
+		go func() {
+			ready, err := b.Poll(b.ctx, me, Lists{Exceptional: []string{v}}, Forever)
+			if err != nil {
+				b.t.Error(err)
+			}
+			got <- ready
+		}()
+		eventually(b.t, func() (parked bool) {
+			b.loopDo(func() { parked = b.lookup(v).busy() })
+			return parked
+		})
+		b.loopDo(func() { // RST
+			if err := unix.SetsockoptLinger(b.lookup(w).FD, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+				b.t.Error(err)
+			}
+		})
+		if err := b.CloseSocket(b.ctx, me, w); err != nil {
+			b.t.Error(err)
+		}
+		if ready := <-got; !slices.Equal(ready.Exceptional, []string{v}) {
+			b.t.Errorf("after RST: %v", ready)
+		}
+	})
+}
+
 // A descriptor that is ready in a way nobody waits for does not keep the loop
 // busy: a socket that is not connected is hung up from the beginning.
 func TestHangUpRests(t *testing.T) {
