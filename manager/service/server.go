@@ -19,7 +19,7 @@ import (
 const (
 	maxRequestBytes      = sockets.MaxPayload + 64<<10 // and what a message has beside it
 	maxHeaderBytes       = 8 << 10
-	maxConcurrentStreams = 64 // of one connection
+	maxConcurrentStreams = 2 * sockets.MaxOwned // of one connection: a call may wait each way on every socket of a client
 	connectTimeout       = 5 * time.Second
 	leastPingInterval    = 10 * time.Second
 )

@@ -561,3 +561,33 @@ func TestListSockets(t *testing.T) {
 	}
 	d.close(a, b, resp.GetSocket().GetName())
 }
+
+// Calls that wait do not keep others of the same client from being made.
+func TestManyWait(t *testing.T) {
+	d := serve(t)
+	a, b := d.joined()
+	const n = 200
+	got := make(chan error, n)
+	server, _ := d.bound(pb.Network_NETWORK_TCP, "tcp://127.0.0.1:0")
+	for range n {
+		go func() {
+			_, err := d.sockets.Accept(d.ctx, &pb.AcceptRequest{Name: server})
+			got <- err
+		}()
+	}
+	for range 3 {
+		d.send(a, "ping")
+		if text := d.recv(b); text != "ping" {
+			t.Errorf("%q", text)
+		}
+	}
+	// Once all wait, the end of the socket is the end of them.
+	eventually(t, func() bool {
+		resp, err := d.sockets.GetSocket(d.ctx, &pb.GetSocketRequest{Name: server})
+		return err == nil && len(resp.GetSocket().GetWaitsFor()) == 1
+	})
+	d.close(server, a, b)
+	for range n {
+		wantErrno(t, <-got, codes.NotFound, "SOCKET_NOT_FOUND", "EBADF", "9")
+	}
+}
