@@ -39,8 +39,8 @@ func cause(err error) error {
 		if !ok {
 			continue
 		}
-		if n, err := strconv.Atoi(info.GetMetadata()["errno_number"]); err == nil && n > 0 {
-			return &callError{st.Message(), syscall.Errno(n)}
+		if n, bad := strconv.Atoi(info.GetMetadata()["errno_number"]); bad == nil && n > 0 {
+			return &callError{err, syscall.Errno(n)}
 		}
 	}
 	switch st.Code() {
@@ -55,11 +55,11 @@ func cause(err error) error {
 
 // A callError is what a system call in the daemon failed with.
 type callError struct {
-	message string // the daemon's
-	errno   syscall.Errno
+	err   error // of the RPC, with all that the daemon said
+	errno syscall.Errno
 }
 
-func (e *callError) Error() string   { return e.message }
-func (e *callError) Unwrap() error   { return e.errno }
+func (e *callError) Error() string   { return status.Convert(e.err).Message() }
+func (e *callError) Unwrap() []error { return []error{e.err, e.errno} }
 func (e *callError) Timeout() bool   { return e.errno.Timeout() }
 func (e *callError) Temporary() bool { return e.errno.Temporary() }

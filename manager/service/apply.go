@@ -109,7 +109,7 @@ func effectOf(path string) pb.OptionSpec_Effect {
 	switch path {
 	case "spec.listen":
 		return pb.OptionSpec_EFFECT_REBIND
-	case "spec.handler", "spec.access", "spec.proxyProtocol", "spec.tls":
+	case "spec.handler", "spec.concurrency", "spec.access", "spec.proxyProtocol", "spec.tls":
 		return pb.OptionSpec_EFFECT_NEW_CONNECTIONS
 	case "spec.desiredState", "spec.pauseMode", "spec.drain":
 		return pb.OptionSpec_EFFECT_LIVE
@@ -155,6 +155,9 @@ func wantedFields(l *pb.Listener) map[string]string {
 		put("spec.listen", s.GetListen())
 		put("spec.handler", s.GetHandler())
 		put("spec.desiredState", desiredNames[s.GetDesiredState()])
+		if s.GetConcurrency() != pb.ListenerSpec_CONCURRENCY_UNSPECIFIED {
+			put("spec.concurrency", concurrencyNames[s.GetConcurrency()])
+		}
 		if s.GetPauseMode() != pb.PauseMode_PAUSE_MODE_UNSPECIFIED {
 			put("spec.pauseMode", pauseModeNames[s.GetPauseMode()])
 		}
@@ -177,6 +180,10 @@ func wantedFields(l *pb.Listener) map[string]string {
 var desiredNames = map[pb.ListenerSpec_DesiredState]string{
 	pb.ListenerSpec_DESIRED_STATE_UNSPECIFIED: "running", pb.ListenerSpec_DESIRED_STATE_RUNNING: "running",
 	pb.ListenerSpec_DESIRED_STATE_PAUSED: "paused", pb.ListenerSpec_DESIRED_STATE_STOPPED: "stopped",
+}
+
+var concurrencyNames = map[pb.ListenerSpec_Concurrency]string{
+	pb.ListenerSpec_CONCURRENCY_LOOP: "loop", pb.ListenerSpec_CONCURRENCY_THREAD: "thread", pb.ListenerSpec_CONCURRENCY_PROCESS: "process",
 }
 
 var pauseModeNames = map[pb.PauseMode]string{
