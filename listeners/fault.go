@@ -21,6 +21,7 @@ const (
 	AddressNotAvailable   Reason = "ADDRESS_NOT_AVAILABLE"
 	CapabilityMissing     Reason = "CAPABILITY_MISSING"
 	RoleMissing           Reason = "ROLE_MISSING"
+	PolicyDenied          Reason = "POLICY_DENIED"
 	OptionUnknown         Reason = "OPTION_UNKNOWN"
 	OptionUnsupported     Reason = "OPTION_UNSUPPORTED"
 	OptionNeedsRebind     Reason = "OPTION_NEEDS_REBIND"

@@ -4,12 +4,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net"
-	"os"
 	"runtime/debug"
 	"strings"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
@@ -19,31 +16,32 @@ import (
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/manager"
+	"github.com/sockmgr/sockmgr/manager/access"
 )
 
-// A caller is who the kernel says is at the other end of a Unix socket.
+// A caller is who is at the other end, with what it was given.
 type caller struct {
 	credentials.CommonAuthInfo
-	uid     uint32
-	pid     int32
-	granted pb.Role // what it may do
+	who     access.Identity
+	grants  []access.Grant
+	granted pb.Role // the highest of them
 }
 
-// newCaller returns the caller with its role: root and the daemon's own user
-// may do everything, others nothing.
-func newCaller(uid uint32, pid int32) caller {
-	c := caller{uid: uid, pid: pid}
-	if c.uid == 0 || int(c.uid) == os.Geteuid() {
-		c.granted = pb.Role_ROLE_ADMIN
+// newCaller returns the caller with what the rules give.
+func newCaller(rules *access.Rules, who access.Identity) caller {
+	c := caller{who: who, grants: rules.Grants(who)}
+	c.SecurityLevel = credentials.PrivacyAndIntegrity
+	for _, g := range c.grants {
+		c.granted = max(c.granted, pb.Role(g.Role))
 	}
 	return c
 }
 
 // AuthType is credentials.AuthInfo.
-func (caller) AuthType() string { return "peercred" }
+func (c caller) AuthType() string { return "sockmgr" }
 
 // String is for messages and the log.
-func (c caller) String() string { return fmt.Sprintf("uid:%d", c.uid) }
+func (c caller) String() string { return c.who.String() }
 
 // MarshalText is for a log in JSON, which would have the exported fields.
 func (c caller) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
@@ -51,12 +49,9 @@ func (c caller) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 func callerOf(ctx context.Context) caller {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return caller{uid: ^uint32(0)}
+		return caller{}
 	}
-	c, ok := p.AuthInfo.(caller)
-	if !ok {
-		return caller{uid: ^uint32(0)} // nobody
-	}
+	c, _ := p.AuthInfo.(caller) // or nobody
 	return c
 }
 
@@ -69,59 +64,16 @@ func withCause(ctx context.Context, req any) context.Context {
 	return manager.WithCause(ctx, cause)
 }
 
-// peerCredentials asks SO_PEERCRED (unix(7)) of every connection.
-type peerCredentials struct{}
-
-// ServerHandshake reads the credentials; nothing is exchanged.
-func (peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	u, ok := conn.(*net.UnixConn)
-	if !ok {
-		return nil, nil, fmt.Errorf("control connection over %T: only Unix sockets tell who calls", conn)
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return nil, nil, err
-	}
-	var cred *unix.Ucred
-	var errCred error
-	if err := raw.Control(func(fd uintptr) {
-		cred, errCred = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return nil, nil, err
-	}
-	if errCred != nil {
-		return nil, nil, os.NewSyscallError("getsockopt SO_PEERCRED", errCred)
-	}
-	secure := credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity} // it never leaves the host
-	c := newCaller(cred.Uid, cred.Pid)
-	c.CommonAuthInfo = secure
-	return conn, c, nil
-}
-
-// ClientHandshake is not for servers.
-func (peerCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return nil, nil, fmt.Errorf("peercred: server side only")
-}
-
-// Info is credentials.TransportCredentials.
-func (peerCredentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "peercred"}
-}
-
-// Clone is credentials.TransportCredentials.
-func (c peerCredentials) Clone() credentials.TransportCredentials { return c }
-
-// OverrideServerName is credentials.TransportCredentials.
-func (peerCredentials) OverrideServerName(string) error { return nil }
-
 // openMethods are those of gRPC's own services: they carry no annotation.
 var openMethods = map[string]pb.Role{
 	"/grpc.health.v1.Health/Check":                                   pb.Role_ROLE_VIEWER,
 	"/grpc.health.v1.Health/List":                                    pb.Role_ROLE_VIEWER,
 	"/grpc.health.v1.Health/Watch":                                   pb.Role_ROLE_VIEWER,
-	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      pb.Role_ROLE_VIEWER,
-	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": pb.Role_ROLE_VIEWER,
+	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      pb.Role_ROLE_ADMIN, // and over a Unix socket
+	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": pb.Role_ROLE_ADMIN,
 }
+
+const reflectionPrefix = "/grpc.reflection."
 
 // methodRoles reads the role of every method from the descriptors.
 func methodRoles() map[string]pb.Role {
@@ -146,16 +98,21 @@ func (g *guard) check(ctx context.Context, method string) error {
 	need := g.roles[method]
 	who := callerOf(ctx)
 	if need != pb.Role_ROLE_UNSPECIFIED && who.granted >= need {
+		if strings.HasPrefix(method, reflectionPrefix) && !who.who.IsUser {
+			return &listeners.Fault{
+				Reason: listeners.RoleMissing, Message: fmt.Sprintf("%v may not call %s: it is for admins on the Unix socket", who, method),
+				Fix: "sockctl and clients with the .proto files need no reflection", Meta: map[string]string{"role": "admin", "caller": who.String()},
+			}
+		}
 		return nil
 	}
-	g.log.Warn("call refused", "method", method, "caller", who, "role", roleName(need))
 	return roleMissing(who, "call "+method, need)
 }
 
 func roleMissing(who caller, what string, need pb.Role) error {
 	return &listeners.Fault{
 		Reason: listeners.RoleMissing, Message: fmt.Sprintf("%v may not %s: it needs the role %s", who, what, roleName(need)),
-		Fix: "call as root or as the daemon's own user", Meta: map[string]string{"role": roleName(need), "caller": who.String()},
+		Fix: "ask who runs the daemon for a rule under access in its configuration, or call as root; sockctl daemon whoami tells what you may", Meta: map[string]string{"role": roleName(need), "caller": who.String()},
 	}
 }
 

@@ -18,11 +18,12 @@ import (
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/manager"
+	"github.com/sockmgr/sockmgr/manager/access"
 )
 
 // callAs is the context of a call by a user.
 func callAs(uid int) context.Context {
-	return peer.NewContext(context.Background(), &peer.Peer{AuthInfo: newCaller(uint32(uid), 1)})
+	return peer.NewContext(context.Background(), &peer.Peer{AuthInfo: newCaller(ownOnly(), access.Identity{IsUser: true, UID: uint32(uid), PID: 1})})
 }
 
 // served are the methods of the server, as clients can call them.
@@ -101,7 +102,7 @@ func (s stubStream) Context() context.Context { return s.ctx }
 func TestRolesFit(t *testing.T) {
 	for method, role := range methodRoles() {
 		_, name, _ := strings.Cut(method[1:], "/")
-		reads := slices.ContainsFunc([]string{"Get", "List", "Watch", "Check", "ServerReflection"}, func(p string) bool { return strings.HasPrefix(name, p) && name != "Listen" })
+		reads := slices.ContainsFunc([]string{"Get", "List", "Watch", "Who", "Check"}, func(p string) bool { return strings.HasPrefix(name, p) && name != "Listen" })
 		if reads != (role == pb.Role_ROLE_VIEWER) {
 			t.Errorf("%s asks for %s", method, roleName(role))
 		}

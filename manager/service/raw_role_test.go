@@ -16,11 +16,12 @@ import (
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/manager"
+	"github.com/sockmgr/sockmgr/manager/access"
 )
 
 // callWith is the context of a call by somebody with that role.
 func callWith(t *testing.T, role pb.Role) context.Context {
-	return peer.NewContext(t.Context(), &peer.Peer{AuthInfo: caller{uid: 4242, granted: role}})
+	return peer.NewContext(t.Context(), &peer.Peer{AuthInfo: caller{who: access.Identity{IsUser: true, UID: 4242}, granted: role}})
 }
 
 // Raw options are for admins, however they come: alone, in a spec, as another

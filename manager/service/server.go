@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -12,6 +13,7 @@ import (
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/manager"
+	"github.com/sockmgr/sockmgr/manager/access"
 	"github.com/sockmgr/sockmgr/sockets"
 )
 
@@ -30,17 +32,22 @@ type Config struct {
 	Log     hclog.Logger
 	Loggers *Loggers
 	Info    *pb.DaemonInfo // what is known when the daemon begins; instance_id is set
+	Access  *access.Rules  // nil: root and the daemon's own user only
+	// RefuseOwn refuses connections that come from this very process.
+	RefuseOwn bool
 	// Shutdown begins to end the daemon. It returns at once.
 	Shutdown func(drain time.Duration)
 }
 
-// NewServer returns a server with all services, for Unix sockets: it takes the
-// caller to be who the kernel says.
+// NewServer returns a server with all services.
 func NewServer(c Config) *grpc.Server {
+	if c.Access == nil {
+		c.Access = ownOnly()
+	}
 	guard := &guard{log: c.Log, roles: methodRoles()}
 	once := newOnce()
 	s := grpc.NewServer(
-		grpc.Creds(peerCredentials{}),
+		grpc.Creds(identify{rules: c.Access, refuseOwn: c.RefuseOwn}),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
@@ -59,6 +66,15 @@ func NewServer(c Config) *grpc.Server {
 	healthpb.RegisterHealthServer(s, &healthService{m: c.Manager})
 	reflection.Register(s)
 	return s
+}
+
+// ownOnly are the rules where there are none.
+func ownOnly() *access.Rules {
+	rules, err := access.NewRules(uint32(os.Geteuid()), nil)
+	if err != nil {
+		panic(err) // of no rules none is bad
+	}
+	return rules
 }
 
 // guard stands before every method: it knows the caller, checks the role, turns

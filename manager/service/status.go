@@ -32,6 +32,7 @@ var reasonCodes = map[listeners.Reason]codes.Code{
 	listeners.AddressNotAvailable:   codes.FailedPrecondition,
 	listeners.CapabilityMissing:     codes.PermissionDenied,
 	listeners.RoleMissing:           codes.PermissionDenied,
+	listeners.PolicyDenied:          codes.PermissionDenied,
 	listeners.OptionUnknown:         codes.InvalidArgument,
 	listeners.OptionUnsupported:     codes.Unimplemented,
 	listeners.OptionNeedsRebind:     codes.FailedPrecondition,

@@ -16,6 +16,7 @@ var reasonCodes = map[string]codes.Code{
 	"ADDRESS_NOT_AVAILABLE":   codes.FailedPrecondition,
 	"CAPABILITY_MISSING":      codes.PermissionDenied,
 	"ROLE_MISSING":            codes.PermissionDenied,
+	"POLICY_DENIED":           codes.PermissionDenied,
 	"OPTION_UNKNOWN":          codes.InvalidArgument,
 	"OPTION_UNSUPPORTED":      codes.Unimplemented,
 	"OPTION_NEEDS_REBIND":     codes.FailedPrecondition,

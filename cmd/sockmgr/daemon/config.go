@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/sockmgr/sockmgr/internal/control"
+	"github.com/sockmgr/sockmgr/manager/access"
 	"github.com/sockmgr/sockmgr/manager/metrics"
 	"github.com/sockmgr/sockmgr/mux"
 )
@@ -30,6 +31,12 @@ type config struct {
 	LogFormat string   `yaml:"log-format"`
 	Metrics   string   `yaml:"metrics"`
 	ExecAllow []string `yaml:"exec-allow"`
+
+	ControlGroup string `yaml:"control-group"`
+
+	// Access is a key of the file only: see access.go.
+	Access []access.Rule `yaml:"access"`
+	rules  *access.Rules
 }
 
 // settings is the one table of them.
@@ -38,6 +45,7 @@ var settings = []struct {
 	field       func(*config) any // *string or *[]string
 }{
 	{"control", "`ADDRESS` of the gRPC API, unix:///PATH; repeatable", func(c *config) any { return &c.Control }},
+	{"control-group", "`GROUP`, a name or a number, that may open the control socket beside its owner; access says what its users may do", func(c *config) any { return &c.ControlGroup }},
 	{"state", "`DIR` that keeps what is wanted, or memory", func(c *config) any { return &c.State }},
 	{"poller", "`KIND` of kernel interface that the loop waits with: epoll, poll or select", func(c *config) any { return &c.Poller }},
 	{"log-level", "`LEVEL` of the log: trace, debug, info, warn, error or off", func(c *config) any { return &c.LogLevel }},
@@ -119,7 +127,7 @@ func (c *config) readFile(path string) error {
 	if path == "" {
 		return nil
 	}
-	text, err := os.ReadFile(path)
+	text, trusted, err := readConfigFile(path)
 	if err != nil {
 		return fmt.Errorf("config: %w", err)
 	}
@@ -131,6 +139,9 @@ func (c *config) readFile(path string) error {
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("config %s: %w", path, err)
+	}
+	if len(c.Access) > 0 && trusted != nil {
+		return fmt.Errorf("config %s: it has access, and %w", path, trusted)
 	}
 	return nil
 }
@@ -170,6 +181,13 @@ func (c *config) check() error {
 		if !filepath.IsAbs(program) || filepath.Clean(program) != program {
 			errs = append(errs, fmt.Errorf("--exec-allow %s: must be the absolute path of a program, such as /usr/bin/cat", program))
 		}
+	}
+	rules, err := access.NewRules(uint32(os.Geteuid()), c.Access)
+	if c.rules = rules; err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := groupID(c.ControlGroup); err != nil {
+		errs = append(errs, fmt.Errorf("--control-group %s: %w", c.ControlGroup, err))
 	}
 	if c.State == "" {
 		errs = append(errs, errors.New("--state: must be a directory, or memory"))

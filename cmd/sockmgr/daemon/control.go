@@ -12,12 +12,14 @@ import (
 	"github.com/sockmgr/sockmgr/listeners"
 )
 
-// listenControl binds a control address. The socket, and its directory if that
-// has to be made, are for the daemon's own user only.
-func listenControl(uri string) (net.Listener, error) {
+// listenControl binds a control address. The socket is for the daemon's own user
+// and a group, its own unless another is named; what its users may do is another
+// matter. A directory that has to be made is for the user only, and for the group
+// that is named.
+func listenControl(uri string, group int) (net.Listener, error) {
 	path := strings.TrimPrefix(uri, "unix://")
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeControlDir(dir, group); err != nil {
 		return nil, fmt.Errorf("--control %s: %w", uri, err)
 	}
 	if err := checkDir(dir); err != nil {
@@ -30,13 +32,36 @@ func listenControl(uri string) (net.Listener, error) {
 	if err := listeners.RemoveStale(address); err != nil {
 		return nil, fmt.Errorf("--control: %w", err)
 	}
-	old := syscall.Umask(0o177) // the path never has more than 0600
+	old := syscall.Umask(0o177) // until the group is right the path is the owner's only
 	l, err := net.Listen("unix", path)
 	syscall.Umask(old)
+	if err == nil && group >= 0 {
+		err = os.Lchown(path, -1, group)
+	}
+	if err == nil {
+		err = os.Chmod(path, 0o660)
+	}
 	if err != nil {
+		if l != nil {
+			_ = l.Close() // it is given up
+		}
 		return nil, fmt.Errorf("--control %s: %w", uri, err)
 	}
 	return l, nil
+}
+
+// makeControlDir makes what is missing of a directory.
+func makeControlDir(dir string, group int) error {
+	if _, err := os.Lstat(dir); err == nil || !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil || group < 0 {
+		return err
+	}
+	if err := os.Lchown(dir, -1, group); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o710)
 }
 
 // checkDir refuses a directory below /tmp that another user has made: who owns

@@ -80,7 +80,7 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 	if dir == "memory" {
 		dir = ""
 	}
-	controls, err := listenAll(c.Control)
+	controls, err := listenAll(c)
 	if err != nil {
 		return err
 	}
@@ -101,6 +101,7 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 	ends := make(chan time.Duration, 1)
 	server := service.NewServer(service.Config{
 		Manager: m, Log: loggers.Logger("api"), Loggers: loggers, Info: daemonInfo(c),
+		Access: c.rules, RefuseOwn: true,
 		Shutdown: func(drain time.Duration) {
 			select {
 			case ends <- drain:
@@ -158,10 +159,14 @@ func stopServer(server *grpc.Server) {
 	server.GracefulStop()
 }
 
-func listenAll(uris []string) ([]net.Listener, error) {
+func listenAll(c config) ([]net.Listener, error) {
+	group, err := groupID(c.ControlGroup)
+	if err != nil {
+		return nil, err
+	}
 	var all []net.Listener
-	for _, uri := range uris {
-		l, err := listenControl(uri)
+	for _, uri := range c.Control {
+		l, err := listenControl(uri, group)
 		if err != nil {
 			closeAll(all)
 			return nil, err

@@ -340,6 +340,181 @@ func (x *GetDaemonInfoResponse) GetInfo() *DaemonInfo {
 	return nil
 }
 
+// WhoAmIRequest is empty.
+type WhoAmIRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoAmIRequest) Reset() {
+	*x = WhoAmIRequest{}
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoAmIRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoAmIRequest) ProtoMessage() {}
+
+func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
+func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{3}
+}
+
+// WhoAmIResponse is the caller.
+type WhoAmIResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// uid:1000, or cert:NAME with the first name of the certificate's SAN.
+	Actor string `protobuf:"bytes,1,opt,name=actor,proto3" json:"actor,omitempty"`
+	// The highest role of all grants.
+	Role Role `protobuf:"varint,2,opt,name=role,proto3,enum=sockmgr.v1.Role" json:"role,omitempty"`
+	// Methods that may be called, such as /sockmgr.v1.DaemonService/WhoAmI.
+	Methods []string `protobuf:"bytes,3,rep,name=methods,proto3" json:"methods,omitempty"`
+	// What the caller was given. A request is allowed when one grant allows all of it.
+	Grants        []*Grant `protobuf:"bytes,4,rep,name=grants,proto3" json:"grants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoAmIResponse) Reset() {
+	*x = WhoAmIResponse{}
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoAmIResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoAmIResponse) ProtoMessage() {}
+
+func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
+func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WhoAmIResponse) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetRole() Role {
+	if x != nil {
+		return x.Role
+	}
+	return Role_ROLE_UNSPECIFIED
+}
+
+func (x *WhoAmIResponse) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *WhoAmIResponse) GetGrants() []*Grant {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+// Grant is what one rule of the daemon's configuration gives.
+type Grant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rule: access[1] (group ops), root, or the daemon's own user.
+	Rule string `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	// The role.
+	Role Role `protobuf:"varint,2,opt,name=role,proto3,enum=sockmgr.v1.Role" json:"role,omitempty"`
+	// What narrows the role, a list each: "names: web-", "ports: 8000-8999". Lists
+	// that are not there do not narrow.
+	Policy        []string `protobuf:"bytes,3,rep,name=policy,proto3" json:"policy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Grant) Reset() {
+	*x = Grant{}
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Grant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Grant) ProtoMessage() {}
+
+func (x *Grant) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Grant.ProtoReflect.Descriptor instead.
+func (*Grant) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Grant) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Grant) GetRole() Role {
+	if x != nil {
+		return x.Role
+	}
+	return Role_ROLE_UNSPECIFIED
+}
+
+func (x *Grant) GetPolicy() []string {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
 // GetLogLevelsRequest is empty.
 type GetLogLevelsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -349,7 +524,7 @@ type GetLogLevelsRequest struct {
 
 func (x *GetLogLevelsRequest) Reset() {
 	*x = GetLogLevelsRequest{}
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[3]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +536,7 @@ func (x *GetLogLevelsRequest) String() string {
 func (*GetLogLevelsRequest) ProtoMessage() {}
 
 func (x *GetLogLevelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[3]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +549,7 @@ func (x *GetLogLevelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogLevelsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogLevelsRequest) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{3}
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{6}
 }
 
 // GetLogLevelsResponse is the levels.
@@ -388,7 +563,7 @@ type GetLogLevelsResponse struct {
 
 func (x *GetLogLevelsResponse) Reset() {
 	*x = GetLogLevelsResponse{}
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[4]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -400,7 +575,7 @@ func (x *GetLogLevelsResponse) String() string {
 func (*GetLogLevelsResponse) ProtoMessage() {}
 
 func (x *GetLogLevelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[4]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -413,7 +588,7 @@ func (x *GetLogLevelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogLevelsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogLevelsResponse) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{4}
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetLogLevelsResponse) GetLevels() map[string]LogLevel {
@@ -436,7 +611,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[5]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +623,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[5]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,7 +636,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{5}
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SetLogLevelRequest) GetLogger() string {
@@ -489,7 +664,7 @@ type SetLogLevelResponse struct {
 
 func (x *SetLogLevelResponse) Reset() {
 	*x = SetLogLevelResponse{}
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[6]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -501,7 +676,7 @@ func (x *SetLogLevelResponse) String() string {
 func (*SetLogLevelResponse) ProtoMessage() {}
 
 func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[6]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,7 +689,7 @@ func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{6}
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SetLogLevelResponse) GetLevels() map[string]LogLevel {
@@ -537,7 +712,7 @@ type ShutdownDaemonRequest struct {
 
 func (x *ShutdownDaemonRequest) Reset() {
 	*x = ShutdownDaemonRequest{}
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[7]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +724,7 @@ func (x *ShutdownDaemonRequest) String() string {
 func (*ShutdownDaemonRequest) ProtoMessage() {}
 
 func (x *ShutdownDaemonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[7]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +737,7 @@ func (x *ShutdownDaemonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownDaemonRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownDaemonRequest) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{7}
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ShutdownDaemonRequest) GetDrainTimeout() *durationpb.Duration {
@@ -588,7 +763,7 @@ type ShutdownDaemonResponse struct {
 
 func (x *ShutdownDaemonResponse) Reset() {
 	*x = ShutdownDaemonResponse{}
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[8]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +775,7 @@ func (x *ShutdownDaemonResponse) String() string {
 func (*ShutdownDaemonResponse) ProtoMessage() {}
 
 func (x *ShutdownDaemonResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[8]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +788,7 @@ func (x *ShutdownDaemonResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownDaemonResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownDaemonResponse) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{8}
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{11}
 }
 
 var File_sockmgr_v1_daemon_proto protoreflect.FileDescriptor
@@ -644,7 +819,17 @@ const file_sockmgr_v1_daemon_proto_rawDesc = "" +
 	"\acontrol\x18\x0f \x03(\v2\x19.sockmgr.v1.SocketAddressR\acontrol\"\x16\n" +
 	"\x14GetDaemonInfoRequest\"C\n" +
 	"\x15GetDaemonInfoResponse\x12*\n" +
-	"\x04info\x18\x01 \x01(\v2\x16.sockmgr.v1.DaemonInfoR\x04info\"\x15\n" +
+	"\x04info\x18\x01 \x01(\v2\x16.sockmgr.v1.DaemonInfoR\x04info\"\x0f\n" +
+	"\rWhoAmIRequest\"\x91\x01\n" +
+	"\x0eWhoAmIResponse\x12\x14\n" +
+	"\x05actor\x18\x01 \x01(\tR\x05actor\x12$\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x10.sockmgr.v1.RoleR\x04role\x12\x18\n" +
+	"\amethods\x18\x03 \x03(\tR\amethods\x12)\n" +
+	"\x06grants\x18\x04 \x03(\v2\x11.sockmgr.v1.GrantR\x06grants\"Y\n" +
+	"\x05Grant\x12\x12\n" +
+	"\x04rule\x18\x01 \x01(\tR\x04rule\x12$\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x10.sockmgr.v1.RoleR\x04role\x12\x16\n" +
+	"\x06policy\x18\x03 \x03(\tR\x06policy\"\x15\n" +
 	"\x13GetLogLevelsRequest\"\xad\x01\n" +
 	"\x14GetLogLevelsResponse\x12D\n" +
 	"\x06levels\x18\x01 \x03(\v2,.sockmgr.v1.GetLogLevelsResponse.LevelsEntryR\x06levels\x1aO\n" +
@@ -671,9 +856,10 @@ const file_sockmgr_v1_daemon_proto_rawDesc = "" +
 	"\x0eLOG_LEVEL_INFO\x10\x03\x12\x12\n" +
 	"\x0eLOG_LEVEL_WARN\x10\x04\x12\x13\n" +
 	"\x0fLOG_LEVEL_ERROR\x10\x05\x12\x11\n" +
-	"\rLOG_LEVEL_OFF\x10\x062\xff\x02\n" +
+	"\rLOG_LEVEL_OFF\x10\x062\xc9\x03\n" +
 	"\rDaemonService\x12]\n" +
-	"\rGetDaemonInfo\x12 .sockmgr.v1.GetDaemonInfoRequest\x1a!.sockmgr.v1.GetDaemonInfoResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12Z\n" +
+	"\rGetDaemonInfo\x12 .sockmgr.v1.GetDaemonInfoRequest\x1a!.sockmgr.v1.GetDaemonInfoResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12H\n" +
+	"\x06WhoAmI\x12\x19.sockmgr.v1.WhoAmIRequest\x1a\x1a.sockmgr.v1.WhoAmIResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12Z\n" +
 	"\fGetLogLevels\x12\x1f.sockmgr.v1.GetLogLevelsRequest\x1a .sockmgr.v1.GetLogLevelsResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12T\n" +
 	"\vSetLogLevel\x12\x1e.sockmgr.v1.SetLogLevelRequest\x1a\x1f.sockmgr.v1.SetLogLevelResponse\"\x04\x88\x80\x19\x04\x12]\n" +
 	"\x0eShutdownDaemon\x12!.sockmgr.v1.ShutdownDaemonRequest\x1a\".sockmgr.v1.ShutdownDaemonResponse\"\x04\x88\x80\x19\x04B\x9b\x01\n" +
@@ -694,47 +880,56 @@ func file_sockmgr_v1_daemon_proto_rawDescGZIP() []byte {
 }
 
 var file_sockmgr_v1_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sockmgr_v1_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_sockmgr_v1_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_sockmgr_v1_daemon_proto_goTypes = []any{
 	(LogLevel)(0),                  // 0: sockmgr.v1.LogLevel
 	(*DaemonInfo)(nil),             // 1: sockmgr.v1.DaemonInfo
 	(*GetDaemonInfoRequest)(nil),   // 2: sockmgr.v1.GetDaemonInfoRequest
 	(*GetDaemonInfoResponse)(nil),  // 3: sockmgr.v1.GetDaemonInfoResponse
-	(*GetLogLevelsRequest)(nil),    // 4: sockmgr.v1.GetLogLevelsRequest
-	(*GetLogLevelsResponse)(nil),   // 5: sockmgr.v1.GetLogLevelsResponse
-	(*SetLogLevelRequest)(nil),     // 6: sockmgr.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),    // 7: sockmgr.v1.SetLogLevelResponse
-	(*ShutdownDaemonRequest)(nil),  // 8: sockmgr.v1.ShutdownDaemonRequest
-	(*ShutdownDaemonResponse)(nil), // 9: sockmgr.v1.ShutdownDaemonResponse
-	nil,                            // 10: sockmgr.v1.GetLogLevelsResponse.LevelsEntry
-	nil,                            // 11: sockmgr.v1.SetLogLevelResponse.LevelsEntry
-	(*timestamppb.Timestamp)(nil),  // 12: google.protobuf.Timestamp
-	(*SocketAddress)(nil),          // 13: sockmgr.v1.SocketAddress
-	(*durationpb.Duration)(nil),    // 14: google.protobuf.Duration
+	(*WhoAmIRequest)(nil),          // 4: sockmgr.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),         // 5: sockmgr.v1.WhoAmIResponse
+	(*Grant)(nil),                  // 6: sockmgr.v1.Grant
+	(*GetLogLevelsRequest)(nil),    // 7: sockmgr.v1.GetLogLevelsRequest
+	(*GetLogLevelsResponse)(nil),   // 8: sockmgr.v1.GetLogLevelsResponse
+	(*SetLogLevelRequest)(nil),     // 9: sockmgr.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),    // 10: sockmgr.v1.SetLogLevelResponse
+	(*ShutdownDaemonRequest)(nil),  // 11: sockmgr.v1.ShutdownDaemonRequest
+	(*ShutdownDaemonResponse)(nil), // 12: sockmgr.v1.ShutdownDaemonResponse
+	nil,                            // 13: sockmgr.v1.GetLogLevelsResponse.LevelsEntry
+	nil,                            // 14: sockmgr.v1.SetLogLevelResponse.LevelsEntry
+	(*timestamppb.Timestamp)(nil),  // 15: google.protobuf.Timestamp
+	(*SocketAddress)(nil),          // 16: sockmgr.v1.SocketAddress
+	(Role)(0),                      // 17: sockmgr.v1.Role
+	(*durationpb.Duration)(nil),    // 18: google.protobuf.Duration
 }
 var file_sockmgr_v1_daemon_proto_depIdxs = []int32{
-	12, // 0: sockmgr.v1.DaemonInfo.start_time:type_name -> google.protobuf.Timestamp
-	13, // 1: sockmgr.v1.DaemonInfo.control:type_name -> sockmgr.v1.SocketAddress
+	15, // 0: sockmgr.v1.DaemonInfo.start_time:type_name -> google.protobuf.Timestamp
+	16, // 1: sockmgr.v1.DaemonInfo.control:type_name -> sockmgr.v1.SocketAddress
 	1,  // 2: sockmgr.v1.GetDaemonInfoResponse.info:type_name -> sockmgr.v1.DaemonInfo
-	10, // 3: sockmgr.v1.GetLogLevelsResponse.levels:type_name -> sockmgr.v1.GetLogLevelsResponse.LevelsEntry
-	0,  // 4: sockmgr.v1.SetLogLevelRequest.level:type_name -> sockmgr.v1.LogLevel
-	11, // 5: sockmgr.v1.SetLogLevelResponse.levels:type_name -> sockmgr.v1.SetLogLevelResponse.LevelsEntry
-	14, // 6: sockmgr.v1.ShutdownDaemonRequest.drain_timeout:type_name -> google.protobuf.Duration
-	0,  // 7: sockmgr.v1.GetLogLevelsResponse.LevelsEntry.value:type_name -> sockmgr.v1.LogLevel
-	0,  // 8: sockmgr.v1.SetLogLevelResponse.LevelsEntry.value:type_name -> sockmgr.v1.LogLevel
-	2,  // 9: sockmgr.v1.DaemonService.GetDaemonInfo:input_type -> sockmgr.v1.GetDaemonInfoRequest
-	4,  // 10: sockmgr.v1.DaemonService.GetLogLevels:input_type -> sockmgr.v1.GetLogLevelsRequest
-	6,  // 11: sockmgr.v1.DaemonService.SetLogLevel:input_type -> sockmgr.v1.SetLogLevelRequest
-	8,  // 12: sockmgr.v1.DaemonService.ShutdownDaemon:input_type -> sockmgr.v1.ShutdownDaemonRequest
-	3,  // 13: sockmgr.v1.DaemonService.GetDaemonInfo:output_type -> sockmgr.v1.GetDaemonInfoResponse
-	5,  // 14: sockmgr.v1.DaemonService.GetLogLevels:output_type -> sockmgr.v1.GetLogLevelsResponse
-	7,  // 15: sockmgr.v1.DaemonService.SetLogLevel:output_type -> sockmgr.v1.SetLogLevelResponse
-	9,  // 16: sockmgr.v1.DaemonService.ShutdownDaemon:output_type -> sockmgr.v1.ShutdownDaemonResponse
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	17, // 3: sockmgr.v1.WhoAmIResponse.role:type_name -> sockmgr.v1.Role
+	6,  // 4: sockmgr.v1.WhoAmIResponse.grants:type_name -> sockmgr.v1.Grant
+	17, // 5: sockmgr.v1.Grant.role:type_name -> sockmgr.v1.Role
+	13, // 6: sockmgr.v1.GetLogLevelsResponse.levels:type_name -> sockmgr.v1.GetLogLevelsResponse.LevelsEntry
+	0,  // 7: sockmgr.v1.SetLogLevelRequest.level:type_name -> sockmgr.v1.LogLevel
+	14, // 8: sockmgr.v1.SetLogLevelResponse.levels:type_name -> sockmgr.v1.SetLogLevelResponse.LevelsEntry
+	18, // 9: sockmgr.v1.ShutdownDaemonRequest.drain_timeout:type_name -> google.protobuf.Duration
+	0,  // 10: sockmgr.v1.GetLogLevelsResponse.LevelsEntry.value:type_name -> sockmgr.v1.LogLevel
+	0,  // 11: sockmgr.v1.SetLogLevelResponse.LevelsEntry.value:type_name -> sockmgr.v1.LogLevel
+	2,  // 12: sockmgr.v1.DaemonService.GetDaemonInfo:input_type -> sockmgr.v1.GetDaemonInfoRequest
+	4,  // 13: sockmgr.v1.DaemonService.WhoAmI:input_type -> sockmgr.v1.WhoAmIRequest
+	7,  // 14: sockmgr.v1.DaemonService.GetLogLevels:input_type -> sockmgr.v1.GetLogLevelsRequest
+	9,  // 15: sockmgr.v1.DaemonService.SetLogLevel:input_type -> sockmgr.v1.SetLogLevelRequest
+	11, // 16: sockmgr.v1.DaemonService.ShutdownDaemon:input_type -> sockmgr.v1.ShutdownDaemonRequest
+	3,  // 17: sockmgr.v1.DaemonService.GetDaemonInfo:output_type -> sockmgr.v1.GetDaemonInfoResponse
+	5,  // 18: sockmgr.v1.DaemonService.WhoAmI:output_type -> sockmgr.v1.WhoAmIResponse
+	8,  // 19: sockmgr.v1.DaemonService.GetLogLevels:output_type -> sockmgr.v1.GetLogLevelsResponse
+	10, // 20: sockmgr.v1.DaemonService.SetLogLevel:output_type -> sockmgr.v1.SetLogLevelResponse
+	12, // 21: sockmgr.v1.DaemonService.ShutdownDaemon:output_type -> sockmgr.v1.ShutdownDaemonResponse
+	17, // [17:22] is the sub-list for method output_type
+	12, // [12:17] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_daemon_proto_init() }
@@ -750,7 +945,7 @@ func file_sockmgr_v1_daemon_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_daemon_proto_rawDesc), len(file_sockmgr_v1_daemon_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	DaemonService_GetDaemonInfo_FullMethodName  = "/sockmgr.v1.DaemonService/GetDaemonInfo"
+	DaemonService_WhoAmI_FullMethodName         = "/sockmgr.v1.DaemonService/WhoAmI"
 	DaemonService_GetLogLevels_FullMethodName   = "/sockmgr.v1.DaemonService/GetLogLevels"
 	DaemonService_SetLogLevel_FullMethodName    = "/sockmgr.v1.DaemonService/SetLogLevel"
 	DaemonService_ShutdownDaemon_FullMethodName = "/sockmgr.v1.DaemonService/ShutdownDaemon"
@@ -35,6 +36,8 @@ const (
 type DaemonServiceClient interface {
 	// Returns what the daemon is and what it can do here.
 	GetDaemonInfo(ctx context.Context, in *GetDaemonInfoRequest, opts ...grpc.CallOption) (*GetDaemonInfoResponse, error)
+	// Returns who the daemon takes the caller to be, and what that caller may do.
+	WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error)
 	// Returns log levels by logger.
 	GetLogLevels(ctx context.Context, in *GetLogLevelsRequest, opts ...grpc.CallOption) (*GetLogLevelsResponse, error)
 	// Changes a log level, for a while if asked to.
@@ -55,6 +58,16 @@ func (c *daemonServiceClient) GetDaemonInfo(ctx context.Context, in *GetDaemonIn
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetDaemonInfoResponse)
 	err := c.cc.Invoke(ctx, DaemonService_GetDaemonInfo_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *daemonServiceClient) WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WhoAmIResponse)
+	err := c.cc.Invoke(ctx, DaemonService_WhoAmI_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -99,6 +112,8 @@ func (c *daemonServiceClient) ShutdownDaemon(ctx context.Context, in *ShutdownDa
 type DaemonServiceServer interface {
 	// Returns what the daemon is and what it can do here.
 	GetDaemonInfo(context.Context, *GetDaemonInfoRequest) (*GetDaemonInfoResponse, error)
+	// Returns who the daemon takes the caller to be, and what that caller may do.
+	WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error)
 	// Returns log levels by logger.
 	GetLogLevels(context.Context, *GetLogLevelsRequest) (*GetLogLevelsResponse, error)
 	// Changes a log level, for a while if asked to.
@@ -117,6 +132,9 @@ type UnimplementedDaemonServiceServer struct{}
 
 func (UnimplementedDaemonServiceServer) GetDaemonInfo(context.Context, *GetDaemonInfoRequest) (*GetDaemonInfoResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetDaemonInfo not implemented")
+}
+func (UnimplementedDaemonServiceServer) WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WhoAmI not implemented")
 }
 func (UnimplementedDaemonServiceServer) GetLogLevels(context.Context, *GetLogLevelsRequest) (*GetLogLevelsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetLogLevels not implemented")
@@ -162,6 +180,24 @@ func _DaemonService_GetDaemonInfo_Handler(srv interface{}, ctx context.Context, 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(DaemonServiceServer).GetDaemonInfo(ctx, req.(*GetDaemonInfoRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DaemonService_WhoAmI_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WhoAmIRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DaemonServiceServer).WhoAmI(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DaemonService_WhoAmI_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DaemonServiceServer).WhoAmI(ctx, req.(*WhoAmIRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -230,6 +266,10 @@ var DaemonService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetDaemonInfo",
 			Handler:    _DaemonService_GetDaemonInfo_Handler,
+		},
+		{
+			MethodName: "WhoAmI",
+			Handler:    _DaemonService_WhoAmI_Handler,
 		},
 		{
 			MethodName: "GetLogLevels",

@@ -86,6 +86,9 @@ const (
 	ErrorReason_ERROR_REASON_SOCKET_CALL_FAILED ErrorReason = 28
 	// DEADLINE_EXCEEDED: the socket's timeout ran out, or the kernel's (ETIMEDOUT).
 	ErrorReason_ERROR_REASON_TIMED_OUT ErrorReason = 29
+	// PERMISSION_DENIED: the policy of the caller's grants does not allow what was
+	// asked for: metadata has the list (policy), the value, and the rule.
+	ErrorReason_ERROR_REASON_POLICY_DENIED ErrorReason = 30
 )
 
 // Enum value maps for ErrorReason.
@@ -118,6 +121,7 @@ var (
 		27: "ERROR_REASON_SOCKET_NOT_FOUND",
 		28: "ERROR_REASON_SOCKET_CALL_FAILED",
 		29: "ERROR_REASON_TIMED_OUT",
+		30: "ERROR_REASON_POLICY_DENIED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":             0,
@@ -147,6 +151,7 @@ var (
 		"ERROR_REASON_SOCKET_NOT_FOUND":        27,
 		"ERROR_REASON_SOCKET_CALL_FAILED":      28,
 		"ERROR_REASON_TIMED_OUT":               29,
+		"ERROR_REASON_POLICY_DENIED":           30,
 	}
 )
 
@@ -182,7 +187,7 @@ var File_sockmgr_v1_errors_proto protoreflect.FileDescriptor
 const file_sockmgr_v1_errors_proto_rawDesc = "" +
 	"\n" +
 	"\x17sockmgr/v1/errors.proto\x12\n" +
-	"sockmgr.v1*\xa8\a\n" +
+	"sockmgr.v1*\xc8\a\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_LISTENER_NOT_FOUND\x10\x01\x12(\n" +
@@ -211,7 +216,8 @@ const file_sockmgr_v1_errors_proto_rawDesc = "" +
 	"\x1dERROR_REASON_CHANGE_NOT_FOUND\x10\x1a\x12!\n" +
 	"\x1dERROR_REASON_SOCKET_NOT_FOUND\x10\x1b\x12#\n" +
 	"\x1fERROR_REASON_SOCKET_CALL_FAILED\x10\x1c\x12\x1a\n" +
-	"\x16ERROR_REASON_TIMED_OUT\x10\x1dB\x9b\x01\n" +
+	"\x16ERROR_REASON_TIMED_OUT\x10\x1d\x12\x1e\n" +
+	"\x1aERROR_REASON_POLICY_DENIED\x10\x1eB\x9b\x01\n" +
 	"\x0ecom.sockmgr.v1B\vErrorsProtoP\x01Z3github.com/sockmgr/sockmgr/gen/sockmgr/v1;sockmgrv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sockmgr.V1\xca\x02\n" +
 	"Sockmgr\\V1\xe2\x02\x16Sockmgr\\V1\\GPBMetadata\xea\x02\vSockmgr::V1b\x06proto3"

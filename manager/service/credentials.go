@@ -1,0 +1,98 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/sockmgr/sockmgr/manager/access"
+)
+
+// identify finds out who is at the other end of every control connection. A Unix
+// socket tells by itself.
+type identify struct {
+	rules     *access.Rules
+	refuseOwn bool // connections of this very process: a forward to its own control socket
+}
+
+// ServerHandshake is credentials.TransportCredentials.
+func (i identify) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, nil, fmt.Errorf("control connection over %T: nothing tells who calls", conn)
+	}
+	who, err := peerOf(u)
+	if err != nil {
+		return nil, nil, err
+	}
+	if i.refuseOwn && int(who.PID) == os.Getpid() {
+		return nil, nil, errors.New("the daemon itself has connected to its control socket: nothing is forwarded there")
+	}
+	return conn, newCaller(i.rules, who), nil
+}
+
+// ClientHandshake is not for servers.
+func (identify) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.New("sockmgr: server side only")
+}
+
+// Info is credentials.TransportCredentials.
+func (identify) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "sockmgr"}
+}
+
+// Clone is credentials.TransportCredentials.
+func (i identify) Clone() credentials.TransportCredentials { return i }
+
+// OverrideServerName is credentials.TransportCredentials.
+func (identify) OverrideServerName(string) error { return nil }
+
+// peerOf asks the kernel who connected (unix(7)): the user, the group and all
+// others of the process at that time.
+func peerOf(conn *net.UnixConn) (who access.Identity, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return who, err
+	}
+	var cred *unix.Ucred
+	var groups []uint32
+	var errCred, errGroups error
+	if err := raw.Control(func(fd uintptr) {
+		cred, errCred = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		groups, errGroups = peerGroups(int(fd))
+	}); err != nil {
+		return who, err
+	}
+	if errCred != nil {
+		return who, os.NewSyscallError("getsockopt SO_PEERCRED", errCred)
+	}
+	if errGroups != nil && !errors.Is(errGroups, unix.ENOPROTOOPT) { // before Linux 4.13 there is the one group
+		return who, os.NewSyscallError("getsockopt SO_PEERGROUPS", errGroups)
+	}
+	return access.Identity{IsUser: true, UID: cred.Uid, GIDs: append(groups, cred.Gid), PID: cred.Pid}, nil
+}
+
+// peerGroups asks SO_PEERGROUPS, which x/sys has no call for. What does not fit
+// is ERANGE, with the size that does.
+func peerGroups(fd int) ([]uint32, error) {
+	groups := make([]uint32, 64)
+	for {
+		size := uint32(len(groups) * 4)
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
+		switch {
+		case errno == 0:
+			return groups[:size/4], nil
+		case errno == unix.ERANGE && int(size/4) > len(groups):
+			groups = make([]uint32, size/4)
+		default:
+			return nil, errno
+		}
+	}
+}
