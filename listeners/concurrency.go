@@ -3,6 +3,7 @@ package listeners
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -10,12 +11,12 @@ import (
 // Concurrency is how connections are served.
 type Concurrency uint8
 
-// The ways. A handler knows one or two of them.
+// The ways. A handler knows one or more of them.
 const (
 	AnyConcurrency Concurrency = iota // the handler's own
 	OnLoop                            // by the loop, all in one thread
 	InThread                          // by a goroutine for each
-	InProcess                         // by a process for each
+	InProcess                         // by a process for each: exec's program, or this one again
 )
 
 var concurrencies = [...]string{"", "loop", "thread", "process"}
@@ -49,6 +50,14 @@ func (s Spec) WithConcurrency(c Concurrency) (Spec, error) {
 	if ways := s.ways(); c != AnyConcurrency && !slices.Contains(ways, c) {
 		return s, &Violation{Field: "spec.concurrency", Message: fmt.Sprintf("%v is not for the %s handler%s: it has %s", c, s.Handler.Kind(), s.unlike(), words(ways))}
 	}
+	if c == InProcess && s.Proxy.Mode != ProxyOff {
+		return s, &Violation{Field: "spec.concurrency", Message: "process is not for connections that begin with a PROXY header: the process reads the connection, not the daemon"}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Options)) {
+		if why := s.Refuses(LookupOption(name)); why != "" {
+			return s, &Violation{Field: "spec.options." + name, Message: why}
+		}
+	}
 	return s, nil
 }
 
@@ -75,13 +84,16 @@ func (s Spec) ways() []Concurrency {
 			return []Concurrency{OnLoop}
 		}
 	}
+	_, relays := s.Handler.(*Forward) // which share their upstreams
 	switch {
 	case s.Class()&OnStream == 0:
 		return []Concurrency{OnLoop}
 	case s.TLS != nil: // a handshake takes long
 		return []Concurrency{InThread}
+	case relays:
+		return []Concurrency{OnLoop, InThread}
 	}
-	return []Concurrency{OnLoop, InThread}
+	return []Concurrency{OnLoop, InThread, InProcess}
 }
 
 // unlike tells what of the listener's is the reason, if something is.

@@ -21,7 +21,7 @@ type driver struct {
 	packets  bool
 	tunables *atomic.Pointer[Tunables] // the listener's
 
-	v    *view
+	v    *view // nil: it has a process of its own
 	conn net.Conn
 	h    Handler
 	mu   sync.Mutex // of calls to h: a Feeder has a goroutine of its own
@@ -49,10 +49,15 @@ func (d *driver) SetDeadline(t time.Time) { d.by = t }
 // Tunables is Peer.Tunables.
 func (d *driver) Tunables() *Tunables { return d.tunables.Load() }
 
-// serve is the life of the goroutine.
+// serve drives in a thread.
 func (d *driver) serve(conn net.Conn, t *thread) error {
-	v := t.v
-	d.v, d.conn, d.h = v, conn, d.kind.New()
+	d.v = t.v
+	return d.drive(conn)
+}
+
+// drive is the life of the connection.
+func (d *driver) drive(conn net.Conn) error {
+	d.conn, d.h = conn, d.kind.New()
 	if o, ok := d.h.(Opener); ok {
 		h, err := o.Open(d)
 		if err != nil {
@@ -61,9 +66,7 @@ func (d *driver) serve(conn net.Conn, t *thread) error {
 		d.h = h
 	}
 	if _, ok := d.h.(Drainer); ok {
-		v.mu.Lock()
-		v.drains = true
-		v.mu.Unlock()
+		d.v.canDrain()
 	}
 	f, ok := d.h.(Feeder)
 	if !ok {
@@ -133,22 +136,6 @@ func (d *driver) read() error {
 	}
 }
 
-// keeps tells how much of what was read is kept.
-func (v *view) keeps(n int) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.kept = n
-}
-
-// expired tells that the handler's own deadline ends the connection.
-func (v *view) expired() {
-	_ = v.loop.Post(func() { // ended: all is closed
-		if !v.t.gone && !v.t.c.is(told) {
-			v.t.c.because(ClosedByDeadline)
-		}
-	})
-}
-
 // offer has the handler consume what it can, and keeps the rest in front.
 func (d *driver) offer(p []byte) (kept int, err error) {
 	d.mu.Lock()
@@ -188,10 +175,7 @@ func (d *driver) timeout(kept int) error {
 	if !ok {
 		return io.EOF
 	}
-	d.v.mu.Lock()
-	grace := d.v.grace
-	d.v.mu.Unlock()
-	if grace > 0 {
+	if grace := d.v.graceLeft(); grace > 0 {
 		r.Rest(d, grace)
 	}
 	return nil

@@ -40,7 +40,15 @@ func (x *executor) Open(p Peer) (Handler, error) {
 		return nil, err
 	}
 	e := &execConn{x: x, c: c}
-	if err := x.launch(c.l.set, c.l, int(c.fd), int(c.fd), nil, connEnvironment(c), e.started); err != nil {
+	env := connEnvironment(c)
+	if x.serves != nil {
+		text, err := servantFor(x.serves, c)
+		if err != nil {
+			return nil, err
+		}
+		env[servantEnv] = text
+	}
+	if err := x.launch(c.l.set, c.l, int(c.fd), int(c.fd), nil, env, e.started); err != nil {
 		x.failed(c.l, err.Error())
 		return nil, err
 	}

@@ -23,10 +23,11 @@ const maxStarting = 4
 
 // A launch is a program that is to be started.
 type launch struct {
-	spec  *Exec
-	env   map[string]string // what the daemon sets
-	files []int             // descriptors 0, 1, 2, ... of the program; -1: /dev/null
-	done  func(started)     // on the loop
+	spec    *Exec
+	servant bool              // this very program
+	env     map[string]string // what the daemon sets
+	files   []int             // descriptors 0, 1, 2, ... of the program; -1: /dev/null
+	done    func(started)     // on the loop
 }
 
 // started is what came of a launch.
@@ -124,6 +125,9 @@ func (l *launch) run() started {
 	program, argv := l.spec.Program(), l.spec.Command
 	if l.spec.PassListener {
 		program, argv = pidTeller(argv)
+	}
+	if l.servant {
+		argv = []string{servantName}
 	}
 	dir := l.spec.Directory
 	if dir == "" {

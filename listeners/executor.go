@@ -18,11 +18,13 @@ const (
 	failingRest  = 30 * time.Second
 )
 
-// An executor is the Handler of Exec. Loop only.
+// An executor is the Handler of Exec, and of what is served by processes. Loop
+// only.
 type executor struct {
 	spec     *Exec
-	l        *Listener // nil: not attached
-	programs int       // that run or are being started
+	serves   HandlerSpec // by this very program; nil: it is spec's
+	l        *Listener   // nil: not attached
+	programs int         // that run or are being started
 	stderr   *stderrPipe
 	failures []time.Duration // when, on the loop's clock; the last failuresMost
 
@@ -59,7 +61,7 @@ func (x *executor) launch(set *Set, l *Listener, stdin, stdout int, more []int, 
 		stdout = x.stderr.w
 	}
 	x.programs++
-	set.start(&launch{spec: x.spec, env: env, files: append([]int{stdin, stdout, x.stderr.w}, more...), done: done})
+	set.start(&launch{spec: x.spec, servant: x.serves != nil, env: env, files: append([]int{stdin, stdout, x.stderr.w}, more...), done: done})
 	return nil
 }
 

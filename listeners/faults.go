@@ -1,6 +1,7 @@
 package listeners
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -42,9 +43,10 @@ func (s Spec) Refuses(o *Option) string {
 	if !strings.HasPrefix(o.Name, "fault.") {
 		return ""
 	}
+	if s.concurrency() == InProcess {
+		return fmt.Sprintf("is not for the %s handler in a process: that reads and writes the connection, not the daemon", s.Handler.Kind())
+	}
 	switch s.Handler.(type) {
-	case *Exec:
-		return "is not for the exec handler: the program reads and writes the connection, not the daemon"
 	case *Handoff:
 		return "is not for handoff: the process reads and writes the connection, not the daemon"
 	case *Remote:

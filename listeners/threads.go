@@ -17,6 +17,10 @@ type blocker interface {
 
 // handler returns what serves a listener of this spec.
 func (s Spec) handler() Handler {
+	_, isProgram := s.Handler.(*Exec)
+	if s.concurrency() == InProcess && !isProgram {
+		return &executor{spec: &Exec{Command: []string{selfPath}}, serves: s.Handler}
+	}
 	h := s.Handler.New()
 	if s.concurrency() == InThread {
 		return &threads{s.Handler, h}

@@ -58,7 +58,7 @@ func (a *app) startCommand() *cobra.Command {
 	flags.StringVar(&f.exec.user, "user", "", "exec: user, by name or number, to run as (default the daemon's)")
 	flags.BoolVar(&f.exec.passListener, "pass-listener", false, "exec: one program gets the listening sockets (LISTEN_FDS) and accepts itself")
 	flags.DurationVar(&f.exec.killTimeout, "kill-timeout", 0, "exec: `TIME` from SIGTERM to SIGKILL (default 5s)")
-	flags.StringVar(&f.concurrency, "concurrency", "", "how connections are served: loop, thread, or process for exec (default what the handler needs)")
+	flags.StringVar(&f.concurrency, "concurrency", "", "how connections are served: loop, thread or process (default what the handler needs)")
 	c.MarkFlagsMutuallyExclusive("body", "body-file")
 	must(c.RegisterFlagCompletionFunc("balance", cobra.FixedCompletions(
 		[]string{"round-robin", "least-connections", "source-hash", "first"}, cobra.ShellCompDirectiveNoFileComp)))

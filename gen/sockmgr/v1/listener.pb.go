@@ -344,7 +344,8 @@ const (
 	// the loop. Datagrams are the loop's.
 	ListenerSpec_CONCURRENCY_THREAD ListenerSpec_Concurrency = 2
 	// The loop accepts, a process serves each connection: the model of a
-	// forking socket server and of inetd. The exec handler needs it.
+	// forking socket server and of inetd. exec runs its program, and of other
+	// handlers the daemon runs itself once more.
 	ListenerSpec_CONCURRENCY_PROCESS ListenerSpec_Concurrency = 3
 )
 
@@ -2431,8 +2432,9 @@ type ListenerSpec struct {
 	Listen []string `protobuf:"bytes,2,rep,name=listen,proto3" json:"listen,omitempty"`
 	// What to do with what arrives.
 	Handler *Handler `protobuf:"bytes,3,opt,name=handler,proto3" json:"handler,omitempty"`
-	// How connections are served. exec knows process, handoff loop, func thread,
-	// and all others loop and thread.
+	// How connections are served. exec knows process, handoff and remote loop, func
+	// thread, forward loop and thread,
+	// and all others all three.
 	Concurrency ListenerSpec_Concurrency `protobuf:"varint,4,opt,name=concurrency,proto3,enum=sockmgr.v1.ListenerSpec_Concurrency" json:"concurrency,omitempty"`
 	// Everything else that can be set, by the names that
 	// TuningService.ListOptions describes: backlog, idle_timeout,
