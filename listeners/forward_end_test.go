@@ -2,16 +2,20 @@ package listeners_test
 
 import (
 	"crypto/sha256"
+	"errors"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sockmgr/sockmgr/listeners"
 )
 
 // One side has finished, and then is gone altogether: nobody need write to it
 // for that to be noticed.
 func TestForwardGoneAfterFIN(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		if h.loop.Poller() == "select" {
 			t.Skip("select(2) does not tell of it")
 		}
@@ -51,7 +55,7 @@ func resetting(c net.Conn) {
 
 // A client that is reset is not kept because its upstream does not read.
 func TestForwardResetWhileHeldUp(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		if h.loop.Poller() == "select" {
 			t.Skip("select(2) does not tell of it")
 		}
@@ -59,18 +63,7 @@ func TestForwardResetWhileHeldUp(t *testing.T) {
 		l := h.open(spec(t, forwardTo(s.Addr()), "", "tcp://127.0.0.1:0"))
 		client := dial(t, h.addr(l, 0))
 		up := s.next(t)
-		// A little at a time: RST beyond a window that is full is not believed.
-		piece := make([]byte, 32<<10)
-		for sent, taken := 0, true; taken; {
-			n, err := client.Write(piece)
-			if sent += n; err != nil || sent > 64<<20 {
-				t.Fatalf("%d bytes, %v: nobody reads", sent, err)
-			}
-			taken = false
-			for end := time.Now().Add(300 * time.Millisecond); !taken && time.Now().Before(end); {
-				taken = h.stats(l).Received == uint64(sent)
-			}
-		}
+		h.holdUp(l, client)
 		resetting(client)
 		eventually(t, func() bool { return h.status(l).Active == 0 }, func() string { return "the relay stays" })
 		if _, _, err := hashed(up); err == nil {
@@ -79,10 +72,81 @@ func TestForwardResetWhileHeldUp(t *testing.T) {
 	})
 }
 
+// holdUp sends until the listener takes no more. A little at a time: RST beyond
+// a window that is full is not believed.
+func (h *host) holdUp(l *listeners.Listener, client net.Conn) {
+	h.t.Helper()
+	piece := make([]byte, 32<<10)
+	for sent, taken := 0, true; taken; {
+		n, err := client.Write(piece)
+		if sent += n; err != nil || sent > 64<<20 {
+			h.t.Fatalf("%d bytes, %v: nobody reads", sent, err)
+		}
+		taken = false
+		for end := time.Now().Add(300 * time.Millisecond); !taken && time.Now().Before(end); {
+			taken = h.stats(l).Received == uint64(sent)
+		}
+	}
+}
+
+// Nor if there is something for it that it did not read.
+func TestForwardResetBothHeldUp(t *testing.T) {
+	eachWay(t, func(t *testing.T, h *host) {
+		s := backend(t, "tcp", "127.0.0.1:0")
+		l := h.open(spec(t, forwardTo(s.Addr()), "", "tcp://127.0.0.1:0"))
+		client := dial(t, h.addr(l, 0))
+		up := s.next(t)
+		h.holdUp(l, client)
+		wrote := make(chan struct{})
+		go func() {
+			defer close(wrote)
+			send(up, 1, 256<<20)
+		}()
+		for before := uint64(1); before != h.stats(l).Sent; h.until(300 * time.Millisecond) {
+			before = h.stats(l).Sent
+		}
+		resetting(client)
+		eventually(t, func() bool { return h.status(l).Active == 0 }, func() string { return "the relay stays" })
+		<-wrote
+	})
+}
+
+// RST is carried over too when it is a write that is told of it.
+func TestForwardResetWhileSending(t *testing.T) {
+	eachWay(t, func(t *testing.T, h *host) {
+		s := backend(t, "tcp", "127.0.0.1:0")
+		l := h.open(spec(t, forwardTo(s.Addr()), "", "tcp://127.0.0.1:0"))
+		for i := range 40 {
+			client := dial(t, h.addr(l, 0))
+			up := s.next(t)
+			resets, sends := client, up
+			if i%2 == 1 {
+				resets, sends = up, client
+			}
+			first := make(chan struct{})
+			go func() {
+				io.ReadFull(resets, make([]byte, 40))
+				resetting(resets)
+				close(first)
+			}()
+			var err error
+			for err == nil {
+				h.until(time.Millisecond / 2)
+				_, err = sends.Write([]byte("more"))
+			}
+			if <-first; !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%d: %v", i, err)
+			}
+			sends.Close()
+		}
+		eventually(t, func() bool { return h.status(l).Active == 0 }, func() string { return "still open" })
+	})
+}
+
 // A client that has said all and is gone has said it, however slowly the
 // upstream reads.
 func TestForwardLeavesWhileHeldUp(t *testing.T) {
-	eachPoller(t, func(t *testing.T, h *host) {
+	eachWay(t, func(t *testing.T, h *host) {
 		dir := shortDir(t)
 		s := backend(t, "unix", dir+"/up")
 		l := h.open(spec(t, forwardTo(s.Addr()), "", "unix://"+dir+"/in"))

@@ -3,6 +3,7 @@ package listeners
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
 	"time"
 
@@ -43,6 +44,8 @@ type relay struct {
 
 	taker    chan taken // whose it is once it is connected; nil: relayed by the loop
 	upstream Address    // once it was taken
+	conn     net.Conn   // as its goroutine has it; nil: not yet
+	failed   bool       // and the client's side was reset, or the like
 
 	there flow // from the client to the upstream
 	back  flow // from the upstream to the client
@@ -225,6 +228,10 @@ func (r *relay) settle() {
 		r.c.close(io.EOF)
 		return
 	}
+	if r.back.lost == unix.ECONNRESET && r.there.pending() { // as hungUp, that a write was told
+		r.c.close(os.NewSyscallError("write", r.back.lost))
+		return
+	}
 	loop := r.c.l.set.loop
 	err := r.c.watch(r.c.unmasked(wants(&r.there, &r.back)))
 	if err == nil {
@@ -306,40 +313,17 @@ func (r *relay) closed(why error) {
 	if r.up == nil {
 		r.f.dropHeld(r)
 	}
-	if _, failed := errors.AsType[unix.Errno](why); failed && r.fd >= 0 {
+	_, r.failed = errors.AsType[unix.Errno](why)
+	if r.conn != nil {
+		r.stop(r.failed)
+	}
+	if r.failed && r.fd >= 0 {
 		_ = unix.SetsockoptLinger(int(r.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // RST is carried over
 	}
 	r.leave()
 	r.there.drop()
 	r.back.drop()
 }
-
-// tell adds what is known of the upstream's side.
-func (r *relay) tell(st *ConnStatus) {
-	if r.server != "" {
-		st.TLS = &TLSInfo{ServerName: r.server}
-	}
-	switch {
-	case !r.isOpen:
-		st.State = ConnConnecting
-	case r.there.eof || r.back.eof:
-		st.State = ConnHalfClosed
-	}
-	if r.isOpen {
-		st.Upstream = r.peer()
-	}
-}
-
-// peer is the upstream's address.
-func (r *relay) peer() Address {
-	if r.fd < 0 {
-		return r.upstream
-	}
-	s := &socket{fd: int(r.fd), addr: Address{Network: r.up.network().Base()}}
-	return s.peer()
-}
-
-func (r *relay) held() (receive, send uint64) { return r.there.held(), r.back.held() }
 
 // take has what was read before the relay began.
 func (r *relay) take(p []byte, eof bool) {

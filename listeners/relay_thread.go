@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,30 +19,37 @@ type taken struct {
 // serve relays by blocking calls: forward in a thread. The loop chooses the
 // upstream and connects to it, as for a relay of its own.
 func (f *forwarder) serve(client net.Conn, t *thread) error {
-	up, header, err := f.dial(t)
+	conn, header, err := f.dial(t)
 	if err != nil {
 		return err
 	}
+	up := &upstreamConn{Conn: conn}
 	defer func() {
 		_ = up.Close()
 		_ = t.v.loop.Post(t.relay.handedBack) // ended: nobody counts any more
 	}()
+	_ = t.v.loop.Post(func() { t.relaysTo(conn) }) // ended: the client is closed
 	if len(header) > 0 {
 		_, _ = up.Write(header) // if it is gone, the read says why
 	}
 	there := make(chan error, 1)
 	go func() {
 		err := pump(up, client)
-		if err != nil { // RST is carried over
-			if c, ok := up.(*net.TCPConn); ok && errors.Is(err, unix.ECONNRESET) {
-				_ = c.SetLinger(0)
-			}
-			_ = up.Close()
+		if err != nil {
+			up.stop()
 		}
 		there <- err
+		up.unwatch()
 	}()
 	err = pump(client, up)
-	if err != nil && !errors.Is(err, net.ErrClosed) {
+	switch {
+	case err == nil:
+		if up.gone(there) {
+			_ = t.v.Close() // nobody takes what the client says
+		}
+	case errors.Is(err, os.ErrDeadlineExceeded): // stopped
+		err = nil
+	case !errors.Is(err, net.ErrClosed):
 		_ = t.v.loop.Post(func() { t.upstreamFailed(err) })
 	}
 	return errors.Join(err, <-there)
@@ -107,6 +115,37 @@ func (t *thread) upstreamFailed(err error) {
 		t.c.reset(errUpstreamReset)
 	}
 }
+
+// relaysTo is that the goroutine uses the upstream. On the loop.
+func (t *thread) relaysTo(conn net.Conn) {
+	r := t.relay
+	r.conn = conn
+	switch {
+	case t.gone:
+		r.stop(r.failed)
+	case t.left:
+		r.clientLeft()
+	}
+}
+
+// clientLeft is that the client is gone, and has said all: its upstream gets
+// that still.
+func (r *relay) clientLeft() {
+	if r.conn != nil {
+		_ = r.conn.SetReadDeadline(past)
+	}
+}
+
+// stop has the goroutine let the upstream go, by RST if so was the client.
+func (r *relay) stop(reset bool) {
+	if c, ok := r.conn.(*net.TCPConn); ok && reset {
+		_ = c.SetLinger(0)
+	}
+	_ = r.conn.SetDeadline(past)
+}
+
+// past is a deadline that ends what waits.
+var past = time.Unix(1, 0)
 
 // pump carries one direction of a relay, and that it has ended. It returns what
 // a read failed with. Where a write fails it ends: the other side takes no more,

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sockmgr/sockmgr/mux"
 )
 
@@ -24,6 +26,8 @@ type thread struct {
 	writes bool   // one waits
 	full   bool   // the view has as much as it may
 	gone   bool   // the goroutine is done with the connection, or it is closed
+	left   bool   // the peer takes no more and says no more: not waited for again
+	lost   error  // and a Write was told of its RST, so that no read will be
 	driven bool   // by a driver, which can be told
 
 	shaking bool     // the TLS handshake goes on
@@ -90,6 +94,9 @@ func (t *thread) flush() {
 	if err != nil {
 		t.c.because(reasonOf(err)) // what the peer sent before can be read still
 	}
+	if errors.Is(err, unix.ECONNRESET) {
+		t.lost = err
+	}
 	if err != nil || len(t.out) == 0 {
 		t.answer(err)
 	}
@@ -113,6 +120,10 @@ func (t *thread) answer(err error) {
 }
 
 func (t *thread) ready(ev mux.Events) {
+	if t.c.want == mux.HangUp {
+		t.hungUp()
+		return
+	}
 	if ev&mux.Writable != 0 && t.writes {
 		t.flush()
 	}
@@ -121,7 +132,28 @@ func (t *thread) ready(ev mux.Events) {
 	}
 }
 
+// hungUp is that the peer is gone altogether, which is all that is waited for
+// while the goroutine neither reads nor writes.
+func (t *thread) hungUp() {
+	if errno := sockError(int(t.c.fd)); errno != 0 && errno != unix.EPIPE { // that one is of a peer that had finished
+		t.lost = os.NewSyscallError("read", errno)
+	}
+	if t.lost != nil {
+		t.c.close(t.lost)
+		return
+	}
+	t.left = true
+	if t.relay != nil {
+		t.relay.clientLeft()
+	}
+	t.resume()
+}
+
 func (t *thread) take(p []byte, eof bool) {
+	if eof && len(p) == 0 && t.lost != nil { // that is no end of what it had to say
+		t.c.close(t.lost)
+		return
+	}
 	v := t.v
 	v.mu.Lock()
 	v.in = append(v.in, p...)
@@ -148,6 +180,9 @@ func (t *thread) resume() {
 	}
 	if t.writes {
 		want |= mux.Writable
+	}
+	if want == 0 && !t.left {
+		want = mux.HangUp
 	}
 	t.c.waitFor(want)
 }
@@ -194,12 +229,12 @@ func (t *thread) closed(why error) {
 // leave lets the goroutine know that it is over.
 func (t *thread) leave(why error) {
 	t.gone = true
+	if t.relay != nil {
+		t.relay.closed(why) // first, so that it is told of RST before the goroutine acts
+	}
 	t.v.end(why)
 	if t.writes {
 		t.answer(t.v.why())
-	}
-	if t.relay != nil {
-		t.relay.closed(why)
 	}
 	close(t.v.over)
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/nettest"
 
 	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/mux"
 )
 
 // given has the connections that the handler func "given" was called with; it
@@ -100,7 +101,7 @@ func TestThreadBackPressure(t *testing.T) {
 	}()
 	eventually(t, func() bool {
 		c := h.conns()[0]
-		return c.Queue.UserReceive >= 16<<10 && c.Waits == 0
+		return c.Queue.UserReceive >= 16<<10 && c.Waits&mux.Readable == 0
 	}, func() string { return fmt.Sprintf("%+v", h.conns()) })
 	if c := h.conns()[0]; c.Queue.UserReceive > 32<<10 {
 		t.Errorf("%d bytes were read ahead", c.Queue.UserReceive)
