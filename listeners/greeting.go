@@ -59,8 +59,12 @@ func (c *conn) isBeginning() bool {
 	}
 }
 
-// rejectHello counts a connection that is closed for want of a good hello.
+// rejectHello counts a connection that is closed for want of a good hello. The
+// first is logged: clients may speak something else than they shall.
 func (c *conn) rejectHello(why error) error {
 	c.l.stats.reject(RejectedTLS)
+	if c.l.stats.RejectedBy[RejectedTLS] == 1 {
+		c.l.set.log.Warn("connection closed for want of a ClientHello with a route; further ones are only counted", "listener", c.l.Name, "remote", c.source(), "error", why)
+	}
 	return fmt.Errorf("%w: %w", errTLS, why)
 }

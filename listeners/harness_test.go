@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -28,6 +29,26 @@ type host struct {
 	set     *listeners.Set
 	changes chan listeners.State // of every listener
 	threads bool                 // connections are served by threads, where the handler can
+	log     logged
+}
+
+// logged is what the log has.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// count is how often the log has the words.
+func (l *logged) count(words string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), words)
 }
 
 // newHost runs a loop until the test ends, which then counts descriptors and
@@ -45,7 +66,7 @@ func newHost(t *testing.T, poller string, descriptors int) *host {
 	}
 	h := &host{t: t, loop: loop, changes: make(chan listeners.State, 1000)}
 	h.set = listeners.NewSet(listeners.SetConfig{
-		Loop: loop, Log: hclog.NewNullLogger(), Descriptors: descriptors,
+		Loop: loop, Log: hclog.New(&hclog.LoggerOptions{Output: &h.log, Level: hclog.Warn}), Descriptors: descriptors,
 		Changed: func(l *listeners.Listener) { h.changes <- l.State() },
 	})
 	ended := make(chan error, 1)

@@ -129,6 +129,9 @@ func TestRouteNone(t *testing.T) {
 			t.Errorf("%d rejected", got)
 		}
 	}
+	if n := h.log.count("there is no route for b.test"); n != 1 || h.log.count("ClientHello") != 1 {
+		t.Errorf("it is logged %d times, not once", n)
+	}
 }
 
 // helloOf is what a client sends first.

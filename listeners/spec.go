@@ -105,7 +105,7 @@ func ParseOption(name string, v Value, class NetworkSet) (Value, error) {
 	}
 	o := LookupOption(name)
 	if o == nil {
-		message := "there is no such option; TuningService.ListOptions lists them"
+		message := "there is no such option; sockctl options lists them"
 		near := nearestOption(name)
 		if near != "" {
 			message = fmt.Sprintf("there is no such option; did you mean %s?", near)
