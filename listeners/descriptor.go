@@ -54,6 +54,32 @@ func (d Descriptor) Set(o *Option, v Value) error {
 	return nil
 }
 
+// Tune sets an option and tells what came of it. Whether it is too late for one
+// that a bound socket does not take is for the kernel to say.
+func (d Descriptor) Tune(o *Option, v Value) Result {
+	s := d.socket()
+	r := Result{Option: o, Requested: v}
+	r.Previous, _ = o.Get(s) // some can only be set
+	if err := r.give(s); err != nil {
+		r.fail(err)
+	}
+	return r
+}
+
+// InForce reads options from the kernel: those named, or all that the socket has.
+func (d Descriptor) InForce(names []string) map[string]Value {
+	s, values := d.socket(), map[string]Value{}
+	for name, o := range (Spec{}).selectOptions(names) {
+		if !o.OnSocket() || !o.isFor(s) {
+			continue
+		}
+		if v, err := o.Get(s); err == nil { // this kernel may not know it
+			values[name] = v
+		}
+	}
+	return values
+}
+
 // TCPInfo is nil of what is not TCP.
 func (d Descriptor) TCPInfo() (info *TCPInfo, congestion string) {
 	got, err := d.socket().tcpInfo()

@@ -133,6 +133,12 @@ func (r *Result) apply(s *socket) (err error) {
 		}
 		return nil
 	}
+	return r.give(s)
+}
+
+// give sets the option on one socket, and reads what the kernel made of it.
+func (r *Result) give(s *socket) (err error) {
+	o := r.Option
 	if err = o.give(s, r.Requested); err != nil {
 		return err
 	}

@@ -51,21 +51,7 @@ func (spec *Spec) check() (options []option, err error) {
 	case spec.Idle == 0:
 		spec.Idle = DefaultIdle
 	}
-	for name, value := range spec.Options {
-		v, err := listeners.ParseOption(name, value, spec.Network.Class())
-		if err != nil {
-			for _, v := range listeners.Violations(err) {
-				v.Field = "options." + name // in this request it stands elsewhere
-			}
-			return nil, err
-		}
-		row := listeners.LookupOption(name)
-		if !row.OnSocket() || row.Name == "backlog" || row.Name == "unix.mode" {
-			return nil, &listeners.Violation{Field: "options." + name, Message: "is of listeners, not of a socket"}
-		}
-		options = append(options, option{row, v})
-	}
-	return options, nil
+	return parseOptions(spec.Options, spec.Network)
 }
 
 func (t *Table) create(who Caller, spec Spec, options []option) (*Socket, error) {

@@ -47,6 +47,9 @@ func (s *tuningService) ListOptions(_ context.Context, r *pb.ListOptionsRequest)
 // GetOptions is TuningService.
 func (s *tuningService) GetOptions(ctx context.Context, r *pb.GetOptionsRequest) (*pb.GetOptionsResponse, error) {
 	read := s.m.Options
+	if strings.HasPrefix(r.GetTarget(), socketPrefix) {
+		read = s.socketOptions
+	}
 	target, isConn := strings.CutPrefix(r.GetTarget(), connectionPrefix)
 	if isConn {
 		read = s.m.ConnOptions
@@ -79,6 +82,9 @@ func (s *tuningService) SetOptions(ctx context.Context, r *pb.SetOptionsRequest)
 	}
 	if err := mayTuneRaw(ctx, values); err != nil {
 		return nil, err
+	}
+	if strings.HasPrefix(r.GetTarget(), socketPrefix) {
+		return s.tuneSocket(ctx, r, values)
 	}
 	var results []listeners.Result
 	var trial manager.Trial

@@ -392,7 +392,8 @@ func (x *ListOptionsResponse) GetKernelRelease() string {
 // GetOptionsRequest names a target.
 type GetOptionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// listeners/{listener} or connections/{cookie}.
+	// listeners/{listener}, connections/{cookie}, or sockets/{cookie} of the
+	// caller: getsockopt(2).
 	Target string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
 	// Names; empty returns all that apply.
 	Names         []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
@@ -493,7 +494,8 @@ func (x *GetOptionsResponse) GetOptions() map[string]*structpb.Value {
 // SetOptionsRequest changes options.
 type SetOptionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// listeners/{listener} or connections/{cookie}.
+	// listeners/{listener}, connections/{cookie}, or sockets/{cookie} of the
+	// caller: setsockopt(2), at once and for good.
 	Target string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
 	// Names and values; a null value sets the default back.
 	Options map[string]*structpb.Value `protobuf:"bytes,2,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -944,7 +946,7 @@ func (x *OptionSpec) GetDefaultValue() *structpb.Value {
 // OptionResult is what came of one requested change.
 type OptionResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// listeners/{listener} or connections/{cookie}.
+	// listeners/{listener}, connections/{cookie} or sockets/{cookie}.
 	Target string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
 	// Option name.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
