@@ -16,6 +16,10 @@ BUF           := $(GO) run github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
 GOLANGCI_LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 GOVULNCHECK   := $(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 
+# The Python client makes its messages from the API's descriptors, so it needs no compiler and no plugin.
+PYTHON_API  := clients/python/sockmgr/api.binpb
+DESCRIPTORS := --as-file-descriptor-set --exclude-source-info
+
 # Turned by the caller: make fuzz FUZZTIME=1m, make bench BENCHFLAGS='--cases echo-64'.
 TESTFLAGS    ?=
 TEST_TIMEOUT ?= 10m
@@ -64,11 +68,11 @@ test: verify-vet ## go vet and every test, with the race detector where there is
 		$(GO) test -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...; \
 	fi
 
-test-peers: ## only the tests with real peers: HAProxy, nginx, curl, openssl, socat, Redis, PostgreSQL
+test-peers: ## only the tests with real peers: HAProxy, nginx, curl, openssl, socat, Redis, PostgreSQL, Python
 	@$(PEERS_MISSING)
 	@out=$$(mktemp) && trap 'rm -f "$$out"' EXIT && race= && \
 	if $(CC_FOUND); then export CGO_ENABLED=1; race=-race; fi; \
-	if $(GO) test $$race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) -run '^TestPeers' ./listeners ./cmd/sockctl >"$$out" 2>&1; \
+	if $(GO) test $$race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) -run '^TestPeers' ./listeners ./cmd/sockctl ./clients/... >"$$out" 2>&1; \
 	then grep -E '^ *--- (PASS|SKIP): |apt-get install |^ok ' "$$out" | grep -v '^ *> '; \
 	else cat "$$out"; exit 1; fi
 
@@ -102,8 +106,9 @@ fmt: ## format Go and proto files
 	@$(GOLANGCI_LINT) fmt ./...
 	@$(BUF) format -w
 
-generate: ## gen/ from proto/, and the reference pages of docs/ from the code
+generate: ## gen/ and the Python client's descriptors from proto/, and the reference pages of docs/ from the code
 	@$(BUF) generate
+	@$(BUF) build $(DESCRIPTORS) -o $(PYTHON_API)
 	@$(GO) run ./docs/gen
 
 verify: verify-mod verify-gen verify-proto verify-vet verify-cross lint ## what CI asks besides the tests
@@ -114,9 +119,10 @@ verify-mod:
 	@$(GO) mod tidy -diff
 
 verify-gen:
-	@echo "verify: gen/ is what proto/ generates"
+	@echo "verify: gen/ and $(PYTHON_API) are what proto/ generates"
 	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && $(BUF) generate -o "$$tmp" && \
-	diff -r "$$tmp/gen" gen || { echo "gen/ is stale: run make generate" >&2; exit 1; }
+	$(BUF) build $(DESCRIPTORS) -o "$$tmp/api.binpb" && diff -r "$$tmp/gen" gen && cmp "$$tmp/api.binpb" $(PYTHON_API) || \
+	{ echo "what is generated is stale: run make generate" >&2; exit 1; }
 
 # The last tag is unpacked rather than cloned: a linked worktree has no .git directory.
 verify-proto:

@@ -1,0 +1,3 @@
+"""The package http, of which client and server are on sockets of the daemon."""
+
+from http import *  # noqa: F403

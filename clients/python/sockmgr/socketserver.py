@@ -1,0 +1,5 @@
+"""The module socketserver, on sockets of the daemon."""
+
+from .std import replace
+
+replace(__name__)
