@@ -252,8 +252,9 @@ func (w *watched) seen() []listeners.ConnStatus {
 func TestFaultSlowClose(t *testing.T) {
 	eachPoller(t, func(t *testing.T, h *host) {
 		l := h.open(spec(t, &listeners.Reply{Payload: []byte("bye")}, "fault.slow_close=40ms", "tcp://127.0.0.1:0"))
-		c := dial(t, h.addr(l, 0))
+		at := h.addr(l, 0)
 		began := time.Now()
+		c := dial(t, at)
 		if got := receive(t, c); string(got) != "bye" {
 			t.Errorf("%q", got)
 		}
