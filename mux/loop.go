@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 	"time"
 
@@ -179,11 +178,12 @@ func (l *Loop) HandlerOf(fd int) Handler {
 // from there on.
 func (l *Loop) Span() int { return len(l.slots) }
 
-// Run handles events until Stop, on the thread it is called on. It returns
+// Run handles events until Stop, in the goroutine it is called in. It returns
 // nil, or what the poller could not do.
+//
+// It is not locked to its OS thread: that would cost every func that is posted
+// two more hand-offs between threads, and gains nothing.
 func (l *Loop) Run() error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defer l.finish()
 	idle := true
 	for {
