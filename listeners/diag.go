@@ -18,31 +18,41 @@ const (
 // unixQueue asks sock_diag(7) how many connections wait at a listening Unix
 // socket, and how many may. There is no getsockopt for it.
 func unixQueue(inode uint64) (waiting, limit uint32, err error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
-	if err != nil {
-		return 0, 0, os.NewSyscallError("socket sock_diag", err)
-	}
-	defer sysClose(fd)
 	ne := binary.NativeEndian
-	var req [unix.SizeofNlMsghdr + sizeofDiagReq]byte
-	ne.PutUint32(req[0:], uint32(len(req)))
-	ne.PutUint16(req[4:], unix.SOCK_DIAG_BY_FAMILY)
-	ne.PutUint16(req[6:], unix.NLM_F_REQUEST)
-	body := req[unix.SizeofNlMsghdr:]
+	var body [sizeofDiagReq]byte
 	body[0] = unix.AF_UNIX
 	ne.PutUint32(body[4:], ^uint32(0)) // any state
 	ne.PutUint32(body[8:], uint32(inode))
 	ne.PutUint32(body[12:], udiagShowRqlen)
 	ne.PutUint64(body[16:], ^uint64(0)) // any cookie
-	if err := unix.Sendto(fd, req[:], 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return 0, 0, os.NewSyscallError("send sock_diag", err)
-	}
-	var buf [1024]byte // the kernel has answered by now: this does not wait
-	n, _, err := unix.Recvfrom(fd, buf[:], 0)
+	msg, err := askDiag(body[:])
 	if err != nil {
-		return 0, 0, os.NewSyscallError("receive sock_diag", err)
+		return 0, 0, err
 	}
-	return parseUnixDiag(buf[:n])
+	return parseUnixDiag(msg)
+}
+
+// askDiag sends one request to sock_diag(7), and returns the answer.
+func askDiag(body []byte) ([]byte, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return nil, os.NewSyscallError("socket sock_diag", err)
+	}
+	defer sysClose(fd)
+	ne := binary.NativeEndian
+	req := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(body))
+	ne.PutUint32(req[0:], uint32(cap(req)))
+	ne.PutUint16(req[4:], unix.SOCK_DIAG_BY_FAMILY)
+	ne.PutUint16(req[6:], unix.NLM_F_REQUEST)
+	if err := unix.Sendto(fd, append(req, body...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, os.NewSyscallError("send sock_diag", err)
+	}
+	buf := make([]byte, 1024) // the kernel has answered by now: this does not wait
+	n, _, err := unix.Recvfrom(fd, buf, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("receive sock_diag", err)
+	}
+	return buf[:n], nil
 }
 
 func parseUnixDiag(msg []byte) (waiting, limit uint32, err error) {

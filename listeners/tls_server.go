@@ -2,6 +2,7 @@ package listeners
 
 import (
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -36,6 +37,18 @@ func openTLS(p *TLSPolicy) (*TLSServer, error) {
 	t.used.Store(files)
 	return t, nil
 }
+
+// OpenTLS reads the files of p, for a server that is not a listener of this
+// package.
+func OpenTLS(p *TLSPolicy) (*TLSServer, error) {
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	return openTLS(p)
+}
+
+// Config is for the next handshake. It is not to be changed.
+func (t *TLSServer) Config() *tls.Config { return t.used.Load().config }
 
 // marks is a text that is another one once a file is.
 func (p *TLSPolicy) marks() string {

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -14,25 +15,44 @@ import (
 	"github.com/sockmgr/sockmgr/manager/access"
 )
 
-// identify finds out who is at the other end of every control connection. A Unix
-// socket tells by itself.
+// identify finds out who is at the other end of every control connection: over
+// a Unix socket the kernel says who, over TCP a certificate, and where plaintext
+// is let in from this host, the kernel again.
 type identify struct {
 	rules     *access.Rules
-	refuseOwn bool // connections of this very process: a forward to its own control socket
+	tls       func() *tls.Config // nil: there is no TLS
+	loopback  bool               // plaintext from this host is let in
+	refuseOwn bool               // connections of this very process: a forward to its own control socket
 }
 
-// ServerHandshake is credentials.TransportCredentials.
+// errOwn keeps what the daemon forwards for anybody from being taken for what
+// the daemon's own user asks for.
+var errOwn = errors.New("the daemon itself has connected to its control address: nothing is forwarded there")
+
+// ServerHandshake is credentials.TransportCredentials. gRPC bounds the time.
 func (i identify) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	u, ok := conn.(*net.UnixConn)
-	if !ok {
-		return nil, nil, fmt.Errorf("control connection over %T: nothing tells who calls", conn)
+	var who access.Identity
+	var err error
+	switch c := conn.(type) {
+	case *net.UnixConn:
+		who, err = peerOf(c)
+		if err == nil && i.refuseOwn && int(who.PID) == os.Getpid() {
+			err = errOwn
+		}
+	case *net.TCPConn:
+		switch {
+		case i.tls != nil:
+			conn, who, err = i.shake(c)
+		case i.loopback:
+			who, err = i.localUser(c)
+		default:
+			err = errors.New("a control connection over TCP needs TLS")
+		}
+	default:
+		err = fmt.Errorf("control connection over %T: nothing tells who calls", conn)
 	}
-	who, err := peerOf(u)
 	if err != nil {
 		return nil, nil, err
-	}
-	if i.refuseOwn && int(who.PID) == os.Getpid() {
-		return nil, nil, errors.New("the daemon itself has connected to its control socket: nothing is forwarded there")
 	}
 	return conn, newCaller(i.rules, who), nil
 }

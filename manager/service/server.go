@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"crypto/tls"
 	"os"
 	"time"
 
@@ -33,6 +34,12 @@ type Config struct {
 	Loggers *Loggers
 	Info    *pb.DaemonInfo // what is known when the daemon begins; instance_id is set
 	Access  *access.Rules  // nil: root and the daemon's own user only
+	// TLS is for the next connection over TCP; nil: there is none. It has
+	// certificates and ClientCAs; what else must be is set.
+	TLS func() *tls.Config
+	// InsecureLoopback lets TCP in without TLS, from this host only, for the user
+	// whose the other end is.
+	InsecureLoopback bool
 	// RefuseOwn refuses connections that come from this very process.
 	RefuseOwn bool
 	// Shutdown begins to end the daemon. It returns at once.
@@ -47,7 +54,7 @@ func NewServer(c Config) *grpc.Server {
 	guard := &guard{log: c.Log, roles: methodRoles()}
 	once := newOnce()
 	s := grpc.NewServer(
-		grpc.Creds(identify{rules: c.Access, refuseOwn: c.RefuseOwn}),
+		grpc.Creds(identify{rules: c.Access, tls: c.TLS, loopback: c.InsecureLoopback, refuseOwn: c.RefuseOwn}),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),

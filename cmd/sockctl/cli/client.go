@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/internal/control"
@@ -50,20 +49,6 @@ func (a *app) address() string {
 	return control.Address(a.env.Getenv, a.env.UID)
 }
 
-// socketPath returns the path in a unix:///path, unix:path or bare /path.
-func socketPath(addr string) (string, error) {
-	path, isURI := strings.CutPrefix(addr, "unix:")
-	path = strings.TrimPrefix(path, "//")
-	switch {
-	case isURI && path != "":
-		return path, nil
-	case !isURI && strings.HasPrefix(addr, "/"):
-		return addr, nil
-	}
-	return "", usagef("address %q: this release speaks over Unix sockets only", addr).
-		try("--addr unix:///run/sockmgr/control.sock")
-}
-
 // dial returns the client of this run. It does no I/O: grpc connects with the
 // first call.
 func (a *app) dial() (*client, error) {
@@ -71,7 +56,7 @@ func (a *app) dial() (*client, error) {
 		return a.client, nil
 	}
 	c := &client{addr: a.address()}
-	path, err := socketPath(c.addr)
+	to, err := a.target(c.addr)
 	if err != nil {
 		return nil, err
 	}
@@ -81,9 +66,9 @@ func (a *app) dial() (*client, error) {
 	// The target is a placeholder: a path may hold what a URL may not, and a
 	// dialer of our own keeps the system's error whole.
 	c.conn, err = grpc.NewClient("passthrough:///sockmgr",
-		grpc.WithAuthority("localhost"),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return c.connect(ctx, path) }),
+		grpc.WithAuthority(to.authority),
+		grpc.WithTransportCredentials(to.credentials),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return c.connect(ctx, to) }),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithUnaryInterceptor(a.bound),
@@ -119,9 +104,9 @@ func (a *app) bound(ctx context.Context, method string, req, reply any, conn *gr
 	return invoke(ctx, method, req, reply, conn, opts...)
 }
 
-func (c *client) connect(ctx context.Context, path string) (net.Conn, error) {
+func (c *client) connect(ctx context.Context, to target) (net.Conn, error) {
 	d := net.Dialer{Timeout: 5 * time.Second}
-	conn, err := d.DialContext(ctx, "unix", path)
+	conn, err := d.DialContext(ctx, to.network, to.address)
 	c.mu.Lock()
 	c.dialErr = err
 	c.mu.Unlock()

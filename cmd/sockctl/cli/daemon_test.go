@@ -179,7 +179,10 @@ Flags:
       --now              close open connections at once
 
 Global Flags:
-      --addr string        control socket of the daemon (default $SOCKMGR_ADDR, else where a local sockmgr listens)
+      --addr string        control address of the daemon (default $SOCKMGR_ADDR, else where a local sockmgr listens)
+      --ca file            CA file that the daemon's certificate must chain to (default $SOCKMGR_CA, else the system's)
+      --cert file          certificate file for a daemon at tcp://host:port (default $SOCKMGR_CERT)
+      --key file           key file of --cert (default $SOCKMGR_KEY, else the file of --cert)
   -o, --output FORMAT      table, wide, json, yaml or name (default table)
       --timeout duration   longest wait for one answer; 0 waits for ever (default 30s)
 `, "")

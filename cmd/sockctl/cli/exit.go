@@ -128,6 +128,11 @@ func (a *app) explain(err error) *failure {
 // transport puts into words what grpc, not the daemon, says: it gives no reason.
 func (a *app) transport(f *failure) *failure {
 	addr := a.client.addr
+	if f.code == codes.Unavailable && a.client.lastDialError() == nil && strings.Contains(f.message, "tls: ") {
+		_, why, _ := strings.Cut(f.message, "tls: ")
+		return failf(codes.Unauthenticated, "%s and this client do not agree on certificates: %s", addr, strings.TrimSuffix(why, `"`)).with("address", addr).
+			try("--cert, --key and --ca: files that belong together, of an authority that the daemon knows")
+	}
 	if f.code == codes.Unavailable {
 		return unreachable(addr, f.message, a.client.lastDialError())
 	}

@@ -167,8 +167,8 @@ func TestUsage(t *testing.T) {
 		"ls --timeout -1s":                     "--timeout cannot be negative",
 		"wait web --for running --timeout -1s": "--timeout cannot be negative",
 		"ls -o huh":                            "invalid argument \"huh\" for \"-o, --output\" flag: want table, wide, json, yaml or name\n  try  sockctl ls --help",
-		"ls --addr tcp://x:1":                  "address \"tcp://x:1\": this release speaks over Unix sockets only\n  try  --addr unix:///run/sockmgr/control.sock",
-		"ls --addr localhost":                  "address \"localhost\": this release speaks over Unix sockets only\n  try  --addr unix:///run/sockmgr/control.sock",
+		"ls --addr tcp://x:1":                  "tcp://x:1: a daemon on another host is spoken to over TLS, with a certificate\n  try  --cert FILE --key FILE --ca FILE",
+		"ls --addr localhost":                  "address \"localhost\": want unix:///path, or tcp://host:port\n  try  --addr unix:///run/sockmgr/control.sock",
 		"wait web":                             "required flag(s) \"for\" not set\n  try  sockctl wait --help",
 		"wait web --for walking":               "--for \"walking\": want running, drained, stopped or deleted",
 		"tune web":                             "requires at least 2 arg(s), only received 1\n  try  sockctl tune --help",
@@ -256,11 +256,13 @@ func TestAddress(t *testing.T) {
 	}
 	for addr, want := range map[string]string{
 		"unix:///a/b": "/a/b", "unix:/a/b": "/a/b", "/a/b": "/a/b", "unix:a": "a", "unix://@x": "@x", "unix:@x": "@x",
-		"": "", "unix:": "", "unix://": "", "tcp://h:1": "", "http://h": "", "h:1": "", "a/b": "",
+		"tcp://127.0.0.1:1": "127.0.0.1:1", "tcp://[::1]:1": "[::1]:1", "tcp://localhost:1": "localhost:1",
+		"": "", "unix:": "", "unix://": "", "tcp://h:1": "", "tcp://h": "", "tcp://:1": "", "http://h": "", "h:1": "", "a/b": "",
 	} {
-		path, err := socketPath(addr)
-		if path != want || (err == nil) != (want != "") {
-			t.Errorf("%q is %q, %v", addr, path, err)
+		a := &app{env: Env{Getenv: func(string) string { return "" }}}
+		to, err := a.target(addr)
+		if (err == nil) != (want != "") || err == nil && to.address != want {
+			t.Errorf("%q is %q, %v", addr, to.address, err)
 		}
 	}
 }

@@ -29,6 +29,7 @@ type Env struct {
 type app struct {
 	env     Env
 	addr    string
+	tls     certificates
 	output  format
 	timeout time.Duration
 	client  *client // set by dial
@@ -82,7 +83,10 @@ func (a *app) rootCommand() *cobra.Command {
 		DisableSuggestions: true, // usageOf makes them, in the form of every other hint
 	}
 	f := root.PersistentFlags()
-	f.StringVar(&a.addr, "addr", "", "control socket of the daemon (default $SOCKMGR_ADDR, else where a local sockmgr listens)")
+	f.StringVar(&a.addr, "addr", "", "control address of the daemon (default $SOCKMGR_ADDR, else where a local sockmgr listens)")
+	f.StringVar(&a.tls.cert, "cert", "", "certificate `file` for a daemon at tcp://host:port (default $SOCKMGR_CERT)")
+	f.StringVar(&a.tls.key, "key", "", "key `file` of --cert (default $SOCKMGR_KEY, else the file of --cert)")
+	f.StringVar(&a.tls.ca, "ca", "", "CA `file` that the daemon's certificate must chain to (default $SOCKMGR_CA, else the system's)")
 	f.VarP(&a.output, "output", "o", formats)
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "longest wait for one answer; 0 waits for ever")
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(

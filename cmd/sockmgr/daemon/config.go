@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
@@ -32,7 +33,11 @@ type config struct {
 	Metrics   string   `yaml:"metrics"`
 	ExecAllow []string `yaml:"exec-allow"`
 
-	ControlGroup string `yaml:"control-group"`
+	ControlGroup     string `yaml:"control-group"`
+	TLSCert          string `yaml:"control-tls-cert"`
+	TLSKey           string `yaml:"control-tls-key"`
+	TLSClientCA      string `yaml:"control-tls-client-ca"`
+	InsecureLoopback bool   `yaml:"insecure-loopback"`
 
 	// Access is a key of the file only: see access.go.
 	Access []access.Rule `yaml:"access"`
@@ -42,10 +47,14 @@ type config struct {
 // settings is the one table of them.
 var settings = []struct {
 	name, usage string
-	field       func(*config) any // *string or *[]string
+	field       func(*config) any // *string, *[]string or *bool
 }{
-	{"control", "`ADDRESS` of the gRPC API, unix:///PATH; repeatable", func(c *config) any { return &c.Control }},
+	{"control", "`ADDRESS` of the gRPC API, unix:///PATH, or tcp://HOST:PORT with TLS; repeatable", func(c *config) any { return &c.Control }},
 	{"control-group", "`GROUP`, a name or a number, that may open the control socket beside its owner; access says what its users may do", func(c *config) any { return &c.ControlGroup }},
+	{"control-tls-cert", "`FILE` with the certificate chain of TCP control addresses; it is read again when it changes, as are the next two", func(c *config) any { return &c.TLSCert }},
+	{"control-tls-key", "`FILE` with its key; in the file of the certificate when not given", func(c *config) any { return &c.TLSKey }},
+	{"control-tls-client-ca", "`FILE` with the CA that client certificates must chain to", func(c *config) any { return &c.TLSClientCA }},
+	{"insecure-loopback", "let TCP control addresses of this host be without TLS", func(c *config) any { return &c.InsecureLoopback }},
 	{"state", "`DIR` that keeps what is wanted, or memory", func(c *config) any { return &c.State }},
 	{"poller", "`KIND` of kernel interface that the loop waits with: epoll, poll or select", func(c *config) any { return &c.Poller }},
 	{"log-level", "`LEVEL` of the log: trace, debug, info, warn, error or off", func(c *config) any { return &c.LogLevel }},
@@ -75,6 +84,8 @@ func readConfig(args []string, getenv func(string) string, out io.Writer) (confi
 			flags.StringArrayVar(s.field(&given).(*[]string), s.name, *def, usage)
 		case *string:
 			flags.StringVar(s.field(&given).(*string), s.name, *def, usage)
+		case *bool:
+			flags.BoolVar(s.field(&given).(*bool), s.name, *def, usage)
 		}
 	}
 	file := flags.String("config", "", "YAML `FILE` with the flags' names as keys ($SOCKMGR_CONFIG)")
@@ -98,13 +109,15 @@ func readConfig(args []string, getenv func(string) string, out io.Writer) (confi
 		return c, err
 	}
 	for _, s := range settings {
-		c.take(s.field, getenv(variable(s.name)), given, flags.Changed(s.name))
+		if err := c.take(s.field, getenv(variable(s.name)), given, flags.Changed(s.name)); err != nil {
+			return c, fmt.Errorf("$%s: %w", variable(s.name), err)
+		}
 	}
 	return c, c.check()
 }
 
 // take lets the environment, and then the flag, speak.
-func (c *config) take(field func(*config) any, env string, given config, isGiven bool) {
+func (c *config) take(field func(*config) any, env string, given config, isGiven bool) error {
 	switch f := field(c).(type) {
 	case *[]string:
 		if env != "" {
@@ -120,7 +133,19 @@ func (c *config) take(field func(*config) any, env string, given config, isGiven
 		if isGiven {
 			*f = *field(&given).(*string)
 		}
+	case *bool:
+		if env != "" {
+			on, err := strconv.ParseBool(env)
+			if err != nil {
+				return fmt.Errorf("%q is neither true nor false", env)
+			}
+			*f = on
+		}
+		if isGiven {
+			*f = *field(&given).(*bool)
+		}
 	}
+	return nil
 }
 
 func (c *config) readFile(path string) error {
@@ -151,14 +176,14 @@ var unknownKey = regexp.MustCompile(`field (\S+) not found in type \S+`)
 func (c *config) check() error {
 	var errs []error
 	for i, uri := range c.Control {
-		path, ok := strings.CutPrefix(uri, "unix://")
-		if strings.HasPrefix(uri, "/") {
-			path, ok = uri, true
+		address, err := c.checkControl(uri)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--control %s: %w", uri, err))
 		}
-		if !ok || !strings.HasPrefix(path, "/") {
-			errs = append(errs, fmt.Errorf("--control %s: must be unix:///PATH; a TCP control address needs TLS, which this version does not have", uri))
-		}
-		c.Control[i] = "unix://" + filepath.Clean(path)
+		c.Control[i] = address
+	}
+	if err := c.checkTLS(); err != nil {
+		errs = append(errs, err)
 	}
 	if len(c.Control) == 0 {
 		errs = append(errs, errors.New("--control: at least one address is needed"))

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/manager"
 	"github.com/sockmgr/sockmgr/manager/service"
 )
@@ -80,6 +81,10 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 	if dir == "memory" {
 		dir = ""
 	}
+	certificates, err := openControlTLS(c)
+	if err != nil {
+		return err
+	}
 	controls, err := listenAll(c)
 	if err != nil {
 		return err
@@ -101,7 +106,7 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 	ends := make(chan time.Duration, 1)
 	server := service.NewServer(service.Config{
 		Manager: m, Log: loggers.Logger("api"), Loggers: loggers, Info: daemonInfo(c),
-		Access: c.rules, RefuseOwn: true,
+		Access: c.rules, TLS: configOf(certificates), InsecureLoopback: c.InsecureLoopback, RefuseOwn: true,
 		Shutdown: func(drain time.Duration) {
 			select {
 			case ends <- drain:
@@ -110,6 +115,11 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 		},
 	})
 	var serving sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if certificates != nil {
+		serving.Go(func() { watchTLS(ctx, certificates, loggers.Logger("api")) })
+	}
 	for _, l := range controls {
 		serving.Go(func() {
 			if err := server.Serve(l); err != nil {
@@ -124,6 +134,7 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 	notify(log, sd.SdNotifyReady)
 	err = waitAndEnd(m, log, signals, ends)
 	stopServer(server)
+	cancel()
 	serving.Wait()
 	return errors.Join(err, endMetrics())
 }
@@ -165,13 +176,19 @@ func listenAll(c config) ([]net.Listener, error) {
 		return nil, err
 	}
 	var all []net.Listener
-	for _, uri := range c.Control {
-		l, err := listenControl(uri, group)
+	for i, uri := range c.Control {
+		listen := func() (net.Listener, error) { return listenControl(uri, group) }
+		if strings.HasPrefix(uri, "tcp://") {
+			listen = func() (net.Listener, error) { return listenTCP(uri) }
+		}
+		l, err := listen()
 		if err != nil {
 			closeAll(all)
 			return nil, err
 		}
-		all = append(all, l)
+		if all = append(all, l); l.Addr().Network() == "tcp" {
+			c.Control[i] = "tcp://" + l.Addr().String() // with the port that the kernel chose
+		}
 	}
 	return all, nil
 }
@@ -216,8 +233,13 @@ func daemonInfo(c config) *pb.DaemonInfo {
 		Hostname: hostname, Pid: int32(os.Getpid()), InstanceId: rand.Text(), StartTime: timestamppb.Now(),
 	}
 	for _, uri := range c.Control {
-		path := strings.TrimPrefix(uri, "unix://")
-		info.Control = append(info.Control, &pb.SocketAddress{Uri: uri, Network: pb.Network_NETWORK_UNIX, Path: path})
+		a := &pb.SocketAddress{Uri: uri}
+		if at, err := listeners.ParseAddress(uri); err == nil && at.Network == listeners.TCP {
+			a.Network, a.Ip, a.Port = pb.Network_NETWORK_TCP, at.IP.Addr().String(), uint32(at.IP.Port())
+		} else {
+			a.Network, a.Path = pb.Network_NETWORK_UNIX, strings.TrimPrefix(uri, "unix://")
+		}
+		info.Control = append(info.Control, a)
 	}
 	return info
 }
