@@ -144,7 +144,10 @@ func (h *handoffer) pass() {
 			w.c.reset(errNoReceiver)
 			continue
 		}
-		h.told = false
+		if h.told {
+			h.told = false
+			h.tell("")
+		}
 		w.c.flags &^= lingers // the option is the process's now
 		w.c.close(errHandedOff)
 	}
@@ -161,9 +164,17 @@ func (h *handoffer) wait(err error) {
 		if !h.told {
 			h.told = true
 			h.l.set.log.Warn("nobody takes connections over; they wait", "listener", h.l.Name, "path", h.path, "error", err)
+			h.tell("nobody takes connections over: " + err.Error())
 		}
 	}
 	h.l.set.loop.Arm(&h.timer, h.l.set.loop.Clock()+handoffAgain, h)
+}
+
+// tell is that the process is gone, and why, or that it is back.
+func (h *handoffer) tell(why string) {
+	if tell := h.l.set.upstream; tell != nil {
+		tell(h.l, UpstreamStatus{Address: "unixpacket://" + h.path, Healthy: why == ""}, why)
+	}
 }
 
 // Ready is that the process has taken some, or has gone.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -134,6 +135,13 @@ func TestHandoffWaits(t *testing.T) {
 			from.Close()
 			process.Close()
 		}
+		h.do(func() {
+			at := "unixpacket://" + dir + "/p "
+			down, up := at+"false nobody takes connections over: ", at+"true "
+			if len(h.told) != 4 || !strings.HasPrefix(h.told[0], down) || h.told[1] != up || !strings.HasPrefix(h.told[2], down) || h.told[3] != up {
+				t.Errorf("events %q", h.told)
+			}
+		})
 		// When it stops, who waits is closed.
 		c := dial(t, h.addr(l, 0))
 		eventually(t, func() bool { return h.status(l).Active == 1 }, func() string { return "not accepted" })

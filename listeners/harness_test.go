@@ -30,6 +30,7 @@ type host struct {
 	changes chan listeners.State // of every listener
 	threads bool                 // connections are served by threads, where the handler can
 	log     logged
+	told    []string // of upstreams; the loop's
 }
 
 // logged is what the log has.
@@ -68,6 +69,9 @@ func newHost(t *testing.T, poller string, descriptors int) *host {
 	h.set = listeners.NewSet(listeners.SetConfig{
 		Loop: loop, Log: hclog.New(&hclog.LoggerOptions{Output: &h.log, Level: hclog.Warn}), Descriptors: descriptors,
 		Changed: func(l *listeners.Listener) { h.changes <- l.State() },
+		Upstream: func(_ *listeners.Listener, u listeners.UpstreamStatus, why string) {
+			h.told = append(h.told, fmt.Sprint(u.Address, " ", u.Healthy, " ", why))
+		},
 	})
 	ended := make(chan error, 1)
 	go func() {
