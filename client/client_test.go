@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 }
 
 // startDaemon runs one until the test ends, and returns a client of it.
-func startDaemon(t *testing.T) *client.Client {
+func startDaemon(t testing.TB) *client.Client {
 	t.Helper()
 	goroutines := runtime.NumGoroutine()
 	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // t.TempDir is too long for the path of a socket

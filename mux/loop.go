@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -185,32 +186,39 @@ func (l *Loop) Span() int { return len(l.slots) }
 // two more hand-offs between threads, and gains nothing.
 func (l *Loop) Run() error {
 	defer l.finish()
-	idle := true
+	idle, asked := true, false
 	for {
-		if err := l.wait(idle); err != nil {
+		if err := l.wait(idle, asked); err != nil {
 			return err
 		}
 		l.beginTurn()
 		idle = len(l.ready) == 0
 		l.dispatch()
 		l.runTimers()
-		more, closed := l.runPosted()
+		ran, closed := l.runPosted()
 		if closed {
 			return nil
 		}
-		idle = idle && !more
+		idle, asked = idle && !ran, ran
 	}
 }
 
 // wait fills l.ready. After a turn that had work it first asks without
-// blocking, which costs less than the way through Go's scheduler.
-func (l *Loop) wait(idle bool) (err error) {
+// blocking, which costs less than the way through Go's scheduler. Before it
+// blocks, whoever asked for something and has the answer may go on: in this
+// thread, which need not wake another for that.
+func (l *Loop) wait(idle, asked bool) (err error) {
 	if !idle {
 		if l.ready, err = l.poller.Wait(l.ready[:0], 0); err != nil || len(l.ready) > 0 {
 			return err
 		}
 	}
-	timeout := l.untilTimer(l.endTurn())
+	clock := l.endTurn()
+	if asked {
+		runtime.Gosched()
+		clock = time.Since(l.epoch)
+	}
+	timeout := l.untilTimer(clock)
 	if l.backlogged() {
 		timeout = 0
 	}
