@@ -74,7 +74,7 @@ func (d *driver) drive(conn net.Conn) error {
 	}
 	fed := make(chan error, 1)
 	go func() {
-		err := d.feed(f)
+		err := caught(func() error { return d.feed(f) })
 		_ = d.conn.Close() // which ends the reading
 		fed <- err
 	}()

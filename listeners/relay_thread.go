@@ -34,7 +34,7 @@ func (f *forwarder) serve(client net.Conn, t *thread) error {
 	}
 	there := make(chan error, 1)
 	go func() {
-		err := pump(up, client)
+		err := caught(func() error { return pump(up, client) })
 		if err != nil {
 			up.stop()
 		}

@@ -66,7 +66,7 @@ func serveInput(text string) error {
 	var tunables atomic.Pointer[Tunables]
 	tunables.Store(&s.Tunables)
 	d := &driver{kind: kind, packets: s.Packets, tunables: &tunables}
-	if err := d.drive(conn); err == nil || errors.Is(err, io.EOF) { // in peace: see conn.linger
+	if err := caught(func() error { return d.drive(conn) }); err == nil || errors.Is(err, io.EOF) { // in peace: see conn.linger
 		_ = conn.(interface{ CloseWrite() error }).CloseWrite()
 		_ = conn.SetReadDeadline(time.Now().Add(lingerTime))
 		_, _ = io.CopyN(io.Discard, conn, lingerBytes)

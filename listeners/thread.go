@@ -2,11 +2,9 @@ package listeners
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -35,9 +33,6 @@ type thread struct {
 	relay   *relay   // of forward: what connects to the upstream; nil: nothing
 }
 
-// errPanic is what a connection is closed with whose handler panicked.
-var errPanic = errors.New("the handler panicked")
-
 // thread makes a goroutine of serve, which has the connection until it returns:
 // nil, or the end of what the peer sent, ends it in peace.
 func (c *conn) thread(driven bool, serve func(conn net.Conn, t *thread) error) *thread {
@@ -53,18 +48,15 @@ func (c *conn) thread(driven bool, serve func(conn net.Conn, t *thread) error) *
 	c.handler = t
 	log, name := c.l.set.log, c.l.Name
 	c.l.set.offLoop.Go(func() {
-		err := errPanic
-		defer func() {
-			if p := recover(); p != nil {
-				log.Error("a handler panicked; its connection is closed", "listener", name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			}
-			if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
-				_ = v.Close()
-				return
-			}
-			_ = loop.Post(func() { t.fail(err) }) // ended: all is closed
-		}()
-		err = serve(v, t)
+		err := caught(func() error { return serve(v, t) })
+		if p, ok := errors.AsType[*panicked](err); ok {
+			log.Error("a handler panicked; its connection is closed", "listener", name, "panic", p.what, "stack", string(p.stack))
+		}
+		if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+			_ = v.Close()
+			return
+		}
+		_ = loop.Post(func() { t.fail(err) }) // ended: all is closed
 	})
 	return t
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 )
@@ -55,8 +56,9 @@ func (t *TLSServer) shake(c net.Conn) (*tls.Conn, *TLSInfo, error) {
 	if err := c.SetDeadline(time.Now().Add(wait)); err != nil {
 		return nil, nil, err
 	}
-	over := tls.Server(c, t.used.Load().config)
-	if err := over.HandshakeContext(context.Background()); err != nil {
+	inside := &shaking{Conn: c}
+	over := tls.Server(inside, t.used.Load().config)
+	if err := inside.shake(over); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			err = fmt.Errorf("it took longer than %v", wait)
 		}
@@ -75,6 +77,39 @@ func (t *TLSServer) shake(c net.Conn) (*tls.Conn, *TLSInfo, error) {
 	}
 	return over, info, nil
 }
+
+// computing bounds how many handshakes compute at once: thousands together
+// must leave a processor to the loop.
+var computing = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))
+
+// A shaking is a connection in its handshake. Who waits for the peer lets
+// another compute.
+type shaking struct {
+	net.Conn
+	over bool
+}
+
+func (s *shaking) shake(c *tls.Conn) error {
+	computing <- struct{}{}
+	defer func() {
+		s.over = true
+		<-computing
+	}()
+	return c.HandshakeContext(context.Background())
+}
+
+// meanwhile lets others compute while f waits.
+func (s *shaking) meanwhile(f func(p []byte) (int, error), p []byte) (int, error) {
+	if s.over {
+		return f(p)
+	}
+	<-computing
+	defer func() { computing <- struct{}{} }()
+	return f(p)
+}
+
+func (s *shaking) Read(p []byte) (int, error)  { return s.meanwhile(s.Conn.Read, p) }
+func (s *shaking) Write(p []byte) (int, error) { return s.meanwhile(s.Conn.Write, p) }
 
 // shaken is the end of the handshake. On the loop.
 func (t *thread) shaken(s *TLSServer, info *TLSInfo, err error) {
