@@ -68,6 +68,10 @@ var scopeFromPB = map[pb.TuningScope]manager.Scope{
 
 // SetOptions is TuningService.
 func (s *tuningService) SetOptions(ctx context.Context, r *pb.SetOptionsRequest) (*pb.SetOptionsResponse, error) {
+	isSocket := strings.HasPrefix(r.GetTarget(), socketPrefix)
+	if who := callerOf(ctx); !isSocket && who.granted < pb.Role_ROLE_OPERATOR {
+		return nil, roleMissing(who, "change options of listeners and their connections", pb.Role_ROLE_OPERATOR)
+	}
 	values, faults := valuesFromPB("options", r.GetOptions())
 	scope, known := scopeFromPB[r.GetScope()]
 	if !known {
@@ -83,7 +87,7 @@ func (s *tuningService) SetOptions(ctx context.Context, r *pb.SetOptionsRequest)
 	if err := mayTuneRaw(ctx, values); err != nil {
 		return nil, err
 	}
-	if strings.HasPrefix(r.GetTarget(), socketPrefix) {
+	if isSocket {
 		return s.tuneSocket(ctx, r, values)
 	}
 	var results []listeners.Result

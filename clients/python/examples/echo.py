@@ -4,10 +4,10 @@ import sys
 
 from sockmgr import select, socket
 
-port = int(sys.argv[1]) if len(sys.argv) > 1 else 7007
-server = socket.create_server(("127.0.0.1", port))
+host, _, port = (sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:7007").rpartition(":")
+server = socket.create_server((host, int(port)))
 server.setblocking(False)
-print("listening on %s port %d" % server.getsockname(), flush=True)
+print("listening on %s:%d" % server.getsockname(), flush=True)
 clients = []
 while True:
     readable, _, _ = select.select([server, *clients], [], [])
@@ -15,7 +15,7 @@ while True:
         if sock is server:
             conn, address = server.accept()
             clients.append(conn)
-            print("%s port %d has come" % address, flush=True)
+            print("%s:%d has come" % address, flush=True)
             continue
         data = sock.recv(4096)
         if data:

@@ -30,7 +30,7 @@ class Chat(socketserver.ThreadingTCPServer):
     request_queue_size = 128
 
 
-port = int(sys.argv[1]) if len(sys.argv) > 1 else 7008
-with Chat(("127.0.0.1", port), Guest) as server:
-    print("listening on %s port %d" % server.server_address, flush=True)
+host, _, port = (sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:7008").rpartition(":")
+with Chat((host, int(port)), Guest) as server:
+    print("listening on %s:%d" % server.server_address, flush=True)
     server.serve_forever()

@@ -13,8 +13,11 @@ class Hello(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"Hello, World\n")
 
+    def log_message(self, *args):
+        pass
 
-port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-with ThreadingHTTPServer(("127.0.0.1", port), Hello) as server:
-    print("listening on %s port %d" % server.server_address, flush=True)
+
+host, _, port = (sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:8080").rpartition(":")
+with ThreadingHTTPServer((host, int(port)), Hello) as server:
+    print("listening on %s:%d" % server.server_address, flush=True)
     server.serve_forever()

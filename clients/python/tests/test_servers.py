@@ -120,12 +120,12 @@ class Servers(World):
 
 class Examples(World):
     def test_web(self):
-        _, address = self.example("web.py", "0")
+        _, address = self.example("web.py")
         with urllib.request.urlopen("http://%s:%d/" % address, timeout=PATIENCE) as answer:
             self.assertEqual(answer.read(), b"Hello, World\n")
 
     def test_echo(self):
-        _, address = self.example("echo.py", "0")
+        _, address = self.example("echo.py")
         crowd = [std.create_connection(address, PATIENCE) for _ in range(20)]
         for i, c in enumerate(crowd):
             c.sendall(b"%d" % i)
@@ -137,7 +137,7 @@ class Examples(World):
             self.assertEqual(c.recv(1), b"")
 
     def test_threads(self):
-        _, address = self.example("threads.py", "0")
+        _, address = self.example("threads.py")
         guests = [std.create_connection(address, PATIENCE) for _ in range(5)]
         for g in guests:
             g.sendall(b"here\n")

@@ -72,13 +72,14 @@ class World(unittest.TestCase):
         self.addCleanup(stop)
         return p
 
-    def example(self, name, *args):
+    def example(self, name):
         """Starts an example that listens; returns the program and its address."""
-        p = self.program(os.path.join(EXAMPLES, name), *args)
+        p = self.program(os.path.join(EXAMPLES, name), "127.0.0.1:0")
         words = p.stdout.readline().split()
         if words[:2] != ["listening", "on"]:
             self.fail("%s: %s" % (words, p.stderr.read()))
-        return p, (words[2], int(words[4]))
+        host, _, port = words[2].rpartition(":")
+        return p, (host, int(port))
 
 
 def exactly(conn, n):

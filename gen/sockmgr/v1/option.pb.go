@@ -1182,7 +1182,7 @@ const file_sockmgr_v1_option_proto_rawDesc = "" +
 	"\n" +
 	"GetOptions\x12\x1d.sockmgr.v1.GetOptionsRequest\x1a\x1e.sockmgr.v1.GetOptionsResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12Q\n" +
 	"\n" +
-	"SetOptions\x12\x1d.sockmgr.v1.SetOptionsRequest\x1a\x1e.sockmgr.v1.SetOptionsResponse\"\x04\x88\x80\x19\x03\x12]\n" +
+	"SetOptions\x12\x1d.sockmgr.v1.SetOptionsRequest\x1a\x1e.sockmgr.v1.SetOptionsResponse\"\x04\x88\x80\x19\x02\x12]\n" +
 	"\x0eConfirmOptions\x12!.sockmgr.v1.ConfirmOptionsRequest\x1a\".sockmgr.v1.ConfirmOptionsResponse\"\x04\x88\x80\x19\x03B\x9b\x01\n" +
 	"\x0ecom.sockmgr.v1B\vOptionProtoP\x01Z3github.com/sockmgr/sockmgr/gen/sockmgr/v1;sockmgrv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sockmgr.V1\xca\x02\n" +

@@ -37,7 +37,8 @@ type TuningServiceClient interface {
 	ListOptions(ctx context.Context, in *ListOptionsRequest, opts ...grpc.CallOption) (*ListOptionsResponse, error)
 	// Returns the options in force, as the kernel has them.
 	GetOptions(ctx context.Context, in *GetOptionsRequest, opts ...grpc.CallOption) (*GetOptionsResponse, error)
-	// Changes options and says what the kernel made of each.
+	// Changes options and says what the kernel made of each. Of others than the
+	// caller's own sockets it needs ROLE_OPERATOR.
 	SetOptions(ctx context.Context, in *SetOptionsRequest, opts ...grpc.CallOption) (*SetOptionsResponse, error)
 	// Keeps or undoes a change made with revert_after.
 	ConfirmOptions(ctx context.Context, in *ConfirmOptionsRequest, opts ...grpc.CallOption) (*ConfirmOptionsResponse, error)
@@ -101,7 +102,8 @@ type TuningServiceServer interface {
 	ListOptions(context.Context, *ListOptionsRequest) (*ListOptionsResponse, error)
 	// Returns the options in force, as the kernel has them.
 	GetOptions(context.Context, *GetOptionsRequest) (*GetOptionsResponse, error)
-	// Changes options and says what the kernel made of each.
+	// Changes options and says what the kernel made of each. Of others than the
+	// caller's own sockets it needs ROLE_OPERATOR.
 	SetOptions(context.Context, *SetOptionsRequest) (*SetOptionsResponse, error)
 	// Keeps or undoes a change made with revert_after.
 	ConfirmOptions(context.Context, *ConfirmOptionsRequest) (*ConfirmOptionsResponse, error)
