@@ -28,6 +28,8 @@ type ApplyOptions struct {
 	Rebind    bool   // let addresses change
 	Atomic    bool   // all or nothing
 	CheckOnly bool   // say what would be done
+
+	MayPrune func(name string) error // nil: all
 }
 
 // An Action is what applying does to one listener.
@@ -212,6 +214,9 @@ func (m *Manager) planPrune(a *Applied, o ApplyOptions) {
 	}
 	a.Before, a.Action = &before, Removed
 	a.step = &step{e: e, before: before, drain: before.drainTime(SpecDrain)}
+	if o.MayPrune != nil {
+		a.fail(o.MayPrune(a.Name))
+	}
 }
 
 func updateKind(before, after Record) Action {

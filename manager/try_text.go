@@ -31,6 +31,15 @@ func (t *try) attributes() map[string]string {
 	return map[string]string{"change_id": t.id, "options": t.text(), "revert_time": t.deadline.UTC().Format(time.RFC3339)}
 }
 
+// TriedOn is the listener that a try is on, or has the connection that it is on;
+// empty when there is no such try.
+func (m *Manager) TriedOn(id string) string {
+	if t := m.tryOf(id); t != nil {
+		return t.name
+	}
+	return ""
+}
+
 // Tried returns the options of a try with their values.
 func (m *Manager) Tried(id string) (map[string]listeners.Value, error) {
 	m.mu.Lock()

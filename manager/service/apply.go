@@ -37,6 +37,7 @@ func (s *listenerService) ApplyListeners(ctx context.Context, r *pb.ApplyListene
 	applied, revision, err := s.m.Apply(ctx, wishes, manager.ApplyOptions{
 		Owner: r.GetManager(), Prune: r.GetPrune(), Force: r.GetForce(), Rebind: r.GetAllowRebind(),
 		Atomic: r.GetAtomic(), CheckOnly: r.GetValidateOnly(),
+		MayPrune: func(name string) error { return mayTouch(ctx, pb.Role_ROLE_OPERATOR, "prune "+name, name) },
 	})
 	if err != nil {
 		return nil, err

@@ -46,7 +46,12 @@ func (c caller) String() string { return c.who.String() }
 // MarshalText is for a log in JSON, which would have the exported fields.
 func (c caller) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
+// callerOf is who calls; once a policy has been asked, with the grants that allow
+// the call.
 func callerOf(ctx context.Context) caller {
+	if c, ok := ctx.Value(callerKey{}).(caller); ok {
+		return c
+	}
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return caller{}

@@ -31,6 +31,7 @@ func (s *connectionService) CloseConnections(r *pb.CloseConnectionsRequest, stre
 	err = w.all(stream.Context(), func(st listeners.ConnStatus, _ *pb.Connection) error {
 		if st.State != listeners.ConnClosing || r.GetReset_() { // or else it is being closed
 			matched = append(matched, st)
+			return mayTouch(stream.Context(), pb.Role_ROLE_OPERATOR, "close connections of "+st.Listener, st.Listener)
 		}
 		return nil
 	})

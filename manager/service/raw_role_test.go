@@ -21,7 +21,7 @@ import (
 
 // callWith is the context of a call by somebody with that role.
 func callWith(t *testing.T, role pb.Role) context.Context {
-	return peer.NewContext(t.Context(), &peer.Peer{AuthInfo: caller{who: access.Identity{IsUser: true, UID: 4242}, granted: role}})
+	return peer.NewContext(t.Context(), &peer.Peer{AuthInfo: caller{who: access.Identity{IsUser: true, UID: 4242}, granted: role, grants: []access.Grant{{Role: access.Role(role)}}}})
 }
 
 // Raw options are for admins, however they come: alone, in a spec, as another

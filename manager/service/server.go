@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -51,7 +52,7 @@ func NewServer(c Config) *grpc.Server {
 	if c.Access == nil {
 		c.Access = ownOnly()
 	}
-	guard := &guard{log: c.Log, roles: methodRoles()}
+	guard := &guard{log: c.Log, roles: methodRoles(), m: c.Manager}
 	once := newOnce()
 	s := grpc.NewServer(
 		grpc.Creds(identify{rules: c.Access, tls: c.TLS, loopback: c.InsecureLoopback, refuseOwn: c.RefuseOwn}),
@@ -89,6 +90,18 @@ func ownOnly() *access.Rules {
 type guard struct {
 	log   hclog.Logger
 	roles map[string]pb.Role // by full method name
+	m     *manager.Manager
+}
+
+// within refuses what no policy of the caller allows.
+func (g *guard) within(ctx context.Context, method string, req any) (context.Context, error) {
+	who := callerOf(ctx)
+	_, call, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	who, err := permit(who, g.roles[method], call, wantsOf(ctx, g.m, req))
+	if err != nil {
+		return ctx, err
+	}
+	return narrowed(ctx, who), nil
 }
 
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
@@ -97,6 +110,9 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 		return nil, toStatus(err)
 	}
 	if err := checkKnown(req); err != nil {
+		return nil, toStatus(err)
+	}
+	if ctx, err = g.within(ctx, info.FullMethod, req); err != nil {
 		return nil, toStatus(err)
 	}
 	resp, err = next(withCause(ctx, req), req)
@@ -109,7 +125,7 @@ func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServe
 	if err := g.check(stream.Context(), info.FullMethod); err != nil {
 		return toStatus(err)
 	}
-	err = next(srv, checkedStream{stream})
+	err = next(srv, checkedStream{stream, g, info.FullMethod})
 	g.note(stream.Context(), info.FullMethod, err)
 	return toStatus(err)
 }

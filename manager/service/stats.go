@@ -96,6 +96,9 @@ func (s *statsService) ResetPeaks(ctx context.Context, r *pb.ResetPeaksRequest) 
 			break
 		}
 	}
+	if err := mayTouch(ctx, pb.Role_ROLE_OPERATOR, "set peaks back", names...); err != nil {
+		return nil, err
+	}
 	n, err := s.m.ResetPeaks(ctx, names)
 	if err != nil {
 		return nil, err

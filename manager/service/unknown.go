@@ -55,12 +55,20 @@ func unknownField(m protoreflect.Message, path string) (found string) {
 }
 
 // checkedStream checks what a client sends on a stream.
-type checkedStream struct{ grpc.ServerStream }
+type checkedStream struct {
+	grpc.ServerStream
+	guard  *guard
+	method string
+}
 
 // RecvMsg receives and checks one message.
 func (s checkedStream) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
-	return checkKnown(m)
+	if err := checkKnown(m); err != nil {
+		return err
+	}
+	_, err := s.guard.within(s.Context(), s.method, m)
+	return err
 }
