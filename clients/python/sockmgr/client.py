@@ -48,16 +48,41 @@ def default_address():
     return "unix:///tmp/sockmgr-%d/control.sock" % os.getuid()
 
 
+def _target(address):
+    """Where grpc connects to, and with which credentials."""
+    if address.startswith("tcp://"):
+        files = [os.environ.get(name) for name in ("SOCKMGR_CA", "SOCKMGR_KEY", "SOCKMGR_CERT")]
+        if not any(files) and address[6:].startswith(("127.", "[::1]:", "localhost:")):
+            return address[6:], None  # the daemon's --insecure-loopback
+        if not files[2]:
+            raise ValueError("address %r: SOCKMGR_CERT is not set: the daemon knows its callers over TCP by their certificates" % address)
+        files[1] = files[1] or files[2]
+        return address[6:], grpc.ssl_channel_credentials(*(_read(name) if name else None for name in files))
+    path = address[5:] if address.startswith("unix:") else address
+    path = path[2:] if path.startswith("//") else path
+    if not path.startswith("/"):
+        raise ValueError("address %r: want unix:///path, or tcp://host:port" % address)
+    return "unix:" + path, None
+
+
+def _read(name):
+    with open(name, "rb") as f:
+        return f.read()
+
+
 class _Line:
     """One connection. The daemon answers so many calls of each at once, and a
     call may wait for long: in a server with a thread for each client, most do."""
 
     most = 32  # the daemon's own limit is 64
 
-    def __init__(self, path):
+    def __init__(self, target, credentials):
         # Its own connection: grpc would have channels to one place share theirs.
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 4 << 20)]
-        self.channel = grpc.insecure_channel("unix:" + path, options=options)
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 4 << 20), ("grpc.enable_http_proxy", 0)]
+        if credentials:
+            self.channel = grpc.secure_channel(target, credentials, options=options)
+        else:
+            self.channel = grpc.insecure_channel(target, options=options)
         stubs = api.SocketServiceStub(self.channel), api.TuningServiceStub(self.channel), api.ListenerServiceStub(self.channel)
         self.methods = {name: method for stub in stubs for name, method in vars(stub).items()}
         self.busy = 0
@@ -68,11 +93,7 @@ class Client:
     process alive and closes those that were forgotten."""
 
     def __init__(self, address, idle_timeout):
-        self._path = address[5:] if address.startswith("unix:") else address
-        if self._path.startswith("//"):
-            self._path = self._path[2:]
-        if not self._path.startswith("/"):
-            raise ValueError("address %r: this release speaks over Unix sockets only: unix:///run/sockmgr/control.sock" % address)
+        self._where = _target(address)
         self.idle_timeout = idle_timeout
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -112,7 +133,7 @@ class Client:
                 if line.busy < _Line.most:
                     break
             else:
-                line = _Line(self._path)
+                line = _Line(*self._where)
                 self._lines.append(line)
             line.busy += 1
             return line

@@ -31,6 +31,7 @@ _BY_CODE = {
     grpc.StatusCode.INVALID_ARGUMENT: errno.EINVAL,
     grpc.StatusCode.NOT_FOUND: errno.ENOENT,
     grpc.StatusCode.PERMISSION_DENIED: errno.EACCES,
+    grpc.StatusCode.UNAUTHENTICATED: errno.EACCES,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errno.ENOBUFS,
     grpc.StatusCode.DEADLINE_EXCEEDED: errno.ETIMEDOUT,
     grpc.StatusCode.UNIMPLEMENTED: errno.EOPNOTSUPP,

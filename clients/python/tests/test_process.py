@@ -96,9 +96,9 @@ class Processes(World):
         code = "import sockmgr\nfrom sockmgr import socket\ntry: socket.socket()\nexcept sockmgr.Unavailable as e: print(e.errno, e)"
         out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=PATIENCE)
         self.assertTrue(out.stdout.startswith("%d " % errno.ECONNABORTED), out)
-        env["SOCKMGR_ADDR"] = "tcp://127.0.0.1:1"
+        env["SOCKMGR_ADDR"] = "http://127.0.0.1:1"
         out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=PATIENCE)
-        self.assertIn("Unix sockets only", out.stderr)
+        self.assertIn("want unix:///path, or tcp://host:port", out.stderr)
 
     def test_listener(self):
         sockctl("start", "py2", "--handler", "remote", "--listen", "tcp://127.0.0.1:0")
