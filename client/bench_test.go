@@ -28,23 +28,24 @@ func BenchmarkCalls(b *testing.B) {
 	if _, err := sockets.Connect(ctx, &pb.ConnectRequest{Name: name, Address: bound.GetLocal().GetUri()}); err != nil { // to itself
 		b.Fatal(err)
 	}
-	empty := func(b *testing.B) {
-		if _, err := health.Check(ctx, &grpc_health_v1.HealthCheckRequest{}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	pair := func(b *testing.B) {
-		if _, err := sockets.Send(ctx, &pb.SendRequest{Name: name, Payload: []byte("hello")}); err != nil {
-			b.Fatal(err)
-		}
-		if _, err := sockets.Recv(ctx, &pb.RecvRequest{Name: name}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	for what, call := range map[string]func(*testing.B){"empty": empty, "send+recv": pair} {
+	for what, call := range map[string]func() error{
+		"empty": func() error {
+			_, err := health.Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+			return err
+		},
+		"send+recv": func() error {
+			if _, err := sockets.Send(ctx, &pb.SendRequest{Name: name, Payload: []byte("hello")}); err != nil {
+				return err
+			}
+			_, err := sockets.Recv(ctx, &pb.RecvRequest{Name: name})
+			return err
+		},
+	} {
 		b.Run(what, func(b *testing.B) {
 			for b.Loop() {
-				call(b)
+				if err := call(); err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
 	}

@@ -42,23 +42,23 @@ func TestMain(m *testing.M) {
 }
 
 // startDaemon runs one until the test ends, and returns a client of it.
-func startDaemon(t testing.TB) *client.Client {
-	t.Helper()
+func startDaemon(tb testing.TB) *client.Client {
+	tb.Helper()
 	goroutines := runtime.NumGoroutine()
-	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // t.TempDir is too long for the path of a socket
+	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // tb.TempDir is too long for the path of a socket
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	tb.Cleanup(func() { os.RemoveAll(dir) })
 	addr := "unix://" + dir + "/c"
 	cmd := exec.Command(daemonProgram, "--state", "memory", "--control", addr)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	cmd.Stderr = cmd.Stdout
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	logged := make(chan string, 1)
 	ready := make(chan struct{})
@@ -72,18 +72,18 @@ func startDaemon(t testing.TB) *client.Client {
 		}
 		logged <- all.String()
 	}()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 		text := <-logged
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("the daemon: %v\n%s", err, text)
+			tb.Errorf("the daemon: %v\n%s", err, text)
 		}
 		for end := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > goroutines; runtime.Gosched() {
 			if time.Now().After(end) {
 				stacks := make([]byte, 64<<10)
-				t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), goroutines, stacks[:runtime.Stack(stacks, true)])
+				tb.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), goroutines, stacks[:runtime.Stack(stacks, true)])
 			}
 		}
 	})
@@ -91,15 +91,15 @@ func startDaemon(t testing.TB) *client.Client {
 	case <-ready:
 	case text := <-logged:
 		logged <- text
-		t.Fatalf("the daemon is not ready:\n%s", text)
+		tb.Fatalf("the daemon is not ready:\n%s", text)
 	}
 	c, err := client.Dial(addr)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := c.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return c
