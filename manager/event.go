@@ -61,6 +61,9 @@ func causeOf(ctx context.Context) Cause {
 	return Cause{Actor: "daemon"}
 }
 
+// Tell adds an event to the log, of something that the manager has no part in.
+func (m *Manager) Tell(ctx context.Context, e Event) { m.tell(ctx, e) }
+
 // tell adds an event to the log.
 func (m *Manager) tell(ctx context.Context, e Event) {
 	e.Time, e.Cause = time.Now(), causeOf(ctx)

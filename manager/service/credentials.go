@@ -22,7 +22,8 @@ type identify struct {
 	rules     *access.Rules
 	tls       func() *tls.Config // nil: there is no TLS
 	loopback  bool               // plaintext from this host is let in
-	refuseOwn bool               // connections of this very process: a forward to its own control socket
+	refused   func(net.Conn, error)
+	refuseOwn bool // connections of this very process: a forward to its own control socket
 }
 
 // errOwn keeps what the daemon forwards for anybody from being taken for what
@@ -33,6 +34,7 @@ var errOwn = errors.New("the daemon itself has connected to its control address:
 func (i identify) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	var who access.Identity
 	var err error
+	raw := conn
 	switch c := conn.(type) {
 	case *net.UnixConn:
 		who, err = peerOf(c)
@@ -52,6 +54,7 @@ func (i identify) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo
 		err = fmt.Errorf("control connection over %T: nothing tells who calls", conn)
 	}
 	if err != nil {
+		i.refused(raw, err)
 		return nil, nil, err
 	}
 	return conn, newCaller(i.rules, who), nil

@@ -44,7 +44,7 @@ func served(t *testing.T) []string {
 // Every method that is served has a role, and each is refused to a caller
 // without it: unary or stream, before the request is looked at.
 func TestEveryMethodEveryCaller(t *testing.T) {
-	g := &guard{log: hclog.NewNullLogger(), roles: methodRoles()}
+	g := &guard{log: hclog.NewNullLogger(), roles: methodRoles(), audit: newAuditor(hclog.NewNullLogger(), nil)}
 	stranger := 1 + max(os.Geteuid(), 4242)
 	nobody := map[string]context.Context{
 		"another user":    callAs(stranger),
@@ -112,7 +112,7 @@ func TestRolesFit(t *testing.T) {
 // A panic ends one call, with an error that says whose fault it is.
 func TestPanic(t *testing.T) {
 	var log bytes.Buffer
-	g := &guard{log: hclog.New(&hclog.LoggerOptions{Output: &log}), roles: methodRoles()}
+	g := &guard{log: hclog.New(&hclog.LoggerOptions{Output: &log}), roles: methodRoles(), audit: newAuditor(hclog.NewNullLogger(), nil)}
 	const method = "/sockmgr.v1.ListenerService/GetListener"
 	_, unary := g.unary(callAs(0), nil, &grpc.UnaryServerInfo{FullMethod: method}, func(context.Context, any) (any, error) { panic("oh") })
 	stream := g.stream(nil, stubStream{ctx: callAs(0)}, &grpc.StreamServerInfo{FullMethod: method}, func(any, grpc.ServerStream) error { panic("oh") })

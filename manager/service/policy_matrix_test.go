@@ -94,7 +94,7 @@ func TestEveryMethodEveryRoleEveryPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := policyRows(tries["web-1"], tries["db"], made.GetSocket().GetName())
-	g := &guard{log: hclog.NewNullLogger(), roles: methodRoles(), m: m}
+	g := &guard{log: hclog.NewNullLogger(), roles: methodRoles(), m: m, audit: newAuditor(hclog.NewNullLogger(), nil)}
 	calls := 0
 	for _, method := range served(t) {
 		short, ours := strings.CutPrefix(method, "/sockmgr.v1.")
@@ -198,7 +198,7 @@ func TestPolicyLate(t *testing.T) {
 // A right of one grant does not add to the reach of another: raw options are for
 // admins, on what their policy has.
 func TestPolicyNarrowsTheCaller(t *testing.T) {
-	g := &guard{log: hclog.NewNullLogger(), roles: methodRoles()}
+	g := &guard{log: hclog.NewNullLogger(), roles: methodRoles(), audit: newAuditor(hclog.NewNullLogger(), nil)}
 	ctx := matrixCaller(t, access.Rule{Role: "operator"}, access.Rule{Role: "admin", Policy: &access.Policy{Names: []string{"web-"}}})
 	raw := map[string]listeners.Value{"so:1:43": {}}
 	for name, ok := range map[string]bool{"web-1": true, "db": false} {

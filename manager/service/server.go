@@ -52,10 +52,11 @@ func NewServer(c Config) *grpc.Server {
 	if c.Access == nil {
 		c.Access = ownOnly()
 	}
-	guard := &guard{log: c.Log, roles: methodRoles(), m: c.Manager}
+	audit := newAuditor(c.Log, c.Manager)
+	guard := &guard{log: c.Log, roles: methodRoles(), m: c.Manager, audit: audit}
 	once := newOnce()
 	s := grpc.NewServer(
-		grpc.Creds(identify{rules: c.Access, tls: c.TLS, loopback: c.InsecureLoopback, refuseOwn: c.RefuseOwn}),
+		grpc.Creds(identify{rules: c.Access, tls: c.TLS, loopback: c.InsecureLoopback, refuseOwn: c.RefuseOwn, refused: audit.shut}),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
@@ -91,6 +92,7 @@ type guard struct {
 	log   hclog.Logger
 	roles map[string]pb.Role // by full method name
 	m     *manager.Manager
+	audit *auditor
 }
 
 // within refuses what no policy of the caller allows.
@@ -105,6 +107,8 @@ func (g *guard) within(ctx context.Context, method string, req any) (context.Con
 }
 
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	ctx = withCause(ctx, req)
+	defer func() { g.audit.done(ctx, info.FullMethod, g.roles[info.FullMethod], req, resp, err) }()
 	defer g.recover(info.FullMethod, &err)
 	if err := g.check(ctx, info.FullMethod); err != nil {
 		return nil, toStatus(err)
@@ -115,18 +119,21 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	if ctx, err = g.within(ctx, info.FullMethod, req); err != nil {
 		return nil, toStatus(err)
 	}
-	resp, err = next(withCause(ctx, req), req)
+	resp, err = next(ctx, req)
 	g.note(ctx, info.FullMethod, err)
 	return resp, toStatus(err)
 }
 
 func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	ctx := withCause(stream.Context(), nil)
+	checked := &checkedStream{ServerStream: stream, ctx: ctx, guard: g, method: info.FullMethod}
+	defer func() { g.audit.done(ctx, info.FullMethod, g.roles[info.FullMethod], checked.first, nil, err) }()
 	defer g.recover(info.FullMethod, &err)
-	if err := g.check(stream.Context(), info.FullMethod); err != nil {
+	if err := g.check(ctx, info.FullMethod); err != nil {
 		return toStatus(err)
 	}
-	err = next(srv, checkedStream{stream, g, info.FullMethod})
-	g.note(stream.Context(), info.FullMethod, err)
+	err = next(srv, checked)
+	g.note(ctx, info.FullMethod, err)
 	return toStatus(err)
 }
 

@@ -1,7 +1,9 @@
 package service
 
 import (
+	"context"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -57,18 +59,26 @@ func unknownField(m protoreflect.Message, path string) (found string) {
 // checkedStream checks what a client sends on a stream.
 type checkedStream struct {
 	grpc.ServerStream
+	ctx    context.Context
 	guard  *guard
 	method string
+	first  any // that was sent
 }
 
+// Context says on whose behalf the stream is.
+func (s *checkedStream) Context() context.Context { return s.ctx }
+
 // RecvMsg receives and checks one message.
-func (s checkedStream) RecvMsg(m any) error {
+func (s *checkedStream) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err
+	}
+	if s.first == nil && !strings.HasSuffix(s.method, "/Stream") { // which goes on with bytes
+		s.first = m
 	}
 	if err := checkKnown(m); err != nil {
 		return err
 	}
-	_, err := s.guard.within(s.Context(), s.method, m)
+	_, err := s.guard.within(s.ctx, s.method, m)
 	return err
 }

@@ -3,7 +3,11 @@ package daemon
 import (
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"sync/atomic"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -37,11 +41,32 @@ func newLogWriter(w io.Writer) *logWriter {
 // Write queues a copy of p.
 func (l *logWriter) Write(p []byte) (int, error) {
 	select {
-	case l.lines <- append([]byte(nil), p...):
+	case l.lines <- scrub(p):
 	default:
 		l.dropped.Add(1)
 	}
 	return len(p), nil
+}
+
+// scrub returns a copy of a line, or of several, without what a terminal would
+// take for a command: names and messages may have bytes of anybody's.
+func scrub(p []byte) []byte {
+	out := make([]byte, 0, len(p))
+	for len(p) > 0 {
+		r, n := utf8.DecodeRune(p)
+		switch {
+		case r == '\n' || r == '\t':
+			out = append(out, p[0])
+		case r == utf8.RuneError && n == 1:
+			out = fmt.Appendf(out, `\x%02x`, p[0])
+		case !unicode.IsPrint(r): // escape sequences, of C1 too, and marks that turn the direction
+			out = append(out, strings.Trim(strconv.QuoteRuneToASCII(r), "'")...)
+		default:
+			out = append(out, p[:n]...)
+		}
+		p = p[n:]
+	}
+	return out
 }
 
 // Close writes what is queued. Nothing may be logged after it.
