@@ -88,6 +88,38 @@ class _Line:
         self.busy = 0
 
 
+class _Call:
+    """One call. grpc's own locks stay locked when Ctrl-C comes in between, which
+    Python tells the main thread of; so for that another thread deals with grpc."""
+
+    def __init__(self, method, *args):
+        self._method, self._args = method, args
+        self._future = None
+        self.done = threading.Event()
+        self.response = self.error = None
+
+    def begin(self):
+        request, timeout = self._args
+        try:
+            self._future = self._method.future(request, timeout=timeout)
+            self._future.add_done_callback(self._finish)
+        except Exception as e:  # for who waits, not for this thread
+            self.error = e
+            self.done.set()
+
+    def cancel(self):
+        if self._future is not None:
+            self._future.cancel()
+
+    def _finish(self, future):
+        try:
+            self.response = future.result()
+        except (grpc.RpcError, grpc.FutureCancelledError) as e:
+            self.error = e
+        self._future = None
+        self.done.set()
+
+
 class Client:
     """Connections to the daemon, and a thread that keeps the sockets of this
     process alive and closes those that were forgotten."""
@@ -102,6 +134,8 @@ class Client:
         self._by_fd = weakref.WeakValueDictionary()
         self._closing = ""  # by the thread, now
         self._forgotten = queue.SimpleQueue()  # its put may be called by the garbage collector
+        self._turns = queue.SimpleQueue()
+        threading.Thread(target=self._turn, name="sockmgr-calls", daemon=True).start()
         threading.Thread(target=self._keep, name="sockmgr", daemon=True).start()
         atexit.register(self._exit)
 
@@ -110,21 +144,29 @@ class Client:
         if os.getpid() != self._pid:
             raise RuntimeError("sockmgr: this process was forked from one that has sockets; gRPC does not survive that: start a new one")
         line = self._take()
-        done = threading.Event()
+        call = _Call(line.methods[method], request, timeout)
         try:
-            future = line.methods[method].future(request, timeout=timeout)
+            if threading.current_thread() is threading.main_thread():
+                self._turns.put(call.begin)
+            else:
+                call.begin()
             try:
-                future.add_done_callback(lambda _: done.set())
-                done.wait()
+                call.done.wait()
             except BaseException:  # Ctrl-C: what it would have taken is left to others
-                future.cancel()
+                self._turns.put(call.cancel)
                 raise
-            return future.result()
-        except grpc.RpcError as e:
-            raise errors.of(e) from None
         finally:
             with self._lock:
                 line.busy -= 1
+        if isinstance(call.error, grpc.RpcError):
+            raise errors.of(call.error) from None
+        if call.error is not None:
+            raise call.error
+        return call.response
+
+    def _turn(self):
+        while True:
+            self._turns.get()()
 
     def _take(self):
         """A connection that has room for a call."""

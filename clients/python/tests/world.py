@@ -61,13 +61,17 @@ class World(unittest.TestCase):
         p = subprocess.Popen([sys.executable, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
         def stop():
-            p.send_signal(signal.SIGINT)  # as Ctrl-C: then it closes what it has
-            try:
-                p.communicate(timeout=PATIENCE)
-            except subprocess.TimeoutExpired:
-                p.kill()
-                p.communicate()
-                raise
+            # As Ctrl-C: then it closes what it has. Python loses one that comes
+            # while the collector runs a __del__; who sits there presses again.
+            for patience in (3, 3, PATIENCE):
+                p.send_signal(signal.SIGINT)
+                try:
+                    return p.communicate(timeout=patience)
+                except subprocess.TimeoutExpired:
+                    pass
+            p.kill()
+            out, err = p.communicate()
+            raise AssertionError("%s does not end: %s%s" % (p.args, out, err))
 
         self.addCleanup(stop)
         return p
