@@ -247,7 +247,12 @@ func (o *Option) ClampValue() (n int64, ok bool) {
 	if o.Clamp == "" {
 		return 0, false
 	}
-	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(o.Clamp, ".", "/"))
+	return Sysctl(o.Clamp)
+}
+
+// Sysctl reads a number. ok is false when there is none of that name.
+func Sysctl(name string) (n int64, ok bool) {
+	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
 	if err != nil {
 		return 0, false
 	}

@@ -36,8 +36,6 @@ type Set struct {
 	starter starter                                            // of programs
 	failing func(l *Listener, why string, pause time.Duration) // nil: nobody is told
 
-	rechecks []*Listener // whose options are looked at when there is time: see recheck
-
 	udpPorts map[uint16]int // ports of our own datagram sockets: see answerable
 
 	used     int // descriptors of listeners and connections

@@ -8,6 +8,7 @@ import (
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/manager"
 )
 
 type daemonService struct {
@@ -24,7 +25,7 @@ func (s *daemonService) GetDaemonInfo(context.Context, *pb.GetDaemonInfoRequest)
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil {
 		info.OpenFilesLimit = limit.Cur
 	}
-	info.Capabilities = capabilities()
+	info.Capabilities = manager.Capabilities()
 	return &pb.GetDaemonInfoResponse{Info: info}, nil
 }
 

@@ -102,7 +102,7 @@ func (s stubStream) Context() context.Context { return s.ctx }
 func TestRolesFit(t *testing.T) {
 	for method, role := range methodRoles() {
 		_, name, _ := strings.Cut(method[1:], "/")
-		reads := slices.ContainsFunc([]string{"Get", "List", "Watch", "Who", "Check"}, func(p string) bool { return strings.HasPrefix(name, p) && name != "Listen" })
+		reads := slices.ContainsFunc([]string{"Get", "List", "Watch", "Who", "Check", "Diagnose"}, func(p string) bool { return strings.HasPrefix(name, p) && name != "Listen" })
 		if reads != (role == pb.Role_ROLE_VIEWER) {
 			t.Errorf("%s asks for %s", method, roleName(role))
 		}

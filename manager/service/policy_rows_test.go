@@ -135,6 +135,7 @@ func policyRows(tryIn, tryOut, unbound string) map[string]policyRow {
 		"StatsService/WatchStats":     own(&pb.WatchStatsRequest{}),
 		"StatsService/ResetPeaks":     own(&pb.ResetPeaksRequest{}), // late too
 		"DaemonService/GetDaemonInfo": own(&pb.GetDaemonInfoRequest{}), "DaemonService/WhoAmI": own(&pb.WhoAmIRequest{}),
+		"DaemonService/Diagnose":     own(&pb.DiagnoseRequest{}),
 		"DaemonService/GetLogLevels": own(&pb.GetLogLevelsRequest{}), "DaemonService/SetLogLevel": own(&pb.SetLogLevelRequest{}),
 		"DaemonService/ShutdownDaemon": own(&pb.ShutdownDaemonRequest{}),
 

@@ -94,6 +94,63 @@ func (LogLevel) EnumDescriptor() ([]byte, []int) {
 	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{0}
 }
 
+// The outcome.
+type Finding_Status int32
+
+const (
+	// Unset.
+	Finding_STATUS_UNSPECIFIED Finding_Status = 0
+	// Good.
+	Finding_STATUS_OK Finding_Status = 1
+	// Works, could be better.
+	Finding_STATUS_WARNING Finding_Status = 2
+	// Does not work.
+	Finding_STATUS_FAILED Finding_Status = 3
+)
+
+// Enum value maps for Finding_Status.
+var (
+	Finding_Status_name = map[int32]string{
+		0: "STATUS_UNSPECIFIED",
+		1: "STATUS_OK",
+		2: "STATUS_WARNING",
+		3: "STATUS_FAILED",
+	}
+	Finding_Status_value = map[string]int32{
+		"STATUS_UNSPECIFIED": 0,
+		"STATUS_OK":          1,
+		"STATUS_WARNING":     2,
+		"STATUS_FAILED":      3,
+	}
+)
+
+func (x Finding_Status) Enum() *Finding_Status {
+	p := new(Finding_Status)
+	*p = x
+	return p
+}
+
+func (x Finding_Status) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Finding_Status) Descriptor() protoreflect.EnumDescriptor {
+	return file_sockmgr_v1_daemon_proto_enumTypes[1].Descriptor()
+}
+
+func (Finding_Status) Type() protoreflect.EnumType {
+	return &file_sockmgr_v1_daemon_proto_enumTypes[1]
+}
+
+func (x Finding_Status) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Finding_Status.Descriptor instead.
+func (Finding_Status) EnumDescriptor() ([]byte, []int) {
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{8, 0}
+}
+
 // DaemonInfo is what the daemon is.
 type DaemonInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -515,6 +572,162 @@ func (x *Grant) GetPolicy() []string {
 	return nil
 }
 
+// DiagnoseRequest is empty.
+type DiagnoseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseRequest) Reset() {
+	*x = DiagnoseRequest{}
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseRequest) ProtoMessage() {}
+
+func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
+func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{6}
+}
+
+// DiagnoseResponse is the findings.
+type DiagnoseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One per check.
+	Findings      []*Finding `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseResponse) Reset() {
+	*x = DiagnoseResponse{}
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseResponse) ProtoMessage() {}
+
+func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
+func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DiagnoseResponse) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+// Finding is the outcome of one check.
+type Finding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// limits.nofile, sysctl.net.core.somaxconn, capability.net_bind_service.
+	Check string `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
+	// The outcome.
+	Status Finding_Status `protobuf:"varint,2,opt,name=status,proto3,enum=sockmgr.v1.Finding_Status" json:"status,omitempty"`
+	// One sentence for people.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Command or setting that mends it.
+	Fix           string `protobuf:"bytes,4,opt,name=fix,proto3" json:"fix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Finding) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
+func (x *Finding) GetStatus() Finding_Status {
+	if x != nil {
+		return x.Status
+	}
+	return Finding_STATUS_UNSPECIFIED
+}
+
+func (x *Finding) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Finding) GetFix() string {
+	if x != nil {
+		return x.Fix
+	}
+	return ""
+}
+
 // GetLogLevelsRequest is empty.
 type GetLogLevelsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -524,7 +737,7 @@ type GetLogLevelsRequest struct {
 
 func (x *GetLogLevelsRequest) Reset() {
 	*x = GetLogLevelsRequest{}
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[6]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +749,7 @@ func (x *GetLogLevelsRequest) String() string {
 func (*GetLogLevelsRequest) ProtoMessage() {}
 
 func (x *GetLogLevelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[6]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +762,7 @@ func (x *GetLogLevelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogLevelsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogLevelsRequest) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{6}
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{9}
 }
 
 // GetLogLevelsResponse is the levels.
@@ -563,7 +776,7 @@ type GetLogLevelsResponse struct {
 
 func (x *GetLogLevelsResponse) Reset() {
 	*x = GetLogLevelsResponse{}
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[7]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +788,7 @@ func (x *GetLogLevelsResponse) String() string {
 func (*GetLogLevelsResponse) ProtoMessage() {}
 
 func (x *GetLogLevelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[7]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +801,7 @@ func (x *GetLogLevelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogLevelsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogLevelsResponse) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{7}
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetLogLevelsResponse) GetLevels() map[string]LogLevel {
@@ -611,7 +824,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[8]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +836,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[8]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +849,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{8}
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SetLogLevelRequest) GetLogger() string {
@@ -664,7 +877,7 @@ type SetLogLevelResponse struct {
 
 func (x *SetLogLevelResponse) Reset() {
 	*x = SetLogLevelResponse{}
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[9]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +889,7 @@ func (x *SetLogLevelResponse) String() string {
 func (*SetLogLevelResponse) ProtoMessage() {}
 
 func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[9]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +902,7 @@ func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{9}
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SetLogLevelResponse) GetLevels() map[string]LogLevel {
@@ -712,7 +925,7 @@ type ShutdownDaemonRequest struct {
 
 func (x *ShutdownDaemonRequest) Reset() {
 	*x = ShutdownDaemonRequest{}
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[10]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +937,7 @@ func (x *ShutdownDaemonRequest) String() string {
 func (*ShutdownDaemonRequest) ProtoMessage() {}
 
 func (x *ShutdownDaemonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[10]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +950,7 @@ func (x *ShutdownDaemonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownDaemonRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownDaemonRequest) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{10}
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ShutdownDaemonRequest) GetDrainTimeout() *durationpb.Duration {
@@ -763,7 +976,7 @@ type ShutdownDaemonResponse struct {
 
 func (x *ShutdownDaemonResponse) Reset() {
 	*x = ShutdownDaemonResponse{}
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[11]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -775,7 +988,7 @@ func (x *ShutdownDaemonResponse) String() string {
 func (*ShutdownDaemonResponse) ProtoMessage() {}
 
 func (x *ShutdownDaemonResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[11]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -788,7 +1001,7 @@ func (x *ShutdownDaemonResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownDaemonResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownDaemonResponse) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{11}
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{14}
 }
 
 var File_sockmgr_v1_daemon_proto protoreflect.FileDescriptor
@@ -829,7 +1042,20 @@ const file_sockmgr_v1_daemon_proto_rawDesc = "" +
 	"\x05Grant\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12$\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x10.sockmgr.v1.RoleR\x04role\x12\x16\n" +
-	"\x06policy\x18\x03 \x03(\tR\x06policy\"\x15\n" +
+	"\x06policy\x18\x03 \x03(\tR\x06policy\"\x11\n" +
+	"\x0fDiagnoseRequest\"C\n" +
+	"\x10DiagnoseResponse\x12/\n" +
+	"\bfindings\x18\x01 \x03(\v2\x13.sockmgr.v1.FindingR\bfindings\"\xd7\x01\n" +
+	"\aFinding\x12\x14\n" +
+	"\x05check\x18\x01 \x01(\tR\x05check\x122\n" +
+	"\x06status\x18\x02 \x01(\x0e2\x1a.sockmgr.v1.Finding.StatusR\x06status\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x10\n" +
+	"\x03fix\x18\x04 \x01(\tR\x03fix\"V\n" +
+	"\x06Status\x12\x16\n" +
+	"\x12STATUS_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tSTATUS_OK\x10\x01\x12\x12\n" +
+	"\x0eSTATUS_WARNING\x10\x02\x12\x11\n" +
+	"\rSTATUS_FAILED\x10\x03\"\x15\n" +
 	"\x13GetLogLevelsRequest\"\xad\x01\n" +
 	"\x14GetLogLevelsResponse\x12D\n" +
 	"\x06levels\x18\x01 \x03(\v2,.sockmgr.v1.GetLogLevelsResponse.LevelsEntryR\x06levels\x1aO\n" +
@@ -856,10 +1082,11 @@ const file_sockmgr_v1_daemon_proto_rawDesc = "" +
 	"\x0eLOG_LEVEL_INFO\x10\x03\x12\x12\n" +
 	"\x0eLOG_LEVEL_WARN\x10\x04\x12\x13\n" +
 	"\x0fLOG_LEVEL_ERROR\x10\x05\x12\x11\n" +
-	"\rLOG_LEVEL_OFF\x10\x062\xc9\x03\n" +
+	"\rLOG_LEVEL_OFF\x10\x062\x99\x04\n" +
 	"\rDaemonService\x12]\n" +
 	"\rGetDaemonInfo\x12 .sockmgr.v1.GetDaemonInfoRequest\x1a!.sockmgr.v1.GetDaemonInfoResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12H\n" +
-	"\x06WhoAmI\x12\x19.sockmgr.v1.WhoAmIRequest\x1a\x1a.sockmgr.v1.WhoAmIResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12Z\n" +
+	"\x06WhoAmI\x12\x19.sockmgr.v1.WhoAmIRequest\x1a\x1a.sockmgr.v1.WhoAmIResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12N\n" +
+	"\bDiagnose\x12\x1b.sockmgr.v1.DiagnoseRequest\x1a\x1c.sockmgr.v1.DiagnoseResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12Z\n" +
 	"\fGetLogLevels\x12\x1f.sockmgr.v1.GetLogLevelsRequest\x1a .sockmgr.v1.GetLogLevelsResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12T\n" +
 	"\vSetLogLevel\x12\x1e.sockmgr.v1.SetLogLevelRequest\x1a\x1f.sockmgr.v1.SetLogLevelResponse\"\x04\x88\x80\x19\x04\x12]\n" +
 	"\x0eShutdownDaemon\x12!.sockmgr.v1.ShutdownDaemonRequest\x1a\".sockmgr.v1.ShutdownDaemonResponse\"\x04\x88\x80\x19\x04B\x9b\x01\n" +
@@ -879,57 +1106,65 @@ func file_sockmgr_v1_daemon_proto_rawDescGZIP() []byte {
 	return file_sockmgr_v1_daemon_proto_rawDescData
 }
 
-var file_sockmgr_v1_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sockmgr_v1_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_sockmgr_v1_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_sockmgr_v1_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_sockmgr_v1_daemon_proto_goTypes = []any{
 	(LogLevel)(0),                  // 0: sockmgr.v1.LogLevel
-	(*DaemonInfo)(nil),             // 1: sockmgr.v1.DaemonInfo
-	(*GetDaemonInfoRequest)(nil),   // 2: sockmgr.v1.GetDaemonInfoRequest
-	(*GetDaemonInfoResponse)(nil),  // 3: sockmgr.v1.GetDaemonInfoResponse
-	(*WhoAmIRequest)(nil),          // 4: sockmgr.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),         // 5: sockmgr.v1.WhoAmIResponse
-	(*Grant)(nil),                  // 6: sockmgr.v1.Grant
-	(*GetLogLevelsRequest)(nil),    // 7: sockmgr.v1.GetLogLevelsRequest
-	(*GetLogLevelsResponse)(nil),   // 8: sockmgr.v1.GetLogLevelsResponse
-	(*SetLogLevelRequest)(nil),     // 9: sockmgr.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),    // 10: sockmgr.v1.SetLogLevelResponse
-	(*ShutdownDaemonRequest)(nil),  // 11: sockmgr.v1.ShutdownDaemonRequest
-	(*ShutdownDaemonResponse)(nil), // 12: sockmgr.v1.ShutdownDaemonResponse
-	nil,                            // 13: sockmgr.v1.GetLogLevelsResponse.LevelsEntry
-	nil,                            // 14: sockmgr.v1.SetLogLevelResponse.LevelsEntry
-	(*timestamppb.Timestamp)(nil),  // 15: google.protobuf.Timestamp
-	(*SocketAddress)(nil),          // 16: sockmgr.v1.SocketAddress
-	(Role)(0),                      // 17: sockmgr.v1.Role
-	(*durationpb.Duration)(nil),    // 18: google.protobuf.Duration
+	(Finding_Status)(0),            // 1: sockmgr.v1.Finding.Status
+	(*DaemonInfo)(nil),             // 2: sockmgr.v1.DaemonInfo
+	(*GetDaemonInfoRequest)(nil),   // 3: sockmgr.v1.GetDaemonInfoRequest
+	(*GetDaemonInfoResponse)(nil),  // 4: sockmgr.v1.GetDaemonInfoResponse
+	(*WhoAmIRequest)(nil),          // 5: sockmgr.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),         // 6: sockmgr.v1.WhoAmIResponse
+	(*Grant)(nil),                  // 7: sockmgr.v1.Grant
+	(*DiagnoseRequest)(nil),        // 8: sockmgr.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),       // 9: sockmgr.v1.DiagnoseResponse
+	(*Finding)(nil),                // 10: sockmgr.v1.Finding
+	(*GetLogLevelsRequest)(nil),    // 11: sockmgr.v1.GetLogLevelsRequest
+	(*GetLogLevelsResponse)(nil),   // 12: sockmgr.v1.GetLogLevelsResponse
+	(*SetLogLevelRequest)(nil),     // 13: sockmgr.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),    // 14: sockmgr.v1.SetLogLevelResponse
+	(*ShutdownDaemonRequest)(nil),  // 15: sockmgr.v1.ShutdownDaemonRequest
+	(*ShutdownDaemonResponse)(nil), // 16: sockmgr.v1.ShutdownDaemonResponse
+	nil,                            // 17: sockmgr.v1.GetLogLevelsResponse.LevelsEntry
+	nil,                            // 18: sockmgr.v1.SetLogLevelResponse.LevelsEntry
+	(*timestamppb.Timestamp)(nil),  // 19: google.protobuf.Timestamp
+	(*SocketAddress)(nil),          // 20: sockmgr.v1.SocketAddress
+	(Role)(0),                      // 21: sockmgr.v1.Role
+	(*durationpb.Duration)(nil),    // 22: google.protobuf.Duration
 }
 var file_sockmgr_v1_daemon_proto_depIdxs = []int32{
-	15, // 0: sockmgr.v1.DaemonInfo.start_time:type_name -> google.protobuf.Timestamp
-	16, // 1: sockmgr.v1.DaemonInfo.control:type_name -> sockmgr.v1.SocketAddress
-	1,  // 2: sockmgr.v1.GetDaemonInfoResponse.info:type_name -> sockmgr.v1.DaemonInfo
-	17, // 3: sockmgr.v1.WhoAmIResponse.role:type_name -> sockmgr.v1.Role
-	6,  // 4: sockmgr.v1.WhoAmIResponse.grants:type_name -> sockmgr.v1.Grant
-	17, // 5: sockmgr.v1.Grant.role:type_name -> sockmgr.v1.Role
-	13, // 6: sockmgr.v1.GetLogLevelsResponse.levels:type_name -> sockmgr.v1.GetLogLevelsResponse.LevelsEntry
-	0,  // 7: sockmgr.v1.SetLogLevelRequest.level:type_name -> sockmgr.v1.LogLevel
-	14, // 8: sockmgr.v1.SetLogLevelResponse.levels:type_name -> sockmgr.v1.SetLogLevelResponse.LevelsEntry
-	18, // 9: sockmgr.v1.ShutdownDaemonRequest.drain_timeout:type_name -> google.protobuf.Duration
-	0,  // 10: sockmgr.v1.GetLogLevelsResponse.LevelsEntry.value:type_name -> sockmgr.v1.LogLevel
-	0,  // 11: sockmgr.v1.SetLogLevelResponse.LevelsEntry.value:type_name -> sockmgr.v1.LogLevel
-	2,  // 12: sockmgr.v1.DaemonService.GetDaemonInfo:input_type -> sockmgr.v1.GetDaemonInfoRequest
-	4,  // 13: sockmgr.v1.DaemonService.WhoAmI:input_type -> sockmgr.v1.WhoAmIRequest
-	7,  // 14: sockmgr.v1.DaemonService.GetLogLevels:input_type -> sockmgr.v1.GetLogLevelsRequest
-	9,  // 15: sockmgr.v1.DaemonService.SetLogLevel:input_type -> sockmgr.v1.SetLogLevelRequest
-	11, // 16: sockmgr.v1.DaemonService.ShutdownDaemon:input_type -> sockmgr.v1.ShutdownDaemonRequest
-	3,  // 17: sockmgr.v1.DaemonService.GetDaemonInfo:output_type -> sockmgr.v1.GetDaemonInfoResponse
-	5,  // 18: sockmgr.v1.DaemonService.WhoAmI:output_type -> sockmgr.v1.WhoAmIResponse
-	8,  // 19: sockmgr.v1.DaemonService.GetLogLevels:output_type -> sockmgr.v1.GetLogLevelsResponse
-	10, // 20: sockmgr.v1.DaemonService.SetLogLevel:output_type -> sockmgr.v1.SetLogLevelResponse
-	12, // 21: sockmgr.v1.DaemonService.ShutdownDaemon:output_type -> sockmgr.v1.ShutdownDaemonResponse
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	19, // 0: sockmgr.v1.DaemonInfo.start_time:type_name -> google.protobuf.Timestamp
+	20, // 1: sockmgr.v1.DaemonInfo.control:type_name -> sockmgr.v1.SocketAddress
+	2,  // 2: sockmgr.v1.GetDaemonInfoResponse.info:type_name -> sockmgr.v1.DaemonInfo
+	21, // 3: sockmgr.v1.WhoAmIResponse.role:type_name -> sockmgr.v1.Role
+	7,  // 4: sockmgr.v1.WhoAmIResponse.grants:type_name -> sockmgr.v1.Grant
+	21, // 5: sockmgr.v1.Grant.role:type_name -> sockmgr.v1.Role
+	10, // 6: sockmgr.v1.DiagnoseResponse.findings:type_name -> sockmgr.v1.Finding
+	1,  // 7: sockmgr.v1.Finding.status:type_name -> sockmgr.v1.Finding.Status
+	17, // 8: sockmgr.v1.GetLogLevelsResponse.levels:type_name -> sockmgr.v1.GetLogLevelsResponse.LevelsEntry
+	0,  // 9: sockmgr.v1.SetLogLevelRequest.level:type_name -> sockmgr.v1.LogLevel
+	18, // 10: sockmgr.v1.SetLogLevelResponse.levels:type_name -> sockmgr.v1.SetLogLevelResponse.LevelsEntry
+	22, // 11: sockmgr.v1.ShutdownDaemonRequest.drain_timeout:type_name -> google.protobuf.Duration
+	0,  // 12: sockmgr.v1.GetLogLevelsResponse.LevelsEntry.value:type_name -> sockmgr.v1.LogLevel
+	0,  // 13: sockmgr.v1.SetLogLevelResponse.LevelsEntry.value:type_name -> sockmgr.v1.LogLevel
+	3,  // 14: sockmgr.v1.DaemonService.GetDaemonInfo:input_type -> sockmgr.v1.GetDaemonInfoRequest
+	5,  // 15: sockmgr.v1.DaemonService.WhoAmI:input_type -> sockmgr.v1.WhoAmIRequest
+	8,  // 16: sockmgr.v1.DaemonService.Diagnose:input_type -> sockmgr.v1.DiagnoseRequest
+	11, // 17: sockmgr.v1.DaemonService.GetLogLevels:input_type -> sockmgr.v1.GetLogLevelsRequest
+	13, // 18: sockmgr.v1.DaemonService.SetLogLevel:input_type -> sockmgr.v1.SetLogLevelRequest
+	15, // 19: sockmgr.v1.DaemonService.ShutdownDaemon:input_type -> sockmgr.v1.ShutdownDaemonRequest
+	4,  // 20: sockmgr.v1.DaemonService.GetDaemonInfo:output_type -> sockmgr.v1.GetDaemonInfoResponse
+	6,  // 21: sockmgr.v1.DaemonService.WhoAmI:output_type -> sockmgr.v1.WhoAmIResponse
+	9,  // 22: sockmgr.v1.DaemonService.Diagnose:output_type -> sockmgr.v1.DiagnoseResponse
+	12, // 23: sockmgr.v1.DaemonService.GetLogLevels:output_type -> sockmgr.v1.GetLogLevelsResponse
+	14, // 24: sockmgr.v1.DaemonService.SetLogLevel:output_type -> sockmgr.v1.SetLogLevelResponse
+	16, // 25: sockmgr.v1.DaemonService.ShutdownDaemon:output_type -> sockmgr.v1.ShutdownDaemonResponse
+	20, // [20:26] is the sub-list for method output_type
+	14, // [14:20] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_daemon_proto_init() }
@@ -944,8 +1179,8 @@ func file_sockmgr_v1_daemon_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_daemon_proto_rawDesc), len(file_sockmgr_v1_daemon_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   14,
+			NumEnums:      2,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

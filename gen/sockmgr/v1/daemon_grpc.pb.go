@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	DaemonService_GetDaemonInfo_FullMethodName  = "/sockmgr.v1.DaemonService/GetDaemonInfo"
 	DaemonService_WhoAmI_FullMethodName         = "/sockmgr.v1.DaemonService/WhoAmI"
+	DaemonService_Diagnose_FullMethodName       = "/sockmgr.v1.DaemonService/Diagnose"
 	DaemonService_GetLogLevels_FullMethodName   = "/sockmgr.v1.DaemonService/GetLogLevels"
 	DaemonService_SetLogLevel_FullMethodName    = "/sockmgr.v1.DaemonService/SetLogLevel"
 	DaemonService_ShutdownDaemon_FullMethodName = "/sockmgr.v1.DaemonService/ShutdownDaemon"
@@ -38,6 +39,8 @@ type DaemonServiceClient interface {
 	GetDaemonInfo(ctx context.Context, in *GetDaemonInfoRequest, opts ...grpc.CallOption) (*GetDaemonInfoResponse, error)
 	// Returns who the daemon takes the caller to be, and what that caller may do.
 	WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error)
+	// Checks the host: limits, sysctls, capabilities.
+	Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error)
 	// Returns log levels by logger.
 	GetLogLevels(ctx context.Context, in *GetLogLevelsRequest, opts ...grpc.CallOption) (*GetLogLevelsResponse, error)
 	// Changes a log level, for a while if asked to.
@@ -68,6 +71,16 @@ func (c *daemonServiceClient) WhoAmI(ctx context.Context, in *WhoAmIRequest, opt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(WhoAmIResponse)
 	err := c.cc.Invoke(ctx, DaemonService_WhoAmI_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *daemonServiceClient) Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiagnoseResponse)
+	err := c.cc.Invoke(ctx, DaemonService_Diagnose_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +127,8 @@ type DaemonServiceServer interface {
 	GetDaemonInfo(context.Context, *GetDaemonInfoRequest) (*GetDaemonInfoResponse, error)
 	// Returns who the daemon takes the caller to be, and what that caller may do.
 	WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error)
+	// Checks the host: limits, sysctls, capabilities.
+	Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error)
 	// Returns log levels by logger.
 	GetLogLevels(context.Context, *GetLogLevelsRequest) (*GetLogLevelsResponse, error)
 	// Changes a log level, for a while if asked to.
@@ -135,6 +150,9 @@ func (UnimplementedDaemonServiceServer) GetDaemonInfo(context.Context, *GetDaemo
 }
 func (UnimplementedDaemonServiceServer) WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method WhoAmI not implemented")
+}
+func (UnimplementedDaemonServiceServer) Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Diagnose not implemented")
 }
 func (UnimplementedDaemonServiceServer) GetLogLevels(context.Context, *GetLogLevelsRequest) (*GetLogLevelsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetLogLevels not implemented")
@@ -198,6 +216,24 @@ func _DaemonService_WhoAmI_Handler(srv interface{}, ctx context.Context, dec fun
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(DaemonServiceServer).WhoAmI(ctx, req.(*WhoAmIRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DaemonService_Diagnose_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiagnoseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DaemonServiceServer).Diagnose(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DaemonService_Diagnose_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DaemonServiceServer).Diagnose(ctx, req.(*DiagnoseRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -270,6 +306,10 @@ var DaemonService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "WhoAmI",
 			Handler:    _DaemonService_WhoAmI_Handler,
+		},
+		{
+			MethodName: "Diagnose",
+			Handler:    _DaemonService_Diagnose_Handler,
 		},
 		{
 			MethodName: "GetLogLevels",

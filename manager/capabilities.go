@@ -1,4 +1,4 @@
-package service
+package manager
 
 import (
 	"os"
@@ -14,8 +14,8 @@ CAP_SYS_BOOT CAP_SYS_NICE CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_M
 CAP_AUDIT_CONTROL CAP_SETFCAP CAP_MAC_OVERRIDE CAP_MAC_ADMIN CAP_SYSLOG CAP_WAKE_ALARM CAP_BLOCK_SUSPEND
 CAP_AUDIT_READ CAP_PERFMON CAP_BPF CAP_CHECKPOINT_RESTORE`)
 
-// capabilities returns those in effect.
-func capabilities() []string {
+// Capabilities returns those in effect.
+func Capabilities() []string {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return nil
