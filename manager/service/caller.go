@@ -25,6 +25,7 @@ type caller struct {
 	who     access.Identity
 	grants  []access.Grant
 	granted pb.Role // the highest of them
+	used    *usage  // by its connection
 }
 
 // newCaller returns the caller with what the rules give.

@@ -23,6 +23,7 @@ type identify struct {
 	tls       func() *tls.Config // nil: there is no TLS
 	loopback  bool               // plaintext from this host is let in
 	refused   func(net.Conn, error)
+	conns     *conns
 	refuseOwn bool // connections of this very process: a forward to its own control socket
 }
 
@@ -32,32 +33,52 @@ var errOwn = errors.New("the daemon itself has connected to its control address:
 
 // ServerHandshake is credentials.TransportCredentials. gRPC bounds the time.
 func (i identify) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	var who access.Identity
-	var err error
-	raw := conn
+	held, c, err := i.handshake(conn)
+	if err != nil {
+		i.refused(conn, err)
+		return nil, nil, err
+	}
+	return held, c, nil
+}
+
+func (i identify) handshake(conn net.Conn) (net.Conn, caller, error) {
+	end, err := i.conns.begin()
+	if err != nil {
+		return nil, caller{}, err
+	}
+	defer end()
+	conn, who, err := i.whose(conn)
+	if err != nil {
+		return nil, caller{}, err
+	}
+	if conn, err = i.conns.hold(conn, who.String()); err != nil {
+		return nil, caller{}, err
+	}
+	c := newCaller(i.rules, who)
+	c.used = &usage{}
+	return conn, c, nil
+}
+
+// whose finds out, and returns the connection to go on with.
+func (i identify) whose(conn net.Conn) (net.Conn, access.Identity, error) {
 	switch c := conn.(type) {
 	case *net.UnixConn:
-		who, err = peerOf(c)
+		who, err := peerOf(c)
 		if err == nil && i.refuseOwn && int(who.PID) == os.Getpid() {
 			err = errOwn
 		}
+		return conn, who, err
 	case *net.TCPConn:
 		switch {
 		case i.tls != nil:
-			conn, who, err = i.shake(c)
+			return i.shake(c)
 		case i.loopback:
-			who, err = i.localUser(c)
-		default:
-			err = errors.New("a control connection over TCP needs TLS")
+			who, err := i.localUser(c)
+			return conn, who, err
 		}
-	default:
-		err = fmt.Errorf("control connection over %T: nothing tells who calls", conn)
+		return nil, access.Identity{}, errors.New("a control connection over TCP needs TLS")
 	}
-	if err != nil {
-		i.refused(raw, err)
-		return nil, nil, err
-	}
-	return conn, newCaller(i.rules, who), nil
+	return nil, access.Identity{}, fmt.Errorf("control connection over %T: nothing tells who calls", conn)
 }
 
 // ClientHandshake is not for servers.

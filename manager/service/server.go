@@ -56,10 +56,11 @@ func NewServer(c Config) *grpc.Server {
 	guard := &guard{log: c.Log, roles: methodRoles(), m: c.Manager, audit: audit}
 	once := newOnce()
 	s := grpc.NewServer(
-		grpc.Creds(identify{rules: c.Access, tls: c.TLS, loopback: c.InsecureLoopback, refuseOwn: c.RefuseOwn, refused: audit.shut}),
+		grpc.Creds(identify{rules: c.Access, tls: c.TLS, loopback: c.InsecureLoopback, refuseOwn: c.RefuseOwn, refused: audit.shut, conns: newConns()}),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
+		grpc.InTapHandle(slowDown),
 		grpc.ConnectionTimeout(connectTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: leastPingInterval, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(guard.unary, once.unary),
@@ -93,6 +94,8 @@ type guard struct {
 	roles map[string]pb.Role // by full method name
 	m     *manager.Manager
 	audit *auditor
+
+	blocked time.Duration // 0: blockedTime
 }
 
 // within refuses what no policy of the caller allows.
@@ -119,6 +122,11 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	if ctx, err = g.within(ctx, info.FullMethod, req); err != nil {
 		return nil, toStatus(err)
 	}
+	end, err := callerOf(ctx).hold(info.FullMethod)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	defer end()
 	resp, err = next(ctx, req)
 	g.note(ctx, info.FullMethod, err)
 	return resp, toStatus(err)
@@ -132,7 +140,20 @@ func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServe
 	if err := g.check(ctx, info.FullMethod); err != nil {
 		return toStatus(err)
 	}
-	err = next(srv, checked)
+	end, err := callerOf(ctx).hold(info.FullMethod)
+	if err != nil {
+		return toStatus(err)
+	}
+	defer end()
+	run := func(stream grpc.ServerStream) (err error) {
+		defer g.recover(info.FullMethod, &err)
+		return next(srv, stream)
+	}
+	if info.IsServerStream && !info.IsClientStream {
+		err = watched(checked, run)
+	} else {
+		err = run(checked)
+	}
 	g.note(ctx, info.FullMethod, err)
 	return toStatus(err)
 }

@@ -1,0 +1,76 @@
+package service
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
+
+	"github.com/sockmgr/sockmgr/manager/access"
+)
+
+// deafStream is a client that reads nothing.
+type deafStream struct {
+	stubStream
+	left *int // messages that fit
+}
+
+func (s deafStream) SendMsg(any) error {
+	if *s.left--; *s.left >= 0 {
+		return nil
+	}
+	<-s.ctx.Done()
+	return s.ctx.Err()
+}
+
+// A watcher that reads nothing is given up; the method that sends to it ends
+// when gRPC ends the stream.
+func TestDeafWatcher(t *testing.T) {
+	g := &guard{log: hclog.NewNullLogger(), roles: methodRoles(), audit: newAuditor(hclog.NewNullLogger(), nil), blocked: 20 * time.Millisecond}
+	ctx, end := context.WithCancel(callAs(0))
+	ended := make(chan error)
+	left := 3
+	err := g.stream(nil, deafStream{stubStream{ctx: ctx}, &left}, &grpc.StreamServerInfo{FullMethod: "/sockmgr.v1.EventService/WatchEvents", IsServerStream: true},
+		func(_ any, s grpc.ServerStream) error {
+			var err error
+			for err == nil {
+				err = s.SendMsg(nil)
+			}
+			ended <- err
+			return err
+		})
+	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "read nothing for 20ms") || left != -1 {
+		t.Errorf("%v, %d left", err, left)
+	}
+	end()
+	if err := <-ended; err == nil {
+		t.Error("it goes on")
+	}
+}
+
+// Streams in numbers are refused before they cost anything; sockets are used at
+// a higher rate, and one has no part in the other.
+func TestRateOfStreams(t *testing.T) {
+	c := newCaller(ownOnly(), access.Identity{IsUser: true})
+	c.used = &usage{}
+	ctx := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: c})
+	refused := 0
+	for range 3 * callRate {
+		if _, err := slowDown(ctx, &tap.Info{FullMethodName: "/sockmgr.v1.EventService/WatchEvents"}); err != nil {
+			refused++
+		}
+	}
+	if refused < callRate {
+		t.Errorf("%d of %d refused", refused, 3*callRate)
+	}
+	if _, err := slowDown(ctx, &tap.Info{FullMethodName: socketMethods + "Send"}); err != nil {
+		t.Error(err)
+	}
+}
