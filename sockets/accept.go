@@ -59,7 +59,7 @@ func (s *Socket) accept(who Caller) (got taken[*Socket], err error) {
 // takeBack puts a connection whose client is gone to the front of the line.
 func (s *Socket) takeBack(got taken[*Socket]) {
 	conn := got.what
-	if conn.FD < 0 {
+	if conn.FD < 0 || conn.busy() { // somebody found it, and uses it
 		return
 	}
 	if s.FD < 0 { // there is no line any more

@@ -19,6 +19,7 @@ type call struct {
 	side    side                // the line that it waits in
 	try     func(*Socket) error // asks the kernel once
 	undo    func(*Socket)       // gives back what try took; nil: nothing can be
+	bytes   func() int          // that try took, if any
 	forever bool                // wait, whatever the socket's timeout is
 
 	s      *Socket
@@ -26,6 +27,7 @@ type call struct {
 	parked bool
 	moved  bool       // try got on, though it is not done
 	took   bool       // try is done
+	gone   bool       // its client is
 	answer chan error // of size 1: the loop never waits for a client
 }
 
@@ -40,13 +42,34 @@ func again(err error) bool {
 // run makes the call. When it is not nil, nothing was taken.
 func (t *Table) run(ctx context.Context, who Caller, id string, c *call) error {
 	c.answer = make(chan error, 1)
-	return t.wait(ctx, c.answer, func() error {
+	answered := t.watch(who, c)
+	err := t.wait(ctx, c.answer, func() error {
 		s, err := t.find(who, id)
 		if err != nil {
 			return err
 		}
 		return s.begin(c)
 	}, c.withdraw)
+	answered(err)
+	return err
+}
+
+// watch has a call withdrawn as soon as its client gives it up.
+func (t *Table) watch(who Caller, c *call) (answered func(error)) {
+	if c.undo == nil || who.Watch == nil {
+		return func(error) {}
+	}
+	tell := who.Watch(func() { _ = t.loop.Post(c.withdraw) }) // fails when the loop has ended, and all is closed
+	return func(err error) {
+		n := -1
+		if err == nil {
+			n = 0
+		}
+		if err == nil && c.bytes != nil {
+			n = c.bytes()
+		}
+		tell(n)
+	}
 }
 
 // wait runs begin on the loop and, if that parks, waits for the answer. When ctx
@@ -72,6 +95,9 @@ func (t *Table) wait(ctx context.Context, answer <-chan error, begin func() erro
 // begin tries, and parks the call if it may wait. Who came first is served
 // first.
 func (s *Socket) begin(c *call) error {
+	if c.gone {
+		return context.Canceled
+	}
 	c.s = s
 	err := error(unix.EAGAIN)
 	line := s.lines[c.side]
@@ -119,13 +145,16 @@ func (c *call) unpark() {
 	s.active = s.t.loop.Clock()
 }
 
-// withdraw is for a client that is gone: nothing shall have happened.
+// withdraw is for a client that is gone: nothing shall have happened. Once is
+// enough.
 func (c *call) withdraw() {
+	took := c.took
+	c.gone, c.took = true, false
 	switch {
 	case c.parked:
 		c.unpark()
 		c.s.update()
-	case c.took && c.undo != nil:
+	case took && c.undo != nil:
 		c.undo(c.s)
 	}
 }

@@ -44,6 +44,7 @@ func (t *Table) recv(ctx context.Context, who Caller, id string, most int, peek,
 	}
 	if !peek {
 		c.undo = func(s *Socket) { s.giveBack(got) }
+		c.bytes = func() int { return len(got.what.Payload) }
 	}
 	if err := t.run(ctx, who, id, c); err != nil {
 		return taken[Datagram]{}, err
@@ -75,6 +76,12 @@ func (t *Table) RecvFrom(ctx context.Context, who Caller, id string, count, most
 			return nil
 		},
 		undo: func(s *Socket) { s.giveBack(got...) },
+		bytes: func() (n int) {
+			for _, one := range got {
+				n += len(one.what.Payload)
+			}
+			return n
+		},
 	})
 	for _, one := range got {
 		all = append(all, one.what)
@@ -100,7 +107,10 @@ func (s *Socket) next(most int, peek bool) (taken[Datagram], error) {
 	if err != nil {
 		return taken[Datagram]{}, os.NewSyscallError("recvmsg", err)
 	}
-	s.place++
+	at := s.place
+	if !peek {
+		s.place += uint64(max(n, 1))
+	}
 	if s.conn != nil && !peek {
 		s.conn.Received(n)
 	}
@@ -111,7 +121,7 @@ func (s *Socket) next(most int, peek bool) (taken[Datagram], error) {
 			d.Local.IP = netip.AddrPortFrom(ip.Unmap(), d.Local.IP.Port())
 		}
 	}
-	return taken[Datagram]{s.place, d}, nil
+	return taken[Datagram]{at, d}, nil
 }
 
 // reread returns what was given back. Of a datagram, what there is no room for
@@ -129,6 +139,7 @@ func (s *Socket) reread(most int, peek bool) taken[Datagram] {
 	case peek:
 	case stream && len(rest) > 0:
 		first.what.Payload = rest
+		first.place += uint64(len(got.what.Payload)) // both may be given back, in whatever order
 	default:
 		s.unread.drop()
 	}

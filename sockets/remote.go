@@ -24,7 +24,8 @@ func (t *Table) AcceptFrom(ctx context.Context, who Caller, l *listeners.Listene
 		},
 		undo: func(*Socket) { got.offerAgain() },
 	}
-	return st, t.wait(ctx, c.answer, func() error {
+	answered := t.watch(who, c)
+	err = t.wait(ctx, c.answer, func() error {
 		s := t.offers[l]
 		if s == nil {
 			s = &Socket{Descriptor: listeners.Descriptor{FD: -1}, t: t, timeout: Forever, of: l.Name}
@@ -35,6 +36,8 @@ func (t *Table) AcceptFrom(ctx context.Context, who Caller, l *listeners.Listene
 		}
 		return err
 	}, c.withdraw)
+	answered(err)
+	return st, err
 }
 
 // take makes a socket of the connection that has waited longest.
@@ -53,8 +56,8 @@ func (t *Table) take(who Caller, l *listeners.Listener) (*Socket, error) {
 	s.Descriptor, s.conn, s.peer = conn.Descriptor(), conn, conn.Remote()
 	s.id = s.Cookie()
 	if p := conn.Early(); len(p) > 0 {
-		s.place++
 		s.unread.put(taken[Datagram]{s.place, Datagram{Payload: p}})
+		s.place += uint64(len(p))
 	}
 	t.list(s)
 	return s, nil
@@ -77,7 +80,7 @@ func (t *Table) offered(l *listeners.Listener) {
 
 // offerAgain has a connection whose client is gone wait for another.
 func (s *Socket) offerAgain() {
-	if s.FD < 0 {
+	if s.FD < 0 || s.busy() {
 		return
 	}
 	s.t.hide(s)

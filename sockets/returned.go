@@ -4,7 +4,7 @@ import "slices"
 
 // taken is something that a call took from the kernel, and where it stood.
 type taken[T any] struct {
-	place uint64 // grows with everything that is taken from one socket
+	place uint64 // grows with everything that is taken from one socket; for bytes, how many came before
 	what  T
 }
 

@@ -42,7 +42,7 @@ type Socket struct {
 	resting bool // the poller told of something that was of no use to anyone
 	again   mux.Timer
 
-	place   uint64 // of what is taken next
+	place   uint64 // of what is taken next: see taken
 	unread  returned[Datagram]
 	waiting returned[*Socket] // accepted, for nobody yet
 }

@@ -25,6 +25,7 @@ type Client interface {
 // one fails. Bytes are taken from the kernel when the client has taken those
 // before, and from the client when the kernel has.
 func (t *Table) Stream(ctx context.Context, who Caller, id string, c Client) error {
+	who.Watch = nil // what was passed on may have been used, though the stream is given up
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ends := make(chan error, 2)

@@ -33,6 +33,11 @@ const Forever time.Duration = -1
 type Caller struct {
 	Name  string // uid:1000
 	Admin bool   // may use what others made
+	// Watch, unless it is nil, is told of each call that takes something. When
+	// the client gives the call up, even after the answer, withdraw gives back
+	// what was taken, before any call that comes later; it does not wait.
+	// answered ends the call: with so many bytes, or -1 when nothing was taken.
+	Watch func(withdraw func()) (answered func(bytes int))
 }
 
 // Config says what New needs.

@@ -106,6 +106,37 @@ func TestGivenBack(t *testing.T) {
 	}
 }
 
+// So do parts of what came again.
+func TestGivenBackAgain(t *testing.T) {
+	b := newBench(t, "epoll", 0)
+	x, y := b.pair()
+	if _, err := b.Send(b.ctx, me, x, []byte("abcdef"), true); err != nil {
+		t.Fatal(err)
+	}
+	text := ""
+	b.loopDo(func() {
+		s := b.lookup(y)
+		all, err := s.next(6, false)
+		if err != nil || len(all.what.Payload) != 6 {
+			t.Error(all, err)
+		}
+		s.giveBack(all)
+		var got [2]taken[Datagram]
+		for i := range got {
+			got[i], _ = s.next(2, false)
+		}
+		s.giveBack(got[0])
+		s.giveBack(got[1])
+		for s.has() {
+			one, _ := s.next(6, false)
+			text += string(one.what.Payload)
+		}
+	})
+	if text != "abcdef" {
+		t.Errorf("%q", text)
+	}
+}
+
 // A connection accepted for a client who was gone is the next one's, before
 // those that came later; poll knows of it, and it goes with the listening socket.
 func TestTakenBack(t *testing.T) {

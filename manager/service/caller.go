@@ -26,6 +26,7 @@ type caller struct {
 	grants  []access.Grant
 	granted pb.Role // the highest of them
 	used    *usage  // by its connection
+	answers *answers
 }
 
 // newCaller returns the caller with what the rules give.

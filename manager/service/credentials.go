@@ -55,8 +55,9 @@ func (i identify) handshake(conn net.Conn) (net.Conn, caller, error) {
 		return nil, caller{}, err
 	}
 	c := newCaller(i.rules, who)
-	c.used = &usage{}
-	return conn, c, nil
+	h := newHeard(conn)
+	c.used, c.answers = &usage{}, h.answers
+	return h, c, nil
 }
 
 // whose finds out, and returns the connection to go on with.

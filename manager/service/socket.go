@@ -25,7 +25,14 @@ func (s *socketService) table() *sockets.Table { return s.m.Sockets() }
 // socketCaller is who calls, as sockets know their owners.
 func socketCaller(ctx context.Context) sockets.Caller {
 	c := callerOf(ctx)
-	return sockets.Caller{Name: c.String(), Admin: c.granted >= pb.Role_ROLE_ADMIN}
+	who := sockets.Caller{Name: c.String(), Admin: c.granted >= pb.Role_ROLE_ADMIN}
+	if stream := streamOf(ctx); stream != 0 && c.answers != nil {
+		who.Watch = func(withdraw func()) func(int) {
+			c.answers.begin(stream, withdraw)
+			return func(bytes int) { c.answers.answered(stream, bytes) }
+		}
+	}
+	return who
 }
 
 var socketKind = (&pb.Socket{}).ProtoReflect().Descriptor()
