@@ -112,7 +112,10 @@ func (f *forwarder) relay(c *conn, server string, sent []byte) *relay {
 }
 
 // dialTo begins to connect to an upstream.
-func dialTo(a Address) (fd int, connected bool, err error) {
+func (s *Set) dialTo(a Address) (fd int, connected bool, err error) {
+	if err := s.MayConnect(a); err != nil {
+		return -1, false, err
+	}
 	sa, family, err := a.sockaddr()
 	if err != nil {
 		return -1, false, err

@@ -23,7 +23,7 @@ func (f *forwarder) check(u *upstream, h *HealthCheck) {
 	if !ok {
 		return // its name is not resolved
 	}
-	fd, connected, err := dialTo(a)
+	fd, connected, err := set.dialTo(a)
 	if err != nil {
 		u.checked(connectText(err))
 		return

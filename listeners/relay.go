@@ -67,7 +67,7 @@ func (r *relay) begin() {
 		}
 		r.tried = append(r.tried, r.up)
 		a, _ := r.up.next() // it is usable
-		fd, connected, err := dialTo(a)
+		fd, connected, err := set.dialTo(a)
 		if err == nil {
 			if err = set.loop.Add(fd, mux.Writable, r); err != nil {
 				sysClose(fd)

@@ -145,7 +145,7 @@ func (f *forwarder) openSession(peer *packetPeer, key source) *session {
 		}
 		tried = append(tried, up)
 		a, _ := up.next() // it is usable
-		fd, err := dialPacket(a)
+		fd, err := set.dialPacket(a)
 		ses := &session{f: f, from: key, up: up, fd: fd, active: now, to: peer.b.names[peer.i], toLen: peer.b.in[peer.i].hdr.Namelen}
 		if err == nil {
 			if err = set.loop.Add(fd, mux.Readable, ses); err != nil {
@@ -176,9 +176,9 @@ func (f *forwarder) openSession(peer *packetPeer, key source) *session {
 
 // dialPacket connects a datagram socket. A Unix one gets a name, or it could
 // not be answered.
-func dialPacket(a Address) (int, error) {
+func (s *Set) dialPacket(a Address) (int, error) {
 	if a.Network.ip() {
-		fd, _, err := dialTo(a)
+		fd, _, err := s.dialTo(a)
 		return fd, err
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)

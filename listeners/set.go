@@ -36,6 +36,7 @@ type Set struct {
 	starter starter                                            // of programs
 	failing func(l *Listener, why string, pause time.Duration) // nil: nobody is told
 
+	metadata bool           // set once in NewSet
 	udpPorts map[uint16]int // ports of our own datagram sockets: see answerable
 
 	used     int // descriptors of listeners and connections
@@ -61,12 +62,14 @@ type SetConfig struct {
 	// Failing is called on the loop when the programs of a listener fail so
 	// often that none is started for a while. It must not block. It may be nil.
 	Failing func(l *Listener, why string, pause time.Duration)
+	// Metadata lets connect to addresses of cloud metadata: see MayConnect.
+	Metadata bool
 }
 
 // NewSet returns an empty Set.
 func NewSet(c SetConfig) *Set {
 	s := &Set{
-		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, limit: c.Descriptors,
+		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, limit: c.Descriptors, metadata: c.Metadata,
 		buf: make([]byte, 64<<10), udpPorts: map[uint16]int{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

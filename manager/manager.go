@@ -21,6 +21,7 @@ type Config struct {
 	StateDir    string   // empty: keep nothing
 	Descriptors int      // most that listeners and connections may use; 0: no limit
 	Programs    []string // absolute paths of what the exec handler may run
+	Metadata    bool     // addresses of cloud metadata may be connected to
 	Log         hclog.Logger
 	LoopLog     hclog.Logger // for what happens on the loop; nil: Log
 }
@@ -129,7 +130,7 @@ func New(c Config) (*Manager, error) {
 		loopLog = c.Log
 	}
 	m.set = listeners.NewSet(listeners.SetConfig{
-		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing,
+		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Metadata: c.Metadata,
 	})
 	m.sockets = sockets.New(sockets.Config{Loop: loop, Set: m.set, Log: loopLog})
 	go func() {

@@ -22,6 +22,9 @@ func (t *Table) Connect(ctx context.Context, who Caller, id, uri string) (st Sta
 				// gives the outcome of the attempt that is under way.
 				sa, err := s.sockaddr(to[0])
 				if err == nil {
+					err = t.set.MayConnect(to[0])
+				}
+				if err == nil {
 					err = os.NewSyscallError("connect", unix.Connect(s.FD, sa))
 				}
 				switch {

@@ -55,6 +55,9 @@ func (t *Table) SendTo(ctx context.Context, who Caller, id string, p []byte, uri
 		try: func(s *Socket) error {
 			sa, err := s.sockaddr(to[0])
 			if err == nil {
+				err = t.set.MayConnect(to[0])
+			}
+			if err == nil {
 				sent, err = s.sendmsg(p, sa)
 			}
 			return err

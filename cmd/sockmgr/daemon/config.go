@@ -38,6 +38,7 @@ type config struct {
 	TLSKey           string `yaml:"control-tls-key"`
 	TLSClientCA      string `yaml:"control-tls-client-ca"`
 	InsecureLoopback bool   `yaml:"insecure-loopback"`
+	AllowMetadata    bool   `yaml:"allow-metadata"`
 
 	// Access is a key of the file only: see access.go.
 	Access []access.Rule `yaml:"access"`
@@ -60,6 +61,7 @@ var settings = []struct {
 	{"log-level", "`LEVEL` of the log: trace, debug, info, warn, error or off", func(c *config) any { return &c.LogLevel }},
 	{"log-format", "`FORMAT` of the log: text or json", func(c *config) any { return &c.LogFormat }},
 	{"exec-allow", "`PROGRAM`, an absolute path, that the exec handler may run; repeatable, none unless named", func(c *config) any { return &c.ExecAllow }},
+	{"allow-metadata", "let forwards and sockets connect to addresses of cloud metadata, such as 169.254.169.254", func(c *config) any { return &c.AllowMetadata }},
 	{"metrics", "`ADDRESS` on which to show metrics to Prometheus, such as 127.0.0.1:9464; loopback only, and off when empty", func(c *config) any { return &c.Metrics }},
 }
 

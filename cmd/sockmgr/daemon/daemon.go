@@ -95,7 +95,7 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 		return err
 	}
 	m, err := manager.New(manager.Config{
-		Poller: c.Poller, StateDir: dir, Descriptors: limit - reserve, Programs: c.ExecAllow,
+		Poller: c.Poller, StateDir: dir, Descriptors: limit - reserve, Programs: c.ExecAllow, Metadata: c.AllowMetadata,
 		Log: loggers.Logger("manager"), LoopLog: loggers.Logger("loop"),
 	})
 	if err != nil {
