@@ -179,6 +179,32 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
+// An address can be listened at again at once, though connections of before are
+// in TIME_WAIT.
+func TestListenAgain(t *testing.T) {
+	c := startDaemon(t)
+	at := "127.0.0.1:0"
+	for range 3 {
+		l := listen(t, c, "tcp://"+at)
+		at = l.Addr().String()
+		peer, err := net.Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.(interface{ CloseWrite() error }).CloseWrite() // it ends first
+		if _, err := peer.Read(make([]byte, 1)); err != io.EOF {
+			t.Error(err)
+		}
+		peer.Close()
+		conn.Close()
+		l.Close()
+	}
+}
+
 // Clients share the connections of a listener, and those that nobody takes wait.
 func TestListener(t *testing.T) {
 	c := startDaemon(t)

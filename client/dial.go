@@ -5,6 +5,8 @@ import (
 	"net"
 	"strings"
 
+	"google.golang.org/protobuf/types/known/structpb"
+
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 )
 
@@ -18,12 +20,12 @@ var networks = map[string]struct {
 }
 
 // socket makes one for network.
-func (c *Client) socket(ctx context.Context, network string) (*pb.Socket, error) {
+func (c *Client) socket(ctx context.Context, network string, options map[string]*structpb.Value) (*pb.Socket, error) {
 	kind, ok := networks[network]
 	if !ok {
 		return nil, net.UnknownNetworkError(network)
 	}
-	made, err := c.sockets.CreateSocket(ctx, &pb.CreateSocketRequest{Network: kind.network, IpVersion: kind.ipVersion})
+	made, err := c.sockets.CreateSocket(ctx, &pb.CreateSocketRequest{Network: kind.network, IpVersion: kind.ipVersion, Options: options})
 	return made.GetSocket(), err
 }
 
@@ -32,7 +34,7 @@ func (c *Client) socket(ctx context.Context, network string) (*pb.Socket, error)
 // ctx is for connecting only.
 func (c *Client) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	failed := func(err error) (net.Conn, error) { return nil, opError("dial", nil, addr{network, address}, err) }
-	s, err := c.socket(ctx, network)
+	s, err := c.socket(ctx, network, nil)
 	if err != nil {
 		return failed(err)
 	}

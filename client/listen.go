@@ -5,6 +5,8 @@ import (
 	"net"
 	"strings"
 
+	"google.golang.org/protobuf/types/known/structpb"
+
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 )
 
@@ -42,7 +44,11 @@ func (c *Client) Listen(ctx context.Context, name string) (*Listener, error) {
 // make makes a socket that listens.
 func (l *Listener) make(ctx context.Context, uri string) error {
 	network, _, _ := strings.Cut(uri, ":")
-	s, err := l.c.socket(ctx, network)
+	var options map[string]*structpb.Value
+	if strings.HasPrefix(network, "tcp") { // as net.Listen has it: connections that have ended do not keep the port
+		options = map[string]*structpb.Value{"reuse_address": structpb.NewBoolValue(true)}
+	}
+	s, err := l.c.socket(ctx, network, options)
 	if err != nil {
 		return err
 	}

@@ -173,13 +173,14 @@ func (s *Set) Offers(f func(*Listener)) { s.offered = f }
 func (l *Listener) Take(u User) (*Offered, error) {
 	r, ok := l.handler.(*remoter)
 	if !ok || r.l == nil {
-		why := "is stopped"
+		why, fix := "is stopped", "sockctl start "+l.Name
 		if !ok {
+			fix = "make another listener: sockctl start NAME --listen ... --handler remote"
 			why = "has the handler " + l.spec.Handler.Kind() + ", not remote"
 		}
 		return nil, &Fault{
 			Reason: StateInvalid, Message: fmt.Sprintf("%s %s: nothing can be accepted from it", l.Name, why), Err: unix.EINVAL,
-			Fix: "sockctl start " + l.Name + " --handler remote", Meta: map[string]string{"listener": l.Name},
+			Fix: fix, Meta: map[string]string{"listener": l.Name},
 		}
 	}
 	if len(r.pending) == 0 {

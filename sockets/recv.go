@@ -55,15 +55,20 @@ func (t *Table) recv(ctx context.Context, who Caller, id string, most int, peek,
 // RecvFrom is recvfrom(2), for up to count datagrams of which at most so many
 // bytes are kept each; 0 is one, and all.
 func (t *Table) RecvFrom(ctx context.Context, who Caller, id string, count, most int) (all []Datagram, err error) {
-	if most == 0 {
-		most = defaultRecv
+	if most = min(most, MaxPayload); most == 0 {
+		most = MaxPayload
 	}
 	var got []taken[Datagram]
 	err = t.run(ctx, who, id, &call{
 		words: "receive",
 		try: func(s *Socket) error {
-			for size := 0; len(got) < min(max(count, 1), maxDatagrams) && size < MaxPayload; {
-				one, err := s.next(min(most, MaxPayload-size), false)
+			room := most
+			if s.Network.Class() == listeners.OnUDP {
+				room = min(most, defaultRecv) // none is longer
+			}
+			// None is cut for those before it: there is room for another, or it waits.
+			for size := 0; len(got) < min(max(count, 1), maxDatagrams) && size+room <= MaxPayload; {
+				one, err := s.next(room, false)
 				if err != nil && len(got) == 0 {
 					return err
 				}

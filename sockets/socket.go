@@ -39,6 +39,7 @@ type Socket struct {
 	want    mux.Events
 	lines   [sides][]*call
 	polls   []*poll
+	streams int
 	resting bool // the poller told of something that was of no use to anyone
 	again   mux.Timer
 
@@ -139,9 +140,9 @@ func (s *Socket) waitFor(want mux.Events) error {
 	return s.t.loop.Modify(s.FD, want)
 }
 
-// busy reports whether a client waits.
+// busy reports whether a client waits, or has it in a stream.
 func (s *Socket) busy() bool {
-	return len(s.lines[reading])+len(s.lines[writing])+len(s.polls) > 0
+	return s.streams > 0 || len(s.lines[reading])+len(s.lines[writing])+len(s.polls) > 0
 }
 
 // idled closes what nobody has used for so long.

@@ -141,10 +141,11 @@ func (a *app) sockRecvfromCommand() *cobra.Command {
 func (a *app) sockPollCommand() *cobra.Command {
 	var read, write, exception []string
 	var wait time.Duration
-	c := a.sock("poll", "Wait until a socket is ready: select(2)", cobra.NoArgs,
+	var c *cobra.Command
+	c = a.sock("poll", "Wait until a socket is ready: select(2)", cobra.NoArgs,
 		func(ctx context.Context, api *client, _ []string) error {
 			r := &pb.PollRequest{Readable: socketNames(read), Writable: socketNames(write), Exceptional: socketNames(exception)}
-			if wait >= 0 {
+			if c.Flags().Changed("wait") {
 				r.Timeout = durationpb.New(wait)
 			}
 			resp, err := api.sockets.Poll(ctx, r)
