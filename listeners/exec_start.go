@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/internal/listenpid"
 )
 
 // Go cannot fork without waiting for the exec that follows, and that takes as
@@ -124,7 +126,7 @@ func (l *launch) run() started {
 	}
 	program, argv := l.spec.Program(), l.spec.Command
 	if l.spec.PassListener {
-		program, argv = pidTeller(argv)
+		program, argv = listenpid.Wrap(argv[0], argv)
 	}
 	if l.servant {
 		argv = []string{servantName}
@@ -174,7 +176,7 @@ func (l *launch) environment(who account) []string {
 // isOurs tells the variables that the daemon sets.
 func isOurs(name string) bool {
 	switch name {
-	case "REMOTE_ADDR", "REMOTE_PORT", "LOCAL_ADDR", "LOCAL_PORT", "PROTO", listenPID, "LISTEN_FDS", "LISTEN_FDNAMES":
+	case "REMOTE_ADDR", "REMOTE_PORT", "LOCAL_ADDR", "LOCAL_PORT", "PROTO", listenpid.Variable, "LISTEN_FDS", "LISTEN_FDNAMES":
 		return true
 	}
 	return strings.HasPrefix(name, "SOCKMGR_")

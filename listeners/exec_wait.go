@@ -82,7 +82,7 @@ func (x *executor) duplicate() (files []int, err error) {
 		if err != nil {
 			return files, err
 		}
-		files = append(files, fd)
+		files, s.lent = append(files, fd), true
 		x.given = append(x.given, s.fd)
 		if err := unix.SetNonblock(fd, false); err != nil {
 			return files, err

@@ -25,6 +25,7 @@ type Listener struct {
 	tls       *TLSServer // nil: it is not terminated
 	newTLS    *TLSServer // with Settle, if that asks for it
 	endpoints []endpoint
+	twins     []endpoint // that came back beside others, and are to leave
 	leaving   []endpoint // at addresses that were let go; some accept what waited there
 	retired   []*retired // those of leaving that others took the place of
 	set       *Set
@@ -62,7 +63,13 @@ type endpoint interface {
 // The caller owns the Listener: it attaches or closes it.
 // Sockets at the addresses of shares are bound beside those that have them.
 func Open(name string, spec Spec, shares ...Share) (*Listener, error) {
-	l, err := bindAll(name, spec)
+	return (*Kept)(nil).Open(name, spec, shares...)
+}
+
+// Open is the function Open, but that a socket which came back is used where
+// there is one, and that what is bound is kept.
+func (k *Kept) Open(name string, spec Spec, shares ...Share) (*Listener, error) {
+	l, err := k.bindAll(name, spec)
 	for _, share := range shares {
 		if err != nil {
 			break
@@ -84,6 +91,9 @@ func Open(name string, spec Spec, shares ...Share) (*Listener, error) {
 			return nil, err
 		}
 	}
+	for _, e := range slices.Concat(l.endpoints, l.twins) {
+		k.store(name, e.sock())
+	}
 	l.findPairs()
 	return l, nil
 }
@@ -91,15 +101,19 @@ func Open(name string, spec Spec, shares ...Share) (*Listener, error) {
 // Check finds out whether Open would work, without a moment in which a client
 // could connect: it binds, does not listen, and closes. Paths are not bound,
 // since that would leave a trace.
-func Check(name string, spec Spec) error {
+func Check(name string, spec Spec) error { return (*Kept)(nil).Check(name, spec) }
+
+// Check is the function Check. An address of which a socket came back is bound
+// already.
+func (k *Kept) Check(name string, spec Spec) error {
 	var ip []Address
 	for _, a := range spec.Listen {
-		if a.Network.ip() || a.abstract() {
+		if (a.Network.ip() || a.abstract()) && !k.has(name, a) {
 			ip = append(ip, a)
 		}
 	}
 	spec.Listen = ip
-	l, err := bindAll(name, spec)
+	l, err := (*Kept)(nil).bindAll(name, spec)
 	if err != nil {
 		return err
 	}
@@ -107,7 +121,7 @@ func Check(name string, spec Spec) error {
 	return nil
 }
 
-func bindAll(name string, spec Spec) (*Listener, error) {
+func (k *Kept) bindAll(name string, spec Spec) (*Listener, error) {
 	l := &Listener{Name: name, spec: spec, tunables: spec.tunables(), handler: spec.handler()}
 	if spec.TLS != nil {
 		var err error
@@ -115,15 +129,29 @@ func bindAll(name string, spec Spec) (*Listener, error) {
 			return nil, err
 		}
 	}
-	for _, a := range spec.Listen {
-		s, err := bind(a, spec)
-		if err != nil {
-			l.closeSockets()
-			return nil, named(name, err)
+	claimed := k.claim(name, spec.Listen)
+	var errs []error // all that was claimed goes back then
+	for i, a := range spec.Listen {
+		var s *socket
+		var err error
+		switch {
+		case claimed[i] != nil:
+			s, err = k.reclaim(claimed[i], a, spec)
+		case len(errs) == 0:
+			s, err = bind(a, spec)
 		}
-		l.endpoints = append(l.endpoints, l.endpoint(s))
+		if s != nil {
+			l.endpoints = append(l.endpoints, l.endpoint(s))
+		}
+		if err != nil {
+			errs = append(errs, named(name, err))
+		}
 	}
-	return l, nil
+	if len(errs) > 0 {
+		l.closeSockets()
+		return nil, errs[0]
+	}
+	return l, k.claimTwins(l)
 }
 
 func (l *Listener) endpoint(s *socket) endpoint {
@@ -191,9 +219,13 @@ func (l *Listener) Attach(set *Set, counters *Counters) error {
 			return attachFault(l.Name, err)
 		}
 	}
+	if slices.ContainsFunc(l.endpoints, func(e endpoint) bool { return e.sock().back != nil }) {
+		set.recheck(l)
+	}
 	for _, e := range l.endpoints {
 		l.joined(e)
 	}
+	l.attachTwins()
 	l.prepareConns()
 	l.show()
 	if a, ok := l.handler.(Attacher); ok {
@@ -246,6 +278,7 @@ func attachFault(name string, err error) error {
 // joined counts in an endpoint that is on the loop.
 func (l *Listener) joined(e endpoint) {
 	l.set.used++
+	e.sock().back = nil
 	if p, ok := e.(*packetSocket); ok {
 		p.join(l.set)
 		return
@@ -321,8 +354,14 @@ func (l *Listener) Close() {
 	}
 }
 
+// closeSockets lets go of sockets that are on no loop.
 func (l *Listener) closeSockets() {
-	for _, e := range l.endpoints {
-		e.sock().close()
+	for _, e := range slices.Concat(l.endpoints, l.twins) {
+		if s := e.sock(); s.back != nil {
+			s.kept.giveBack(s.back)
+			s.back, s.fd = nil, -1
+		} else {
+			s.close()
+		}
 	}
 }

@@ -7,7 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const netAdmin = "CAP_NET_ADMIN"
+const (
+	netAdmin   = "CAP_NET_ADMIN"
+	bufferLock = "buffer_lock"
+)
 
 // socketOptions are those of SOL_SOCKET (socket(7)).
 var socketOptions = []*Option{
@@ -22,7 +25,7 @@ var socketOptions = []*Option{
 		Kernel: "SO_SNDBUFFORCE", Level: unix.SOL_SOCKET, Number: unix.SO_SNDBUFFORCE, same: doubled,
 		get: getOther(unix.SO_SNDBUF), reset: func(s *socket) error { return autotune(s, unix.SO_SNDBUF, bufLockSend) }, lock: bufLockSend,
 	}, {
-		Name: "buffer_lock", Summary: "Buffers that keep their size; the kernel tunes the others. Setting a size locks its buffer.",
+		Name: bufferLock, Summary: "Buffers that keep their size; the kernel tunes the others. Setting a size locks its buffer.",
 		Type: String, Networks: OnAll, Effect: Live, Inherited: true, words: []string{"none", "send", "receive", "both"},
 		Kernel: "SO_BUF_LOCK", Level: unix.SOL_SOCKET, Number: unix.SO_BUF_LOCK,
 	}, {

@@ -36,6 +36,8 @@ type Set struct {
 	starter starter                                            // of programs
 	failing func(l *Listener, why string, pause time.Duration) // nil: nobody is told
 
+	rechecks []*Listener // whose options are looked at when there is time: see recheck
+
 	metadata bool           // set once in NewSet
 	udpPorts map[uint16]int // ports of our own datagram sockets: see answerable
 

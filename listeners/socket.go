@@ -27,6 +27,13 @@ type socket struct {
 	beside   bool    // it is that other
 	groups   []group // multicast, that it has joined
 	paired   bool    // and with the one that it replaces it is alone there
+
+	kept        *Kept  // nil: nobody keeps a copy
+	stored      string // the name of the copy; empty: there is none
+	foreign     bool   // it is systemd's, and goes back when it is closed
+	foreignName string
+	lent        bool      // another program has it too: it is closed, never shut
+	back        *returned // it came back, and is on no loop yet
 }
 
 // bind makes a socket for a, with the options of spec that apply, and binds it.
@@ -71,6 +78,18 @@ func bind(a Address, spec Spec) (_ *socket, err error) {
 
 // prepare sets what is not for the operator to choose.
 func (s *socket) prepare(a Address) error {
+	if s.family != unix.AF_INET6 {
+		return s.prepareAny(a)
+	}
+	only := 1 // udp6://, tcp6:// and every single address
+	if a.dual() {
+		only = 0
+	}
+	return errors.Join(s.prepareAny(a), os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)))
+}
+
+// prepareAny sets those of them that can be set on a bound socket too.
+func (s *socket) prepareAny(a Address) error {
 	set := func(level, number, value int) error {
 		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, level, number, value))
 	}
@@ -79,13 +98,6 @@ func (s *socket) prepare(a Address) error {
 		// From the first start: without it connections of this listener that
 		// are still closing would keep the next start from its port.
 		errs = append(errs, set(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
-	}
-	if s.family == unix.AF_INET6 {
-		only := 1 // udp6://, tcp6:// and every single address
-		if a.dual() {
-			only = 0
-		}
-		errs = append(errs, set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only))
 	}
 	if a.Network.Class() == OnUDP && a.IP.Addr().IsUnspecified() {
 		// Replies must leave from the address that was asked.
@@ -141,13 +153,37 @@ func (s *socket) identify() error {
 	return s.askInode()
 }
 
-// close also takes away the path, if it is still this socket's.
+// close also takes away the path, if it is still this socket's, and the copy that
+// is kept: a socket lives until its last copy is closed.
 func (s *socket) close() {
 	if s.fd < 0 {
 		return
 	}
+	if s.foreign || s.stored != "" && s.ino == 0 && s.kept.ending.Load() { // what has a path takes that with it
+		s.leaveBehind()
+		return
+	}
+	if s.stored != "" {
+		s.kept.remove(s.stored)
+		if !s.addr.Network.Datagram() && !s.lent {
+			_ = unix.Shutdown(s.fd, unix.SHUT_RD) // until the copy is closed, clients would wait for nobody
+		}
+	}
 	if _, err := s.pathMode(); err == nil && s.ino != 0 {
 		_ = unix.Unlink(s.addr.Path) // it stays behind: the next start finds it stale
+	}
+	_ = unix.Close(s.fd)
+	s.fd = -1
+}
+
+// leaveBehind closes a socket that another process goes on with.
+func (s *socket) leaveBehind() {
+	if s.foreign && !s.kept.ending.Load() { // another listener may ask for it
+		if r, err := lookAt(Returned{Name: s.foreignName, FD: s.fd}); err == nil {
+			s.kept.giveBack(r)
+			s.fd = -1
+			return
+		}
 	}
 	_ = unix.Close(s.fd)
 	s.fd = -1

@@ -1,6 +1,10 @@
 package listeners
 
-import "net"
+import (
+	"net"
+
+	"github.com/sockmgr/sockmgr/internal/listenpid"
+)
 
 // threads is the Handler of a listener whose connections are served by a
 // goroutine each. Datagrams are next's, on the loop. Loop only.
@@ -19,7 +23,7 @@ type blocker interface {
 func (s Spec) handler() Handler {
 	_, isProgram := s.Handler.(*Exec)
 	if s.concurrency() == InProcess && !isProgram {
-		return &executor{spec: &Exec{Command: []string{selfPath}}, serves: s.Handler}
+		return &executor{spec: &Exec{Command: []string{listenpid.SelfPath}}, serves: s.Handler}
 	}
 	h := s.Handler.New()
 	if s.concurrency() == InThread {

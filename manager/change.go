@@ -57,7 +57,7 @@ func (m *Manager) check(s *step) error {
 			}
 		}
 	}
-	return m.namingOurs(violated(listeners.Check(s.after.Name, spec)))
+	return m.namingOurs(violated(m.kept.Check(s.after.Name, spec)))
 }
 
 // commitOne makes a change of one listener that stays, and tells of it.

@@ -58,6 +58,7 @@ func (m *Manager) keep() {
 		m.tellChanges()
 		m.tellHeard()
 		next := min(m.retryFailed(), m.revertDue(), m.resumeDue())
+		m.dropUnused()
 		if m.allClosed() && m.isClosing() {
 			return
 		}
@@ -141,6 +142,7 @@ func (m *Manager) closed(l *listeners.Listener) {
 // restore runs what was running when the daemon ended. What cannot run is
 // tried again, by the keeper, until it can.
 func (m *Manager) restore(records []Record) {
+	m.dropBefore(records)
 	steps := make([]*step, 0, len(records))
 	for _, r := range records {
 		e := &entry{record: r, stats: &listeners.Counters{}}
@@ -153,6 +155,7 @@ func (m *Manager) restore(records []Record) {
 			m.failed(s.e, s.err)
 		}
 	}
+	m.dropUnused()
 	if len(records) > 0 {
 		m.log.Info("listeners restored", "count", len(records))
 	}

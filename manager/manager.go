@@ -17,11 +17,12 @@ import (
 
 // Config is what New needs.
 type Config struct {
-	Poller      string   // epoll, poll or select
-	StateDir    string   // empty: keep nothing
-	Descriptors int      // most that listeners and connections may use; 0: no limit
-	Programs    []string // absolute paths of what the exec handler may run
-	Metadata    bool     // addresses of cloud metadata may be connected to
+	Poller      string          // epoll, poll or select
+	StateDir    string          // empty: keep nothing
+	Descriptors int             // most that listeners and connections may use; 0: no limit
+	Programs    []string        // absolute paths of what the exec handler may run
+	Kept        *listeners.Kept // has copies of the sockets; nil: nobody has
+	Metadata    bool            // addresses of cloud metadata may be connected to
 	Log         hclog.Logger
 	LoopLog     hclog.Logger // for what happens on the loop; nil: Log
 }
@@ -31,6 +32,7 @@ type Manager struct {
 	log   hclog.Logger
 	loop  *mux.Loop
 	set   *listeners.Set // loop only
+	kept  *listeners.Kept
 	store *store
 
 	sockets *sockets.Table // of clients
@@ -122,7 +124,7 @@ func New(c Config) (*Manager, error) {
 		return nil, errors.Join(err, loop.Close())
 	}
 	m := &Manager{
-		log: c.Log, loop: loop, store: st, programs: c.Programs, changes: newRing(0, Change.weight), events: newRing(uint64(time.Now().UnixMicro()), Event.weight), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1), ending: make(chan struct{}),
+		log: c.Log, loop: loop, store: st, programs: c.Programs, kept: c.Kept, changes: newRing(0, Change.weight), events: newRing(uint64(time.Now().UnixMicro()), Event.weight), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1), ending: make(chan struct{}),
 		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{}, tries: map[string]*try{},
 	}
 	loopLog := c.LoopLog
@@ -158,6 +160,7 @@ func (m *Manager) Shutdown(ctx context.Context, drain time.Duration) error {
 	m.life.Unlock()
 	close(m.ending)
 
+	m.kept.End()
 	m.stopAll(drain)
 	for more := m.changes.wait(); !m.allClosed(); more = m.changes.wait() { // asked for before it is looked: nothing is missed
 		select {
@@ -171,6 +174,7 @@ func (m *Manager) Shutdown(ctx context.Context, drain time.Duration) error {
 	m.loop.Stop()
 	<-m.loopEnded
 	m.set.Close()
+	m.kept.Close()
 	m.changes.close()
 	m.events.close()
 	if m.feed != nil { // the loop has ended

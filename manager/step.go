@@ -75,7 +75,7 @@ func (s *step) spec() listeners.Spec {
 
 // prepare binds what is not bound yet. A change of a listener that runs keeps
 // the sockets whose addresses stay.
-func (s *step) prepare() error {
+func (s *step) prepare(kept *listeners.Kept) error {
 	if !s.runs() {
 		return nil
 	}
@@ -86,7 +86,7 @@ func (s *step) prepare() error {
 	if s.running {
 		spec = s.beyond(spec)
 	}
-	opened, err := listeners.Open(s.after.Name, spec, s.shares...)
+	opened, err := kept.Open(s.after.Name, spec, s.shares...)
 	if err != nil {
 		return violated(err)
 	}
@@ -199,6 +199,8 @@ const stepsPerTurn = 32
 // err and does not keep the others from being made. The error is one that kept
 // all from being made.
 func (m *Manager) commit(ctx context.Context, steps []*step, atomic bool) error {
+	m.settleKept(ctx) // an address that was let go is free once its copy is closed
+	defer m.settleKept(ctx)
 	for _, s := range steps {
 		m.with(s.e, func(e *entry) {
 			s.live, s.running = e.live, e.live != nil && !e.stopping
@@ -212,7 +214,7 @@ func (m *Manager) commit(ctx context.Context, steps []*step, atomic bool) error 
 			s.err = m.allows(s)
 		}
 		if s.err == nil {
-			s.err = m.namingOurs(s.prepare())
+			s.err = m.namingOurs(s.prepare(m.kept))
 		}
 	}
 	defer m.abandonAll(steps)

@@ -17,6 +17,11 @@ import (
 // matter. A directory that has to be made is for the user only, and for the group
 // that is named.
 func listenControl(uri string, group int) (net.Listener, error) {
+	return listenPath("unix", uri, group)
+}
+
+// listenPath does that for another kind of socket too.
+func listenPath(network, uri string, group int) (net.Listener, error) {
 	path := strings.TrimPrefix(uri, "unix://")
 	dir := filepath.Dir(path)
 	if err := makeControlDir(dir, group); err != nil {
@@ -25,7 +30,7 @@ func listenControl(uri string, group int) (net.Listener, error) {
 	if err := checkDir(dir); err != nil {
 		return nil, fmt.Errorf("--control %s: %w", uri, err)
 	}
-	address, err := listeners.ParseAddress(uri)
+	address, err := listeners.ParseAddress(network + "://" + path)
 	if err != nil {
 		return nil, fmt.Errorf("--control: %w", err)
 	}
@@ -33,7 +38,7 @@ func listenControl(uri string, group int) (net.Listener, error) {
 		return nil, fmt.Errorf("--control: %w", err)
 	}
 	old := syscall.Umask(0o177) // until the group is right the path is the owner's only
-	l, err := net.Listen("unix", path)
+	l, err := net.Listen(network, path)
 	syscall.Umask(old)
 	if err == nil && group >= 0 {
 		err = os.Lchown(path, -1, group)

@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -23,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/internal/fdstore"
 	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/manager"
 	"github.com/sockmgr/sockmgr/manager/service"
@@ -41,6 +41,10 @@ const reserve = 128
 // Main runs the daemon until a signal or a call ends it, and returns its exit
 // code: 0 for a good end, 2 for wrong usage, 1 for all else.
 func Main(args []string, stdout, stderr io.Writer) int {
+	back := fdstore.Take()
+	if len(args) > 0 && args[0] == "supervise" {
+		return superviseMain(args[1:], back, stdout, stderr)
+	}
 	c, err := readConfig(args, os.Getenv, stdout)
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
@@ -58,7 +62,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP) // HUP: a terminal that closes
 	defer signal.Stop(signals)
-	if err = run(c, log, signals, stdout); err != nil {
+	if err = run(c, log, back, signals, stdout); err != nil {
 		_, _ = fmt.Fprintf(stderr, "Error: %v\n", err)
 	}
 	return code(err)
@@ -71,7 +75,7 @@ func code(err error) int {
 	return 0
 }
 
-func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer) error {
+func run(c config, log hclog.Logger, back []fdstore.Returned, signals <-chan os.Signal, stdout io.Writer) error {
 	limit, err := raiseDescriptors(c.Poller)
 	if err != nil {
 		return err
@@ -94,8 +98,10 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 		closeAll(controls)
 		return err
 	}
+	keep := newKeeper(os.Getenv("NOTIFY_SOCKET"), back, log)
+	defer keep.close()
 	m, err := manager.New(manager.Config{
-		Poller: c.Poller, StateDir: dir, Descriptors: limit - reserve, Programs: c.ExecAllow, Metadata: c.AllowMetadata,
+		Poller: c.Poller, Kept: keep.kept, StateDir: dir, Descriptors: limit - reserve, Programs: c.ExecAllow, Metadata: c.AllowMetadata,
 		Log: loggers.Logger("manager"), LoopLog: loggers.Logger("loop"),
 	})
 	if err != nil {
@@ -127,12 +133,14 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 			}
 		})
 	}
+	endHandover := serveHandover(c.Control, m, keep, log)
+	defer endHandover()
 	if _, err := fmt.Fprintf(stdout, "sockmgr: ready on %s\n", strings.Join(c.Control, " ")); err != nil {
 		log.Warn("nobody reads the ready line", "error", err)
 	}
 	log.Info("ready", "control", c.Control, "poller", m.Poller(), "store", m.Store(), "descriptors", limit)
-	notify(log, sd.SdNotifyReady)
-	err = waitAndEnd(m, log, signals, ends)
+	keep.notify("READY=1")
+	err = waitAndEnd(m, log, keep, signals, ends)
 	stopServer(server)
 	cancel()
 	serving.Wait()
@@ -141,7 +149,7 @@ func run(c config, log hclog.Logger, signals <-chan os.Signal, stdout io.Writer)
 
 // waitAndEnd waits for a reason to end and ends the manager. A second signal
 // ends what is open at once.
-func waitAndEnd(m *manager.Manager, log hclog.Logger, signals <-chan os.Signal, ends <-chan time.Duration) error {
+func waitAndEnd(m *manager.Manager, log hclog.Logger, keep *keeper, signals <-chan os.Signal, ends <-chan time.Duration) error {
 	drain := manager.SpecDrain
 	select {
 	case s := <-signals:
@@ -150,7 +158,7 @@ func waitAndEnd(m *manager.Manager, log hclog.Logger, signals <-chan os.Signal, 
 	case <-m.Broken():
 		return errors.New("the event loop ended by itself: the log says why")
 	}
-	notify(log, sd.SdNotifyStopping)
+	keep.notify("STOPPING=1")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
@@ -196,12 +204,6 @@ func listenAll(c config) ([]net.Listener, error) {
 func closeAll(all []net.Listener) {
 	for _, l := range all {
 		_ = l.Close() // it is given up
-	}
-}
-
-func notify(log hclog.Logger, state string) {
-	if _, err := sd.SdNotify(false, state); err != nil {
-		log.Warn("cannot tell systemd", "state", state, "error", err)
 	}
 }
 

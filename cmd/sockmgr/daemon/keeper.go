@@ -1,0 +1,112 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/internal/fdstore"
+	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/manager"
+)
+
+// A keeper is the service manager, systemd or `sockmgr supervise`, as the daemon
+// sees it. There may be none.
+type keeper struct {
+	log  hclog.Logger
+	kept *listeners.Kept
+
+	mu     sync.Mutex
+	socket string
+	client *fdstore.Client // nil: there is none
+	states []string        // what it was told
+}
+
+// newKeeper gives the manager what came back, and the service manager a voice.
+func newKeeper(socket string, back []fdstore.Returned, log hclog.Logger) *keeper {
+	k := &keeper{log: log, socket: socket}
+	var store listeners.Keeper // nil, unless there is one
+	if socket != "" {
+		k.client = fdstore.Dial(socket, k.failed)
+		store = k.client
+	}
+	returned := make([]listeners.Returned, 0, len(back))
+	for _, b := range back {
+		returned = append(returned, listeners.Returned(b))
+	}
+	var problems []error
+	k.kept, problems = listeners.NewKept(store, returned)
+	for _, err := range problems {
+		log.Warn("a descriptor that came back is of no use", "error", err)
+	}
+	if len(back) > 0 {
+		log.Info("sockets came back", "count", len(back)-len(problems))
+	}
+	return k
+}
+
+func (k *keeper) failed(err error) {
+	k.log.Warn("the service manager cannot be told: if the daemon is killed now, its sockets are closed", "error", err)
+}
+
+// notify tells a state. It never waits.
+func (k *keeper) notify(state string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.states = append(k.states, state)
+	if k.client != nil {
+		k.client.Notify(state)
+	}
+}
+
+// isSupervised reports whether the service manager is there.
+func (k *keeper) isSupervised() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.socket == "" {
+		return false
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true // it cannot be told
+	}
+	defer func() { _ = unix.Close(fd) }()
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: k.socket})
+	return !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ENOENT)
+}
+
+// superviseBy goes on under another service manager, which gets all that is kept.
+func (k *keeper) superviseBy(ctx context.Context, socket string, m *manager.Manager) error {
+	if k.isSupervised() {
+		return &listeners.Fault{
+			Reason: listeners.StateInvalid, Message: "the daemon has a supervisor already, which is there",
+			Fix: "end that one first, or give this one --control and --state of its own",
+		}
+	}
+	k.mu.Lock()
+	k.socket = socket
+	if k.client == nil {
+		k.client = fdstore.Dial(socket, k.failed)
+	} else {
+		k.client.Redirect(socket)
+	}
+	for _, state := range k.states {
+		k.client.Notify(state)
+	}
+	k.kept.SetKeeper(k.client)
+	k.mu.Unlock()
+	k.log.Info("goes on under another supervisor", "socket", socket)
+	return m.StoreAgain(ctx)
+}
+
+// close sends what waits to be sent.
+func (k *keeper) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.client != nil {
+		k.client.Close()
+	}
+}

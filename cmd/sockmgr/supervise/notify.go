@@ -1,0 +1,69 @@
+package supervise
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/internal/handover"
+)
+
+// A notice is a message that has come, with its descriptors.
+type notice struct {
+	message
+	files []int
+	pid   int32
+	lost  bool // descriptors were: there was no room for them
+}
+
+// bindNotify makes the socket that the daemon sends to, at an abstract name that
+// the kernel chooses. Whoever may send there is told by the kernel.
+func bindNotify() (fd int, name string, err error) {
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, "", os.NewSyscallError("socket", err)
+	}
+	err = errors.Join(
+		os.NewSyscallError("setsockopt SO_PASSCRED", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)),
+		os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrUnix{})), // five hex digits: unix(7), autobind
+	)
+	sa, errName := unix.Getsockname(fd)
+	if err = errors.Join(err, errName); err != nil {
+		_ = unix.Close(fd)
+		return -1, "", err
+	}
+	return fd, sa.(*unix.SockaddrUnix).Name, nil
+}
+
+// listen sends what comes to notices, in order, for as long as the process runs.
+func listen(fd int, notices chan<- notice) {
+	text := make([]byte, 4096)
+	control := make([]byte, unix.CmsgSpace(4*handover.PerMessage)+unix.CmsgSpace(unix.SizeofUcred))
+	for {
+		n, m, flags, _, err := unix.Recvmsg(fd, text, control, unix.MSG_CMSG_CLOEXEC)
+		if err != nil {
+			continue // EINTR, or no memory just now: it blocks otherwise
+		}
+		got := notice{message: parse(string(text[:n])), lost: flags&unix.MSG_CTRUNC != 0, pid: sender(control[:m])}
+		got.files, _ = handover.Rights(control[:m]) // what cannot be read has none
+		if flags&unix.MSG_TRUNC != 0 {
+			got.message = message{} // nothing that the daemon sends is so long
+		}
+		notices <- got
+	}
+}
+
+// sender is the pid that the kernel says a message is from; 0 if it does not.
+func sender(control []byte) int32 {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return 0
+	}
+	for _, m := range messages {
+		if cred, err := unix.ParseUnixCredentials(&m); err == nil {
+			return cred.Pid
+		}
+	}
+	return 0
+}

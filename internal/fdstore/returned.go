@@ -1,0 +1,48 @@
+package fdstore
+
+import (
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// firstFD is SD_LISTEN_FDS_START.
+const firstFD = 3
+
+// A Returned is a descriptor that this process was started with.
+type Returned struct {
+	Name string
+	FD   int
+}
+
+// Take returns the descriptors that this process was started with, and takes the
+// variables away, so that no child believes that they are for it. They go by
+// their names: systemd hands them out in any order.
+func Take() []Returned {
+	count, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	mine := os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid())
+	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
+	for _, name := range []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"} {
+		_ = os.Unsetenv(name) // fails for names that cannot be
+	}
+	if err != nil || !mine || count <= 0 {
+		return nil
+	}
+	var all []Returned
+	for i := range count {
+		fd := firstFD + i
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil {
+			break // there are not so many
+		}
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, flags|unix.FD_CLOEXEC) // it is open
+		r := Returned{Name: "unknown", FD: fd}
+		if i < len(names) && names[i] != "" {
+			r.Name = names[i]
+		}
+		all = append(all, r)
+	}
+	return all
+}

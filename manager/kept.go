@@ -1,0 +1,122 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/listeners"
+)
+
+// keptPatience bounds what a change waits for who has the copies of its sockets.
+const keptPatience = 2 * time.Second
+
+// settleKept returns when the keeper has what was bound and has let go of what
+// was closed. It never lets a change fail: the daemon has the sockets.
+func (m *Manager) settleKept(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keptPatience)
+	defer cancel()
+	if err := m.kept.Wait(ctx); err != nil {
+		m.log.Warn("who keeps copies of the sockets does not answer; the change is made", "error", err)
+	}
+}
+
+// dropBefore lets go of sockets that came back and whose listeners are not there
+// any more, or are not to run: their addresses may be another's now.
+func (m *Manager) dropBefore(records []Record) {
+	run := make(map[string]bool, len(records))
+	for _, r := range records {
+		run[r.Name] = r.Desired != WantStopped
+	}
+	m.dropKept(func(name string) bool { return run[name] })
+}
+
+// dropUnused lets go of sockets that came back and that no listener is still to
+// ask for: those of listeners that cannot run yet wait with them.
+func (m *Manager) dropUnused() {
+	m.dropKept(func(name string) bool {
+		e, err := m.entry(name)
+		waits := false
+		if err == nil {
+			m.with(e, func(e *entry) { waits = e.failure != nil && e.record.Desired != WantStopped })
+		}
+		return waits
+	})
+}
+
+func (m *Manager) dropKept(wanted func(name string) bool) {
+	for _, what := range m.kept.Drop(wanted) {
+		m.log.Warn("a socket that came back is closed: no listener is saved that has it", "socket", what)
+	}
+}
+
+// storePerTurn bounds how many listeners one turn of the loop copies sockets of.
+const storePerTurn = 16
+
+// StoreAgain begins to leave all sockets with a keeper that has nothing yet.
+func (m *Manager) StoreAgain(ctx context.Context) error {
+	m.mu.Lock()
+	all := slices.Collect(maps.Keys(m.attached))
+	m.mu.Unlock()
+	for chunk := range slices.Chunk(all, storePerTurn) {
+		err := m.on(ctx, func() error {
+			for _, l := range chunk {
+				m.kept.StoreAgain(l)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxGiven bounds how many listeners' sockets are given at once.
+const maxGiven = 256
+
+// Give returns copies of the sockets of listeners, each with the name of its
+// listener, for a program that accepts by itself: a listener that runs is paused
+// (hold), so that the two do not take each other's connections. The caller closes
+// the copies.
+func (m *Manager) Give(ctx context.Context, names []string) (of []string, files []int, err error) {
+	if len(names) == 0 || len(names) > maxGiven {
+		return nil, nil, invalid([]*listeners.Violation{{Field: "names", Message: fmt.Sprintf("are %d; at least 1, at most %d", len(names), maxGiven)}})
+	}
+	defer func() {
+		if err != nil {
+			for _, fd := range files {
+				_ = unix.Close(fd)
+			}
+			of, files = nil, nil
+		}
+	}()
+	for _, name := range names {
+		if _, err := m.Pause(ctx, name, "", listeners.Hold, 0); err != nil {
+			return of, files, err
+		}
+		e, err := m.entry(name)
+		if err != nil {
+			return of, files, err
+		}
+		l := m.liveOf(e)
+		if l == nil {
+			return of, files, &listeners.Fault{Reason: listeners.StateInvalid, Message: name + " has no sockets: it does not run", Fix: "sockctl start " + name}
+		}
+		err = m.on(ctx, func() error {
+			some, err := l.Lend()
+			for _, fd := range some {
+				of, files = append(of, name), append(files, fd)
+			}
+			return err
+		})
+		if err != nil {
+			return of, files, err
+		}
+	}
+	return of, files, nil
+}
