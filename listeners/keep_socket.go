@@ -128,8 +128,11 @@ func (k *Kept) reclaim(r *returned, a Address, spec Spec) (*socket, error) {
 	}
 	err := errors.Join(
 		os.NewSyscallError("fcntl O_NONBLOCK", unix.SetNonblock(s.fd, true)), // a program may have had it
-		s.identify(), detachFilter(s.fd), s.connectToNobody(r.sock),
+		s.identify(), s.connectToNobody(r.sock),
 	)
+	if !s.foreign { // whose filter is its own
+		err = errors.Join(err, detachFilter(s.fd))
+	}
 	if err != nil {
 		return s, err
 	}

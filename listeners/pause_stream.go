@@ -81,7 +81,7 @@ func (s *streamSocket) unpause() error {
 
 // stuck reports whether a new socket must take the place of this one to serve
 // again: a Unix socket that is shut cannot listen any more.
-func (s *streamSocket) stuck() bool { return s.shut && !s.addr.Network.ip() }
+func (s *streamSocket) stuck() bool { return s.lost || s.shut && !s.addr.Network.ip() }
 
 // errStuckSocket is no fault of the operator's: the manager opens a new socket.
 var errStuckSocket = errors.New("this socket cannot serve again after it has refused")

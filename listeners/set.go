@@ -33,6 +33,8 @@ type Set struct {
 
 	offered func(*Listener) // see Offers
 
+	lost func(*Listener, Address) // nil: nobody is told
+
 	starter starter                                            // of programs
 	failing func(l *Listener, why string, pause time.Duration) // nil: nobody is told
 
@@ -66,12 +68,15 @@ type SetConfig struct {
 	Failing func(l *Listener, why string, pause time.Duration)
 	// Metadata lets connect to addresses of cloud metadata: see MayConnect.
 	Metadata bool
+	// Lost is called on the loop when a socket of a listener was shut from
+	// outside. It must not block. It may be nil.
+	Lost func(l *Listener, a Address)
 }
 
 // NewSet returns an empty Set.
 func NewSet(c SetConfig) *Set {
 	s := &Set{
-		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, limit: c.Descriptors, metadata: c.Metadata,
+		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, lost: c.Lost, limit: c.Descriptors, metadata: c.Metadata,
 		buf: make([]byte, 64<<10), udpPorts: map[uint16]int{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -23,6 +23,7 @@ type socket struct {
 	made   time.Time
 
 	shut     bool    // refuses clients: see refuse
+	lost     bool    // somebody else has shut or destroyed it: see heal.go
 	replaced bool    // another is to have, or has, its address: see rebind.go
 	beside   bool    // it is that other
 	groups   []group // multicast, that it has joined

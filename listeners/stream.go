@@ -94,6 +94,10 @@ func (s *streamSocket) accept() bool {
 		s.l.admit(fd, s, &from)
 		return true
 	case unix.EAGAIN:
+		if s.isShut() {
+			s.lose()
+			return false
+		}
 		s.filtered = s.paused == Stall
 		s.end()
 		return false
@@ -103,7 +107,11 @@ func (s *streamSocket) accept() bool {
 			s.l.stats.failed("accept4", errno)
 		}
 		return true // this connection is gone (accept(2)); the next may be well
-	default: // EMFILE, ENFILE, ENOBUFS, ENOMEM: nothing now. EINVAL: shut down from outside
+	case unix.EINVAL:
+		s.l.stats.failed("accept4", errno)
+		s.lose()
+		return false
+	default: // EMFILE, ENFILE, ENOBUFS, ENOMEM: nothing now
 		s.l.stats.failed("accept4", errno)
 		s.hungry(os.NewSyscallError("accept4", errno))
 		return false

@@ -57,7 +57,7 @@ func (m *Manager) keep() {
 		}
 		m.tellChanges()
 		m.tellHeard()
-		next := min(m.retryFailed(), m.revertDue(), m.resumeDue())
+		next := min(m.retryFailed(), m.healLost(), m.revertDue(), m.resumeDue())
 		m.dropUnused()
 		if m.allClosed() && m.isClosing() {
 			return

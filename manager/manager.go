@@ -63,6 +63,7 @@ type Manager struct {
 	changedMu sync.Mutex        // the loop takes it: never held for longer than an append
 	changed   []changedListener // for the keeper
 	heard     []Event           // what the loop has to tell, for the keeper
+	lost      map[string]bool   // listeners with sockets that were shut from outside
 }
 
 // entry is one listener. Its fields are guarded by Manager.mu, and changed
@@ -125,14 +126,14 @@ func New(c Config) (*Manager, error) {
 	}
 	m := &Manager{
 		log: c.Log, loop: loop, store: st, programs: c.Programs, kept: c.Kept, changes: newRing(0, Change.weight), events: newRing(uint64(time.Now().UnixMicro()), Event.weight), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1), ending: make(chan struct{}),
-		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{}, tries: map[string]*try{},
+		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{}, tries: map[string]*try{}, lost: map[string]bool{},
 	}
 	loopLog := c.LoopLog
 	if loopLog == nil {
 		loopLog = c.Log
 	}
 	m.set = listeners.NewSet(listeners.SetConfig{
-		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Metadata: c.Metadata,
+		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Lost: m.onLost, Metadata: c.Metadata,
 	})
 	m.sockets = sockets.New(sockets.Config{Loop: loop, Set: m.set, Log: loopLog})
 	go func() {

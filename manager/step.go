@@ -22,6 +22,7 @@ type step struct {
 	before Record  // Generation 0: it is made
 	after  *Record // nil: it is deleted
 	drain  time.Duration
+	heals  bool // sockets were shut from outside: new ones take their place
 	empty  bool // it is paused, and its connections are let go
 	notes  []Note
 	err    error                      // why it was not done
@@ -109,7 +110,7 @@ func (s *step) runnable() error {
 
 // claims reports whether there may be something to claim.
 func (s *step) claims() bool {
-	return !s.running || s.before.Desired != WantRunning || len(s.spec().Rebinds(s.before.Spec)) > 0
+	return !s.running || s.heals || s.before.Desired != WantRunning || len(s.spec().Rebinds(s.before.Spec)) > 0
 }
 
 // claim is called on the loop, first of all: it takes back a stop that has not

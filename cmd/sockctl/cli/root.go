@@ -95,7 +95,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.startCommand(), a.stopCommand(), a.pauseCommand(), a.resumeCommand(), a.drainCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), a.tuneCommand(),
 		a.applyCommand(), a.diffCommand(), a.exportCommand(),
 		a.optionsCommand(), a.connCommand(), a.sockCommand(), a.connectCommand(), a.acceptCommand(),
-		a.daemonCommand(), a.eventsCommand(), a.statsCommand(), a.topCommand(), a.waitCommand(), a.versionCommand(), a.completionCommand())
+		a.daemonCommand(), a.eventsCommand(), a.statsCommand(), a.topCommand(), a.waitCommand(), a.execCommand(), a.versionCommand(), a.completionCommand())
 	return root
 }
 

@@ -126,6 +126,8 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, signals <-chan os.
 	if certificates != nil {
 		serving.Go(func() { watchTLS(ctx, certificates, loggers.Logger("api")) })
 	}
+	endHandover := serveHandover(c.Control, m, keep, log)
+	defer endHandover()
 	for _, l := range controls {
 		serving.Go(func() {
 			if err := server.Serve(l); err != nil {
@@ -133,8 +135,6 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, signals <-chan os.
 			}
 		})
 	}
-	endHandover := serveHandover(c.Control, m, keep, log)
-	defer endHandover()
 	if _, err := fmt.Fprintf(stdout, "sockmgr: ready on %s\n", strings.Join(c.Control, " ")); err != nil {
 		log.Warn("nobody reads the ready line", "error", err)
 	}
