@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,11 +20,11 @@ import (
 // deafStream is a client that reads nothing.
 type deafStream struct {
 	stubStream
-	left *int // messages that fit
+	left *atomic.Int32 // messages that fit
 }
 
 func (s deafStream) SendMsg(any) error {
-	if *s.left--; *s.left >= 0 {
+	if s.left.Add(-1) >= 0 {
 		return nil
 	}
 	<-s.ctx.Done()
@@ -36,7 +37,8 @@ func TestDeafWatcher(t *testing.T) {
 	g := &guard{log: hclog.NewNullLogger(), roles: methodRoles(), audit: newAuditor(hclog.NewNullLogger(), nil), blocked: 20 * time.Millisecond}
 	ctx, end := context.WithCancel(callAs(0))
 	ended := make(chan error)
-	left := 3
+	var left atomic.Int32
+	left.Store(3)
 	err := g.stream(nil, deafStream{stubStream{ctx: ctx}, &left}, &grpc.StreamServerInfo{FullMethod: "/sockmgr.v1.EventService/WatchEvents", IsServerStream: true},
 		func(_ any, s grpc.ServerStream) error {
 			var err error
@@ -46,8 +48,8 @@ func TestDeafWatcher(t *testing.T) {
 			ended <- err
 			return err
 		})
-	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "read nothing for 20ms") || left != -1 {
-		t.Errorf("%v, %d left", err, left)
+	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "read nothing for 20ms") || left.Load() != -1 {
+		t.Errorf("%v, %d left", err, left.Load())
 	}
 	end()
 	if err := <-ended; err == nil {
