@@ -196,7 +196,7 @@ func TestListenAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.(interface{ CloseWrite() error }).CloseWrite() // it ends first
-		if _, err := peer.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := peer.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
 		peer.Close()

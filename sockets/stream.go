@@ -67,10 +67,9 @@ func (t *Table) Stream(ctx context.Context, who Caller, id string, c Client) err
 		}
 		cancel()
 	}()
-	select {
-	case <-ctx.Done():
-	case <-time.After(drainTime):
-	}
+	wait, enough := context.WithTimeout(ctx, drainTime)
+	defer enough()
+	<-wait.Done()
 	return err
 }
 

@@ -61,10 +61,12 @@ func TestStreamDrains(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.out <- []byte("fails")
+	soon := time.NewTimer(50 * time.Millisecond)
+	defer soon.Stop()
 	select {
 	case err := <-ended:
 		t.Fatalf("%v, before what came was passed on", err)
-	case <-time.After(50 * time.Millisecond):
+	case <-soon.C:
 	}
 	close(c.goOn)
 	if err := <-ended; !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
@@ -94,9 +96,11 @@ func TestStreamIsUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-c.started
+	later := time.NewTimer(5 * idle)
+	defer later.Stop()
 	select {
 	case <-ended:
-	case <-time.After(5 * idle):
+	case <-later.C:
 	}
 	if _, err := b.Get(b.ctx, x, false); err != nil {
 		t.Error(err)

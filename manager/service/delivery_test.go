@@ -56,7 +56,8 @@ func TestAcceptGivenUp(t *testing.T) {
 		}
 		early := len(got)
 		ctx, cancel := context.WithTimeout(d.ctx, 5*time.Second)
-		for len(got) < all && take(ctx) {
+		for more := true; more && len(got) < all; {
+			more = take(ctx)
 		}
 		cancel()
 		if len(got) != all {
