@@ -25,6 +25,7 @@ type answer struct {
 	withdraw func()
 	at       time.Time
 	bytes    int
+	sent     bool // whole: only the client can say that it did not want it any more
 }
 
 // answers are the calls of one control connection that took something, until
@@ -66,7 +67,7 @@ func (a *answers) answered(stream uint32, n int) {
 	if delete(a.open, stream); !ok || n < 0 || a.ended {
 		return
 	}
-	a.last = append(a.last, answer{stream, withdraw, time.Now(), n})
+	a.last = append(a.last, answer{stream: stream, withdraw: withdraw, at: time.Now(), bytes: n})
 	a.bytes += n
 	for len(a.last) > undoCalls || len(a.last) > 1 && a.bytes-n > undoBytes {
 		a.drop(1)
@@ -97,18 +98,45 @@ func (a *answers) forget() {
 	a.timer = time.AfterFunc(undoTime-time.Since(a.last[0].at), a.forget)
 }
 
+// sent is that the end of an answer goes to the client.
+func (a *answers) sent(stream uint32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if i := a.find(stream); i >= 0 {
+		a.last[i].sent = true
+	}
+}
+
+func (a *answers) find(stream uint32) int {
+	return slices.IndexFunc(a.last, func(one answer) bool { return one.stream == stream })
+}
+
+// dropped is that gRPC ends a stream by itself, as it does when the deadline of
+// a call has passed here: also when all of the answer is on its way.
+func (a *answers) dropped(stream uint32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if i := a.find(stream); i < 0 || !a.last[i].sent {
+		a.withdraw(stream)
+	}
+}
+
 // givenUp withdraws the call of a stream. Calls that the client makes later find
 // what it took: they are read later.
 func (a *answers) givenUp(stream uint32) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.withdraw(stream)
+}
+
+func (a *answers) withdraw(stream uint32) {
 	a.reset[a.next%undoCalls] = stream
 	a.next++
 	if withdraw, ok := a.open[stream]; ok {
 		delete(a.open, stream)
 		withdraw()
 	}
-	if i := slices.IndexFunc(a.last, func(one answer) bool { return one.stream == stream }); i >= 0 {
+	if i := a.find(stream); i >= 0 {
 		a.last[i].withdraw()
 		a.bytes -= a.last[i].bytes
 		a.last = slices.Delete(a.last, i, i+1)
@@ -124,43 +152,69 @@ func (a *answers) end() {
 	}
 }
 
-// A heard connection tells its answers of every RST_STREAM (RFC 9113, 6.4)
-// before gRPC reads it.
+// A heard connection tells its answers of every RST_STREAM (RFC 9113, 6.4): of
+// the client's before gRPC reads it, and of gRPC's own, when the deadline of a
+// call has passed here, before the client does.
 type heard struct {
 	net.Conn
 	answers *answers
-	head    [9]byte // of a frame, as far as it has come
-	have    int
-	skip    int // bytes up to the next head
+	in, out frames
 }
 
-const (
-	preface   = 24 // bytes before the first frame
-	rstStream = 3
-)
-
-func newHeard(conn net.Conn) *heard { return &heard{Conn: conn, answers: &answers{}, skip: preface} }
+func newHeard(conn net.Conn) *heard {
+	return &heard{Conn: conn, answers: &answers{}, in: frames{skip: preface}}
+}
 
 // Read is net.Conn.Read.
 func (h *heard) Read(p []byte) (int, error) {
 	n, err := h.Conn.Read(p)
-	for p = p[:n]; len(p) > 0; {
-		if h.skip > 0 {
-			k := min(h.skip, len(p))
-			h.skip, p = h.skip-k, p[k:]
+	h.in.see(p[:n], h.answers.givenUp, nil)
+	return n, err
+}
+
+// Write is net.Conn.Write.
+func (h *heard) Write(p []byte) (int, error) {
+	h.out.see(p, h.answers.dropped, h.answers.sent)
+	return h.Conn.Write(p)
+}
+
+// frames finds what ends streams among the frames of one direction, which come
+// in pieces.
+type frames struct {
+	head [9]byte // of a frame, as far as it has come
+	have int
+	skip int // bytes up to the next head
+}
+
+const (
+	preface   = 24 // bytes before the client's first frame
+	headers   = 1
+	rstStream = 3
+	endStream = 1 // flag: the last of the stream
+)
+
+// see tells of each RST_STREAM, and of headers that are the end of an answer.
+func (f *frames) see(p []byte, reset, end func(stream uint32)) {
+	for len(p) > 0 {
+		if f.skip > 0 {
+			k := min(f.skip, len(p))
+			f.skip, p = f.skip-k, p[k:]
 			continue
 		}
-		k := copy(h.head[h.have:], p)
-		if h.have, p = h.have+k, p[k:]; h.have < len(h.head) {
-			break
+		k := copy(f.head[f.have:], p)
+		if f.have, p = f.have+k, p[k:]; f.have < len(f.head) {
+			return
 		}
-		h.have = 0
-		h.skip = int(h.head[0])<<16 | int(h.head[1])<<8 | int(h.head[2])
-		if h.head[3] == rstStream {
-			h.answers.givenUp(binary.BigEndian.Uint32(h.head[5:]) & (1<<31 - 1))
+		f.have = 0
+		f.skip = int(f.head[0])<<16 | int(f.head[1])<<8 | int(f.head[2])
+		stream := binary.BigEndian.Uint32(f.head[5:]) & (1<<31 - 1)
+		switch {
+		case f.head[3] == rstStream:
+			reset(stream)
+		case f.head[3] == headers && f.head[4]&endStream != 0 && end != nil:
+			end(stream)
 		}
 	}
-	return n, err
 }
 
 // Close is net.Conn.Close.
