@@ -66,8 +66,12 @@ func begin(t *testing.T, all []command) *session {
 	go s.read(out)
 	t.Cleanup(func() {
 		in.Close()
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the group is the shell and all it has started
-		for range s.out {                               // ends when the last of them has
+		// The group is the shell and all it has started. A supervisor ends its
+		// daemon, which has another group, if it is asked to.
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+		last := time.AfterFunc(10*time.Second, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+		defer last.Stop()
+		for range s.out { // ends when the last of them has
 		}
 		cmd.Wait()
 		os.RemoveAll(dir)
