@@ -31,7 +31,7 @@ type conn struct {
 	stream        grpc.BidiStreamingClient[pb.StreamRequest, pb.StreamResponse]
 	cancel        context.CancelFunc
 
-	readBy, writeBy  deadline.Deadline
+	deadline.Pair
 	readers, writers sync.Mutex // one call at a time
 	rest             []byte     // of a message; the reader's
 	in, out          chan []byte
@@ -64,6 +64,7 @@ func (c *Client) stream(s *pb.Socket) (net.Conn, error) {
 		in: make(chan []byte), out: make(chan []byte), ended: make(chan struct{}), over: make(chan struct{}),
 		shut: make(chan struct{}), sent: make(chan struct{}), closed: make(chan struct{}),
 	}
+	conn.State = conn.state
 	c.open.Add(1)
 	go conn.receive()
 	go conn.send()
@@ -128,7 +129,7 @@ func (c *conn) send() {
 func (c *conn) Read(p []byte) (int, error) {
 	c.readers.Lock()
 	defer c.readers.Unlock()
-	late := c.readBy.Passed()
+	late := c.ReadBy.Passed()
 	switch {
 	case deadline.IsClosed(c.closed):
 		return 0, c.failed("read", net.ErrClosed)
@@ -161,7 +162,7 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) Write(p []byte) (n int, err error) {
 	c.writers.Lock()
 	defer c.writers.Unlock()
-	late := c.writeBy.Passed()
+	late := c.WriteBy.Passed()
 	switch {
 	case deadline.IsClosed(c.closed) || deadline.IsClosed(c.shut):
 		return 0, c.failed("write", net.ErrClosed)
@@ -237,25 +238,7 @@ func (c *conn) LocalAddr() net.Addr { return c.local }
 // RemoteAddr is the peer's.
 func (c *conn) RemoteAddr() net.Addr { return c.remote }
 
-// SetDeadline is net.Conn.SetDeadline.
-func (c *conn) SetDeadline(t time.Time) error {
-	c.readBy.Set(t)
-	c.writeBy.Set(t)
-	return c.state()
-}
-
-// SetReadDeadline is net.Conn.SetReadDeadline.
-func (c *conn) SetReadDeadline(t time.Time) error {
-	c.readBy.Set(t)
-	return c.state()
-}
-
-// SetWriteDeadline is net.Conn.SetWriteDeadline.
-func (c *conn) SetWriteDeadline(t time.Time) error {
-	c.writeBy.Set(t)
-	return c.state()
-}
-
+// state is why nothing more can be done.
 func (c *conn) state() error {
 	if deadline.IsClosed(c.closed) {
 		return c.failed("set", net.ErrClosed)

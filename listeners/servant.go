@@ -38,7 +38,7 @@ func servantFor(h HandlerSpec, c *conn) (string, error) {
 }
 
 func init() {
-	if os.Args[0] != servantName {
+	if len(os.Args) == 0 || os.Args[0] != servantName {
 		return
 	}
 	if err := serveInput(os.Getenv(servantEnv)); err != nil {

@@ -23,11 +23,11 @@ func TestConnStatus(t *testing.T) {
 		r := bufio.NewReader(c)
 		io.WriteString(c, get+get[:5])
 		answer(t, c, r)
-		all := h.conns()
-		if len(all) != 1 {
-			t.Fatalf("%+v", all)
-		}
-		st := all[0]
+		eventually(t, func() bool { // a thread has what follows in its hands for a moment
+			all := h.conns()
+			return len(all) == 1 && all[0].Queue.UserReceive == 5
+		}, func() string { return fmt.Sprintf("%+v", h.conns()) })
+		st := h.conns()[0]
 		var kernel unix.Stat_t
 		if err := unix.Fstat(st.FD, &kernel); err != nil || kernel.Ino != st.Inode {
 			t.Errorf("inode %d, %v: %d", kernel.Ino, err, st.Inode)

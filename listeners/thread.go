@@ -43,7 +43,7 @@ func (c *conn) thread(driven bool, serve func(conn net.Conn, t *thread) error) *
 	}
 	t := &thread{c: c, v: v, driven: driven, shaking: c.l.tls != nil}
 	v.shaking = t.shaking
-	v.t, v.begin = t, t.write
+	v.t, v.begin, v.State = t, t.write, v.why
 	c.flags |= served
 	c.handler = t
 	log, name := c.l.set.log, c.l.Name

@@ -23,15 +23,14 @@ type view struct {
 	loop          *mux.Loop
 	t             *thread // the loop's
 	local, remote net.Addr
-	readBy        deadline.Deadline
-	writeBy       deadline.Deadline
-	readers       sync.Mutex // one call at a time
-	writers       sync.Mutex
-	p             []byte        // of a Write
-	begin         func()        // t.write, made once
-	wrote         chan written  // the answer to it
-	arrived       chan struct{} // there may be something for Read
-	over          chan struct{} // it is closed
+	deadline.Pair
+	readers sync.Mutex // one call at a time
+	writers sync.Mutex
+	p       []byte        // of a Write
+	begin   func()        // t.write, made once
+	wrote   chan written  // the answer to it
+	arrived chan struct{} // there may be something for Read
+	over    chan struct{} // it is closed
 
 	mu      sync.Mutex // held for a moment at a time: the loop wants it too
 	in      []byte     // read ahead
@@ -66,14 +65,14 @@ func (v *view) Read(p []byte) (int, error) {
 		select {
 		case <-v.arrived:
 		case <-v.over:
-		case <-v.readBy.Passed():
+		case <-v.ReadBy.Passed():
 		}
 	}
 }
 
 // take takes what is there. drained tells that the loop waits for it.
 func (v *view) take(p []byte) (n int, drained bool, err error) {
-	late := deadline.IsClosed(v.readBy.Passed())
+	late := deadline.IsClosed(v.ReadBy.Passed())
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
@@ -103,7 +102,7 @@ func (v *view) take(p []byte) (n int, drained bool, err error) {
 func (v *view) Write(p []byte) (int, error) {
 	v.writers.Lock()
 	defer v.writers.Unlock()
-	late := v.writeBy.Passed()
+	late := v.WriteBy.Passed()
 	if deadline.IsClosed(late) {
 		return 0, os.ErrDeadlineExceeded
 	}
@@ -190,22 +189,3 @@ func (v *view) LocalAddr() net.Addr { return v.local }
 // RemoteAddr is who the connection is from: who a PROXY header says, if there
 // was one.
 func (v *view) RemoteAddr() net.Addr { return v.remote }
-
-// SetDeadline is net.Conn.SetDeadline.
-func (v *view) SetDeadline(t time.Time) error {
-	v.readBy.Set(t)
-	v.writeBy.Set(t)
-	return v.why()
-}
-
-// SetReadDeadline is net.Conn.SetReadDeadline.
-func (v *view) SetReadDeadline(t time.Time) error {
-	v.readBy.Set(t)
-	return v.why()
-}
-
-// SetWriteDeadline is net.Conn.SetWriteDeadline.
-func (v *view) SetWriteDeadline(t time.Time) error {
-	v.writeBy.Set(t)
-	return v.why()
-}
