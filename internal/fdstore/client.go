@@ -3,6 +3,7 @@ package fdstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -30,8 +31,9 @@ type Client struct {
 	removed uint64 // how often something was to be removed
 	settled uint64 // of those, how many are known to be done, or lost
 	closed  bool
+	names   *names // that the service manager has; nil: they have no bound
 
-	socket string // the goroutine's, as all below
+	socket string // the goroutine's while something is pending, as all below
 	fd     int    // -1: not connected
 	failed error  // what was told last
 	lost   bool   // nothing is sent any more
@@ -47,7 +49,8 @@ type message struct {
 }
 
 // Dial makes a Client of the socket that NOTIFY_SOCKET names. Failures to send
-// are told to fail, in a goroutine: nothing can be done about them but to say so.
+// are told to fail: nothing can be done about them but to say so. It must not
+// wait.
 func Dial(socket string, fail func(error)) *Client {
 	c := &Client{socket: socket, fail: fail, wake: make(chan struct{}, 1), done: make(chan struct{}), fd: -1}
 	go c.run()
@@ -56,33 +59,92 @@ func Dial(socket string, fail func(error)) *Client {
 
 // Store leaves a copy of fd with the service manager.
 func (c *Client) Store(name string, fd int) {
+	if !c.store(name, fd, maxNamesTogether) {
+		c.fail(fmt.Errorf("no room for %s: the names of all that is kept are one variable of the next daemon, which the kernel bounds to 128 KiB; `sockmgr supervise` has no such bound", name))
+	}
+}
+
+// StoreIfRoom is Store for what there may be many of: it takes half of the room
+// for names at most, and reports whether there was some.
+func (c *Client) StoreIfRoom(name string, fd int) bool {
+	return c.store(name, fd, maxNamesTogether/2)
+}
+
+func (c *Client) store(name string, fd, room int) bool {
+	// FDPOLL=0, or a bound socket that does not listen yet is let go (EPOLLHUP).
+	m := message{text: "FDSTORE=1\nFDPOLL=0\nFDNAME=" + name, fd: fd}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.names.add(name, room) {
+		return false
+	}
+	if c.sendNow(m) {
+		return true
+	}
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
+		c.names.remove(name)
 		c.fail(os.NewSyscallError("fcntl F_DUPFD", err))
-		return
+		return true // it was told
 	}
-	// FDPOLL=0, or a bound socket that does not listen yet is let go (EPOLLHUP).
-	c.add(message{text: "FDSTORE=1\nFDPOLL=0\nFDNAME=" + name, fd: dup})
+	m.fd = dup
+	c.addLocked(m)
+	return true
 }
 
 // Remove takes the copy away.
 func (c *Client) Remove(name string) {
+	m := message{text: "FDSTOREREMOVE=1\nFDNAME=" + name, fd: -1}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.removed++
-	c.mu.Unlock()
-	c.add(message{text: "FDSTOREREMOVE=1\nFDNAME=" + name, fd: -1})
+	c.names.remove(name)
+	if !c.sendNow(m) {
+		c.addLocked(m)
+	}
+}
+
+// sendNow sends if that does not wait, and nothing else waits to be sent: what is
+// stored is safe when it returns. It reports whether it did.
+func (c *Client) sendNow(m message) bool {
+	if c.pending > 0 || c.fd < 0 || c.lost || c.closed {
+		return false
+	}
+	var rights []byte
+	if m.fd >= 0 {
+		rights = unix.UnixRights(m.fd)
+	}
+	return unix.Sendmsg(c.fd, []byte(m.text), rights, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT) == nil // or else it is tried again, and told
 }
 
 // Notify sends a state, such as READY=1.
 func (c *Client) Notify(state string) { c.add(message{text: state, fd: -1}) }
 
-// Redirect sends everything from now on to another service manager.
-func (c *Client) Redirect(socket string) { c.add(message{socket: socket, fd: -1}) }
+// Redirect sends everything from now on to another service manager, one to which
+// names have no bound.
+func (c *Client) Redirect(socket string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.names = nil
+	c.addLocked(message{socket: socket, fd: -1})
+}
+
+// BoundNames has the names of what is stored fit in one variable, as systemd
+// hands them over. There are some already.
+func (c *Client) BoundNames(already []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.names = newNames(already)
+}
 
 func (c *Client) add(m message) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.addLocked(m)
+}
+
+func (c *Client) addLocked(m message) {
 	if c.closed {
-		c.mu.Unlock()
 		if m.fd >= 0 {
 			_ = unix.Close(m.fd)
 		}
@@ -90,7 +152,6 @@ func (c *Client) add(m message) {
 	}
 	c.queue = append(c.queue, m)
 	c.pending++
-	c.mu.Unlock()
 	c.poke()
 }
 

@@ -2,8 +2,10 @@ package fdstore_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,6 +83,46 @@ func TestClientInOrder(t *testing.T) {
 	}
 	if err := client.Wait(t.Context()); err != nil { // nothing to wait for
 		t.Error(err)
+	}
+}
+
+// The names that systemd hands over are bounded together: what would go beyond is
+// not stored, and told. What there may be many of leaves room for the rest.
+func TestClientBoundsNames(t *testing.T) {
+	c, path := manager(t)
+	go func() { // it reads all
+		for buf := make([]byte, 4096); ; {
+			if _, err := c.Read(buf); err != nil {
+				return
+			}
+		}
+	}()
+	failures := make(chan error, 10_000)
+	client := fdstore.Dial(path, func(err error) { failures <- err })
+	client.BoundNames([]string{"from-a-unit.socket"})
+	size := len("from-a-unit.socket") + 1
+	for i := 0; client.StoreIfRoom(fmt.Sprintf("@c%d", i), 0); i++ {
+		size += len(fmt.Sprintf("@c%d:", i))
+	}
+	half := size
+	long := strings.Repeat("x", 200)
+	for i := 0; len(failures) == 0; i++ {
+		client.Store(fmt.Sprintf("%s%d", long, i), 0)
+		size += len(fmt.Sprintf("%s%d:", long, i))
+	}
+	if half > 64<<10 || half < 60<<10 || size > 128<<10 || size < 120<<10 {
+		t.Errorf("%d bytes of names of many, %d of all", half, size)
+	}
+	client.Remove(long + "0")
+	client.Store(long+"again", 0)
+	if len(failures) != 1 {
+		t.Errorf("%d failures were told, not 1", len(failures))
+	}
+	client.Redirect(path) // to a supervisor
+	client.Store(long+"beyond", 0)
+	client.Close()
+	if len(failures) != 1 {
+		t.Errorf("%d failures were told, not 1", len(failures))
 	}
 }
 

@@ -19,18 +19,25 @@ type Returned struct {
 
 // Take returns the descriptors that this process was started with, and takes the
 // variables away, so that no child believes that they are for it. They go by
-// their names: systemd hands them out in any order.
-func Take() []Returned {
+// their names: systemd hands them out in any order. longNames is whether there is
+// no bound to what the names are together.
+func Take() (all []Returned, longNames bool) {
 	count, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
 	mine := os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid())
-	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
-	for _, name := range []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"} {
+	text := os.Getenv("LISTEN_FDNAMES")
+	file, longNames := os.LookupEnv(LongNames)
+	for _, name := range []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", LongNames} {
 		_ = os.Unsetenv(name) // fails for names that cannot be
 	}
 	if err != nil || !mine || count <= 0 {
-		return nil
+		return nil, longNames
 	}
-	var all []Returned
+	if fd, err := strconv.Atoi(file); err == nil && fd >= firstFD+count {
+		if text, err = readNames(fd); err != nil {
+			text = "" // they are of no use then, and told so
+		}
+	}
+	names := strings.Split(text, ":")
 	for i := range count {
 		fd := firstFD + i
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
@@ -44,5 +51,5 @@ func Take() []Returned {
 		}
 		all = append(all, r)
 	}
-	return all
+	return all, longNames
 }

@@ -41,7 +41,7 @@ const reserve = 128
 // Main runs the daemon until a signal or a call ends it, and returns its exit
 // code: 0 for a good end, 2 for wrong usage, 1 for all else.
 func Main(args []string, stdout, stderr io.Writer) int {
-	back := fdstore.Take()
+	back, longNames := fdstore.Take()
 	if len(args) > 0 && args[0] == "supervise" {
 		return superviseMain(args[1:], back, stdout, stderr)
 	}
@@ -62,7 +62,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP) // HUP: a terminal that closes
 	defer signal.Stop(signals)
-	if err = run(c, log, back, signals, stdout); err != nil {
+	if err = run(c, log, back, longNames, signals, stdout); err != nil {
 		_, _ = fmt.Fprintf(stderr, "Error: %v\n", err)
 	}
 	return code(err)
@@ -75,7 +75,7 @@ func code(err error) int {
 	return 0
 }
 
-func run(c config, log hclog.Logger, back []fdstore.Returned, signals <-chan os.Signal, stdout io.Writer) error {
+func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, signals <-chan os.Signal, stdout io.Writer) error {
 	limit, err := raiseDescriptors(c.Poller)
 	if err != nil {
 		return err
@@ -98,7 +98,7 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, signals <-chan os.
 		closeAll(controls)
 		return err
 	}
-	keep := newKeeper(os.Getenv("NOTIFY_SOCKET"), back, log)
+	keep := newKeeper(os.Getenv("NOTIFY_SOCKET"), back, longNames, log)
 	defer keep.close()
 	m, err := manager.New(manager.Config{
 		Poller: c.Poller, Kept: keep.kept, StateDir: dir, Descriptors: limit - reserve, Programs: c.ExecAllow, Metadata: c.AllowMetadata,

@@ -26,16 +26,20 @@ type keeper struct {
 }
 
 // newKeeper gives the manager what came back, and the service manager a voice.
-func newKeeper(socket string, back []fdstore.Returned, log hclog.Logger) *keeper {
+func newKeeper(socket string, back []fdstore.Returned, longNames bool, log hclog.Logger) *keeper {
 	k := &keeper{log: log, socket: socket}
 	var store listeners.Keeper // nil, unless there is one
+	returned := make([]listeners.Returned, 0, len(back))
+	names := make([]string, 0, len(back))
+	for _, b := range back {
+		returned, names = append(returned, listeners.Returned(b)), append(names, b.Name)
+	}
 	if socket != "" {
 		k.client = fdstore.Dial(socket, k.failed)
+		if !longNames {
+			k.client.BoundNames(names)
+		}
 		store = k.client
-	}
-	returned := make([]listeners.Returned, 0, len(back))
-	for _, b := range back {
-		returned = append(returned, listeners.Returned(b))
 	}
 	var problems []error
 	k.kept, problems = listeners.NewKept(store, returned)
@@ -49,7 +53,7 @@ func newKeeper(socket string, back []fdstore.Returned, log hclog.Logger) *keeper
 }
 
 func (k *keeper) failed(err error) {
-	k.log.Warn("the service manager cannot be told: if the daemon is killed now, its sockets are closed", "error", err)
+	k.log.Warn("the service manager does not keep everything: what it has not is closed if the daemon is killed", "error", err)
 }
 
 // notify tells a state. It never waits.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockmgr/sockmgr/internal/fdstore"
 	"github.com/sockmgr/sockmgr/internal/handover"
 	"github.com/sockmgr/sockmgr/internal/listenpid"
 )
@@ -28,16 +29,25 @@ func (s *supervisor) start() (*daemon, error) {
 	files, names := s.store.files()
 	env := make([]string, 0, len(os.Environ())+3)
 	for _, pair := range os.Environ() {
-		if name, _, _ := strings.Cut(pair, "="); name != "NOTIFY_SOCKET" && !strings.HasPrefix(name, "LISTEN_") {
+		if name, _, _ := strings.Cut(pair, "="); name != "NOTIFY_SOCKET" && name != fdstore.LongNames && !strings.HasPrefix(name, "LISTEN_") {
 			env = append(env, pair)
 		}
 	}
 	env = append(env, "NOTIFY_SOCKET="+s.address)
 	program, argv := s.Program, s.Args
+	longNames := ""
 	if len(files) > 0 {
-		env = append(env, "LISTEN_FDS="+strconv.Itoa(len(files)), "LISTEN_FDNAMES="+names)
+		fd, err := fdstore.NamesFile(names)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = unix.Close(fd) }()
+		longNames = strconv.Itoa(3 + len(files))
+		env = append(env, "LISTEN_FDS="+strconv.Itoa(len(files)))
+		files = append(files, uintptr(fd))
 		program, argv = listenpid.Wrap(program, argv)
 	}
+	env = append(env, fdstore.LongNames+"="+longNames)
 	d := &daemon{pidfd: -1, child: true, ended: make(chan struct{})}
 	var err error
 	d.pid, err = syscall.ForkExec(program, argv, &syscall.ProcAttr{

@@ -91,7 +91,7 @@ func Run(c Config) int {
 		default:
 			wait = min(max(2*wait, backoffLeast), backoffMost)
 		}
-		s.log("the daemon (pid %d) %s; the next gets its %d sockets", d.pid, how, len(s.store.all))
+		s.log("the daemon (pid %d) %s; the next gets its %d sockets", d.pid, how, s.store.count())
 		d = nil
 	}
 }
@@ -149,8 +149,8 @@ func (s *supervisor) act(d *daemon, n notice) {
 				}
 				kept++
 			}
-			if len(s.store.all) >= s.store.most {
-				s.log("%d descriptors are kept; there is no room for %s", len(s.store.all), n.name)
+			if s.store.count() >= s.store.most {
+				s.log("%d descriptors are kept; there is no room for %s", s.store.count(), n.name)
 			}
 		case n.remove:
 			s.store.remove(n.name)
