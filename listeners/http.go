@@ -84,7 +84,7 @@ func (s *HTTP) New() Handler {
 	if status == 0 {
 		status = http.StatusOK
 	}
-	h := &httpHandler{second: -1 << 63}
+	h := &httpHandler{spec: s, second: -1 << 63}
 	if status != http.StatusNoContent && status != http.StatusResetContent && status != http.StatusNotModified {
 		h.body = s.Body
 	}
@@ -120,6 +120,7 @@ func (s *HTTP) New() Handler {
 // httpHandler is the response, shared by all connections of a listener. Loop
 // only.
 type httpHandler struct {
+	spec   *HTTP
 	plain  []byte // the most usual response, up to what WriteShared sends
 	head   []byte // of plain: status line and headers without Connection
 	body   []byte // of plain if not shared; empty if the status has no content

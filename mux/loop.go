@@ -60,13 +60,36 @@ type Loop struct {
 
 // NewLoop takes ownership of p. Close releases both, also when Run was never
 // called.
-func NewLoop(p Poller) (*Loop, error) {
+func NewLoop(p Poller) (*Loop, error) { return newLoop(p, time.Now()) }
+
+// ContinueLoop is NewLoop for a loop that goes on where another one, of another
+// process perhaps, has ended: times on the clock of that one, whose Epoch is
+// given, are times on its own.
+func ContinueLoop(p Poller, epoch time.Duration) (*Loop, error) {
+	now, err := monotonic()
+	if err != nil {
+		return nil, err
+	}
+	return newLoop(p, time.Now().Add(epoch-now))
+}
+
+// monotonic is the kernel's clock that all processes share until the next boot,
+// and that Go's durations are measured with.
+func monotonic() (time.Duration, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0, os.NewSyscallError("clock_gettime", err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+func newLoop(p Poller, epoch time.Time) (*Loop, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, os.NewSyscallError("eventfd", err)
 	}
 	now := time.Now()
-	l := &Loop{poller: p, wake: fd, epoch: now, wall: now.Round(0), now: now, done: make(chan struct{})}
+	l := &Loop{poller: p, wake: fd, epoch: epoch, wall: epoch.Round(0), now: now, clock: now.Sub(epoch), done: make(chan struct{})}
 	if err := l.Add(fd, Readable, wakeHandler(fd)); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
@@ -92,6 +115,12 @@ func (l *Loop) Now() time.Time { return l.now }
 // Clock is the same, counted from when the loop was made: what timers go by.
 // It never goes back, whatever happens to the time of day.
 func (l *Loop) Clock() time.Duration { return l.clock }
+
+// Epoch is when Clock was zero, on CLOCK_MONOTONIC.
+func (l *Loop) Epoch() (time.Duration, error) {
+	now, err := monotonic()
+	return now - time.Since(l.epoch), err
+}
 
 // clockStep is how far the time of day must be set for Time to follow. Less is
 // in how exactly two clocks are read.
