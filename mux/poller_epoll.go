@@ -13,6 +13,8 @@ import (
 type epoll struct {
 	fd  int
 	buf [256]unix.EpollEvent // more are reported by the next Wait
+
+	park parking
 }
 
 func newEpoll() (Poller, error) {
@@ -20,11 +22,16 @@ func newEpoll() (Poller, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	return &epoll{fd: fd}, nil
+	p := &epoll{fd: fd}
+	if err := p.park.open(fd, p.look); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return p, nil
 }
 
 func (p *epoll) Name() string { return "epoll" }
-func (p *epoll) Close() error { return os.NewSyscallError("close", unix.Close(p.fd)) }
+func (p *epoll) Close() error { return p.park.close() }
 
 func (p *epoll) ctl(op int, k Key, want Events) error {
 	// Pad is the half of the kernel's data word that Fd leaves free.
@@ -46,7 +53,7 @@ func (p *epoll) Modify(k Key, want Events) error { return p.ctl(unix.EPOLL_CTL_M
 func (p *epoll) Remove(fd int) error             { return p.ctl(unix.EPOLL_CTL_DEL, Key{FD: fd}, 0) }
 
 func (p *epoll) Wait(dst []Ready, timeout time.Duration) ([]Ready, error) {
-	n, err := p.wait(millis(timeout))
+	n, err := p.wait(timeout)
 	if errors.Is(err, unix.EINTR) {
 		return dst, nil
 	}
@@ -70,10 +77,20 @@ func (p *epoll) Wait(dst []Ready, timeout time.Duration) ([]Ready, error) {
 // wait goes through Go's scheduler only when it may block: a raw call that
 // blocks would hold the processor that garbage collection and timers need, and
 // a scheduled one that does not costs a fifth of an echo.
-func (p *epoll) wait(ms int) (int, error) {
-	if ms != 0 {
-		return unix.EpollWait(p.fd, p.buf[:], ms)
+func (p *epoll) wait(timeout time.Duration) (int, error) {
+	switch {
+	case timeout == 0:
+		return p.look()
+	case p.park.quiet():
+		return p.park.wait(timeout)
 	}
+	n, err := unix.EpollWait(p.fd, p.buf[:], millis(p.park.atMost(timeout)))
+	p.park.waited(n)
+	return n, err
+}
+
+// look asks what is ready now.
+func (p *epoll) look() (int, error) {
 	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd),
 		uintptr(unsafe.Pointer(&p.buf[0])), uintptr(len(p.buf)), 0, 0, 0)
 	if errno != 0 {

@@ -150,3 +150,57 @@ func TestPollerHangUp(t *testing.T) {
 		})
 	}
 }
+
+// However the waits before were, short ones or long ones: what comes while a Wait
+// is under way ends it, a timeout is kept, and nothing is allocated.
+func TestWaitShortAndLong(t *testing.T) {
+	for _, name := range mux.Pollers() {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			p, err := mux.NewPoller(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			a, b := pair(t)
+			key := mux.Key{FD: a, Gen: 7}
+			if err := p.Add(key, mux.Readable); err != nil {
+				t.Fatal(err)
+			}
+			ready, msg := make([]mux.Ready, 0, 8), make([]byte, 8)
+			for _, run := range []struct {
+				waits int
+				pause time.Duration
+			}{{40, time.Millisecond}, {2000, 0}, {40, time.Millisecond}, {2000, 0}} {
+				for range run.waits {
+					sent := make(chan error, 1)
+					time.AfterFunc(run.pause, func() {
+						_, err := unix.Write(b, []byte("x"))
+						sent <- err
+					})
+					for ready = ready[:0]; len(ready) == 0; {
+						if ready, err = p.Wait(ready, -1); err != nil {
+							t.Fatal(err)
+						}
+					}
+					if err := <-sent; err != nil || len(ready) != 1 || ready[0].Key != key || ready[0].Events&mux.Readable == 0 {
+						t.Fatalf("told of %v, %v", ready, err)
+					}
+					if n, err := unix.Read(a, msg); n != 1 || err != nil {
+						t.Fatal(n, err)
+					}
+				}
+				began := time.Now()
+				allocs := testing.AllocsPerRun(20, func() {
+					ready, err = p.Wait(ready[:0], time.Millisecond)
+				})
+				if err != nil || len(ready) != 0 || allocs > 0 {
+					t.Errorf("%v, %v, %.0f allocations", ready, err, allocs)
+				}
+				if took := time.Since(began); took < 15*time.Millisecond { // a signal may interrupt some
+					t.Errorf("21 waits of 1 ms took %v", took)
+				}
+			}
+		})
+	}
+}
