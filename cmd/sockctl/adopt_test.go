@@ -39,7 +39,7 @@ func TestSupervisorIsKilled(t *testing.T) {
 		t.Fatalf("the daemon is another one: %d, not %d", now, pid)
 	}
 	second := supervise(t, dir)
-	waitForCopies(t, second.cmd.Process.Pid, 2)
+	waitForCopies(t, second.cmd.Process.Pid, 4) // of the listeners, of the control socket, and of what is beside it
 	if now := daemonPid(ctx, t, conn); now != pid {
 		t.Fatalf("the daemon is another one: %d, not %d", now, pid)
 	}

@@ -22,7 +22,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 )
@@ -50,14 +52,14 @@ type supervised struct {
 }
 
 // supervise starts sockmgr supervise in dir.
-func supervise(t *testing.T, dir string) *supervised {
+func supervise(t *testing.T, dir string, flags ...string) *supervised {
 	t.Helper()
 	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &supervised{dir: dir, log: log, lines: make(chan string, 64)}
-	s.cmd = exec.Command("sockmgr", "supervise", "--control", "unix://"+dir+"/c", "--state", dir+"/state", "--log-level", "warn")
+	s.cmd = exec.Command("sockmgr", append([]string{"supervise", "--control", "unix://" + dir + "/c", "--state", dir + "/state", "--log-level", "warn"}, flags...)...)
 	out := &firstLine{ready: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = io.MultiWriter(out, lineWriter(s.lines)), log
 	s.cmd.WaitDelay = time.Second // the daemon has its stdout too
@@ -67,6 +69,7 @@ func supervise(t *testing.T, dir string) *supervised {
 	}
 	t.Cleanup(func() {
 		_ = s.cmd.Process.Signal(syscall.SIGTERM)
+		_ = s.cmd.Process.Signal(syscall.SIGCONT) // a test that failed may have stopped it
 		_ = s.cmd.Wait()
 		_ = log.Close()
 		text, _ := os.ReadFile(log.Name())
@@ -101,10 +104,14 @@ func (s *supervised) api(t *testing.T) *grpc.ClientConn {
 	return conn
 }
 
-// daemonPid asks the daemon for its pid.
+// daemonPid asks the daemon for its pid; the next one, if one was killed that the
+// question was sent to.
 func daemonPid(ctx context.Context, t *testing.T, conn *grpc.ClientConn) int {
 	t.Helper()
 	info, err := pb.NewDaemonServiceClient(conn).GetDaemonInfo(ctx, &pb.GetDaemonInfoRequest{})
+	for status.Code(err) == codes.Unavailable {
+		info, err = pb.NewDaemonServiceClient(conn).GetDaemonInfo(ctx, &pb.GetDaemonInfoRequest{})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

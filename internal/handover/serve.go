@@ -60,6 +60,8 @@ func (s *Server) answer(ctx context.Context, conn *net.UnixConn) (uid uint32, er
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return 0, err
 	}
+	end := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // the daemon ends: who says nothing does not hold it up
+	defer end()
 	cred, err := credentials(conn)
 	if err != nil {
 		return 0, err

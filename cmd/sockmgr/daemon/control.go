@@ -16,12 +16,12 @@ import (
 // and a group, its own unless another is named; what its users may do is another
 // matter. A directory that has to be made is for the user only, and for the group
 // that is named.
-func listenControl(uri string, group int) (net.Listener, error) {
-	return listenPath("unix", uri, group)
+func listenControl(keep *keeper, uri string, group int) (net.Listener, error) {
+	return listenPath(keep, controlRole, "unix", uri, group)
 }
 
 // listenPath does that for another kind of socket too.
-func listenPath(network, uri string, group int) (net.Listener, error) {
+func listenPath(keep *keeper, role, network, uri string, group int) (net.Listener, error) {
 	path := strings.TrimPrefix(uri, "unix://")
 	dir := filepath.Dir(path)
 	if err := makeControlDir(dir, group); err != nil {
@@ -34,25 +34,28 @@ func listenPath(network, uri string, group int) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--control: %w", err)
 	}
-	if err := listeners.RemoveStale(address); err != nil {
-		return nil, fmt.Errorf("--control: %w", err)
-	}
-	old := syscall.Umask(0o177) // until the group is right the path is the owner's only
-	l, err := net.Listen(network, path)
-	syscall.Umask(old)
-	if err == nil && group >= 0 {
+	own, err := keep.listen(role, address, func() (net.Listener, error) { return bindPath(address) })
+	if err == nil && !own.foreign && group >= 0 {
 		err = os.Lchown(path, -1, group)
 	}
-	if err == nil {
+	if err == nil && !own.foreign {
 		err = os.Chmod(path, 0o660)
 	}
 	if err != nil {
-		if l != nil {
-			_ = l.Close() // it is given up
-		}
 		return nil, fmt.Errorf("--control %s: %w", uri, err)
 	}
-	return l, nil
+	return own, nil
+}
+
+// bindPath makes a socket at a path that nobody answers at. Until the group is
+// right the path is the owner's only.
+func bindPath(a listeners.Address) (net.Listener, error) {
+	if err := listeners.RemoveStale(a); err != nil {
+		return nil, err
+	}
+	old := syscall.Umask(0o177)
+	defer syscall.Umask(old)
+	return net.Listen(string(a.Network), a.Path)
 }
 
 // makeControlDir makes what is missing of a directory.

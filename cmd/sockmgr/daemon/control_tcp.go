@@ -111,14 +111,14 @@ func watchTLS(ctx context.Context, t *listeners.TLSServer, log hclog.Logger) {
 }
 
 // listenTCP binds a control address of TCP.
-func listenTCP(uri string) (net.Listener, error) {
+func listenTCP(keep *keeper, uri string) (net.Listener, error) {
 	a, err := listeners.ParseAddress(uri)
 	if err != nil {
 		return nil, fmt.Errorf("--control: %w", err)
 	}
-	l, err := net.Listen(string(a.Network), a.IP.String())
+	own, err := keep.listen(controlRole, a, func() (net.Listener, error) { return net.Listen(string(a.Network), a.IP.String()) })
 	if err != nil {
 		return nil, fmt.Errorf("--control %s: %w", uri, err)
 	}
-	return l, nil
+	return own, nil
 }

@@ -89,25 +89,26 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, si
 	if err != nil {
 		return err
 	}
-	controls, err := listenAll(c)
-	if err != nil {
-		return err
-	}
-	scraped, err := bindMetrics(c.Metrics)
-	if err != nil {
-		closeAll(controls)
-		return err
-	}
 	keep := newKeeper(os.Getenv("NOTIFY_SOCKET"), back, longNames, log)
 	defer keep.close()
+	defer keep.closeOwn()
+	controls, err := listenAll(c, keep)
+	if err != nil {
+		return err
+	}
+	scraped, err := bindMetrics(keep, c.Metrics)
+	if err != nil {
+		return err
+	}
+	beside := listenHandover(keep, c.Control, log)
 	m, err := manager.New(manager.Config{
-		Poller: c.Poller, Kept: keep.kept, StateDir: dir, Descriptors: limit - reserve, Programs: c.ExecAllow, Metadata: c.AllowMetadata,
+		Poller: c.Poller, Kept: keep.rest(), StateDir: dir, Descriptors: limit - reserve, Programs: c.ExecAllow, Metadata: c.AllowMetadata,
 		Log: loggers.Logger("manager"), LoopLog: loggers.Logger("loop"),
 	})
 	if err != nil {
-		closeAll(append(controls, scraped...))
 		return err
 	}
+	keep.unlinkOwn()
 	endMetrics := serveMetrics(scraped, m, loggers.Logger("metrics"))
 	ends := make(chan time.Duration, 1)
 	server := service.NewServer(service.Config{
@@ -126,7 +127,7 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, si
 	if certificates != nil {
 		serving.Go(func() { watchTLS(ctx, certificates, loggers.Logger("api")) })
 	}
-	endHandover := serveHandover(c.Control, m, keep, log)
+	endHandover := serveHandover(beside, m, keep, log)
 	defer endHandover()
 	for _, l := range controls {
 		serving.Go(func() {
@@ -178,20 +179,19 @@ func stopServer(server *grpc.Server) {
 	server.GracefulStop()
 }
 
-func listenAll(c config) ([]net.Listener, error) {
+func listenAll(c config, keep *keeper) ([]net.Listener, error) {
 	group, err := groupID(c.ControlGroup)
 	if err != nil {
 		return nil, err
 	}
 	var all []net.Listener
 	for i, uri := range c.Control {
-		listen := func() (net.Listener, error) { return listenControl(uri, group) }
+		listen := func() (net.Listener, error) { return listenControl(keep, uri, group) }
 		if strings.HasPrefix(uri, "tcp://") {
-			listen = func() (net.Listener, error) { return listenTCP(uri) }
+			listen = func() (net.Listener, error) { return listenTCP(keep, uri) }
 		}
 		l, err := listen()
 		if err != nil {
-			closeAll(all)
 			return nil, err
 		}
 		if all = append(all, l); l.Addr().Network() == "tcp" {
@@ -199,12 +199,6 @@ func listenAll(c config) ([]net.Listener, error) {
 		}
 	}
 	return all, nil
-}
-
-func closeAll(all []net.Listener) {
-	for _, l := range all {
-		_ = l.Close() // it is given up
-	}
 }
 
 // raiseDescriptors raises the soft limit to the hard one. For select it is 1024

@@ -16,9 +16,22 @@ import (
 	"github.com/sockmgr/sockmgr/manager"
 )
 
-// serveHandover answers beside each control socket until the func that it
-// returns is called. Without it the daemon can do all but give sockets away.
-func serveHandover(controls []string, m *manager.Manager, keep *keeper, log hclog.Logger) (end func()) {
+// listenHandover binds a socket beside each control socket. Without it the daemon
+// can do all but give sockets away.
+func listenHandover(keep *keeper, controls []string, log hclog.Logger) (all []*net.UnixListener) {
+	for _, path := range handoverPaths(controls) {
+		l, err := listenPath(keep, handoverRole, "unixpacket", "unix://"+path, -1)
+		if err != nil {
+			log.Warn("sockets cannot be given to programs, nor to another supervisor", "error", err)
+			continue
+		}
+		all = append(all, l.(ownSocket).Listener.(*net.UnixListener))
+	}
+	return all
+}
+
+// serveHandover answers there until the func that it returns is called.
+func serveHandover(all []*net.UnixListener, m *manager.Manager, keep *keeper, log hclog.Logger) (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &handover.Server{
 		Allow: func(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() },
@@ -29,19 +42,14 @@ func serveHandover(controls []string, m *manager.Manager, keep *keeper, log hclo
 		Reason: reasonOf,
 	}
 	var serving sync.WaitGroup
-	var all []net.Listener
-	for _, path := range handoverPaths(controls) {
-		l, err := listenPath("unixpacket", "unix://"+path, -1)
-		if err != nil {
-			log.Warn("sockets cannot be given to programs, nor to another supervisor", "error", err)
-			continue
-		}
-		all = append(all, l)
-		serving.Go(func() { s.Serve(ctx, l.(*net.UnixListener)) })
+	for _, l := range all {
+		serving.Go(func() { s.Serve(ctx, l) })
 	}
 	return func() {
 		cancel()
-		closeAll(all)
+		for _, l := range all {
+			_ = l.Close() // nobody is waited for
+		}
 		serving.Wait()
 	}
 }

@@ -18,38 +18,52 @@ import (
 type keeper struct {
 	log  hclog.Logger
 	kept *listeners.Kept
+	back []fdstore.Returned // what came back, until the listeners get what is left
 
 	mu     sync.Mutex
 	socket string
 	client *fdstore.Client // nil: there is none
 	states []string        // what it was told
+	own    []ownSocket
 }
 
-// newKeeper gives the manager what came back, and the service manager a voice.
+// newKeeper gives the service manager a voice.
 func newKeeper(socket string, back []fdstore.Returned, longNames bool, log hclog.Logger) *keeper {
-	k := &keeper{log: log, socket: socket}
-	var store listeners.Keeper // nil, unless there is one
-	returned := make([]listeners.Returned, 0, len(back))
-	names := make([]string, 0, len(back))
-	for _, b := range back {
-		returned, names = append(returned, listeners.Returned(b)), append(names, b.Name)
+	k := &keeper{log: log, socket: socket, back: back}
+	if socket == "" {
+		return k
 	}
-	if socket != "" {
-		k.client = fdstore.Dial(socket, k.failed)
-		if !longNames {
-			k.client.BoundNames(names)
+	k.client = fdstore.Dial(socket, k.failed)
+	if !longNames {
+		names := make([]string, 0, len(back))
+		for _, b := range back {
+			names = append(names, b.Name)
 		}
+		k.client.BoundNames(names)
+	}
+	return k
+}
+
+// rest gives the listeners what came back and is not the daemon's own.
+func (k *keeper) rest() *listeners.Kept {
+	var store listeners.Keeper // nil, unless there is one
+	if k.client != nil {
 		store = k.client
+	}
+	returned := make([]listeners.Returned, 0, len(k.back))
+	for _, b := range k.back {
+		returned = append(returned, listeners.Returned(b))
 	}
 	var problems []error
 	k.kept, problems = listeners.NewKept(store, returned)
 	for _, err := range problems {
-		log.Warn("a descriptor that came back is of no use", "error", err)
+		k.log.Warn("a descriptor that came back is of no use", "error", err)
 	}
-	if len(back) > 0 {
-		log.Info("sockets came back", "count", len(back)-len(problems))
+	if len(k.back) > 0 {
+		k.log.Info("sockets came back", "count", len(k.back)-len(problems))
 	}
-	return k
+	k.back = nil
+	return k.kept
 }
 
 func (k *keeper) failed(err error) {
@@ -101,6 +115,7 @@ func (k *keeper) superviseBy(ctx context.Context, socket string, m *manager.Mana
 		k.client.Notify(state)
 	}
 	k.kept.SetKeeper(k.client)
+	k.storeOwn()
 	k.mu.Unlock()
 	k.log.Info("goes on under another supervisor", "socket", socket)
 	return m.StoreAgain(ctx)

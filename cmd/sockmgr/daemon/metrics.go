@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/manager"
 	"github.com/sockmgr/sockmgr/manager/metrics"
 )
@@ -13,15 +14,20 @@ import (
 // bindMetrics binds the address of the metrics, of which there is one or none.
 // It is bound before anything runs, so that a daemon that cannot do all that it
 // was told does nothing.
-func bindMetrics(address string) ([]net.Listener, error) {
+func bindMetrics(keep *keeper, address string) ([]net.Listener, error) {
 	if address == "" {
 		return nil, nil
 	}
-	l, err := metrics.Bind(address)
+	ip, err := metrics.CheckAddress(address)
+	if err != nil {
+		return nil, fmt.Errorf("--metrics: %w", err)
+	}
+	at := listeners.Address{Network: listeners.TCP, IP: ip}
+	own, err := keep.listen(metricsRole, at, func() (net.Listener, error) { return metrics.Bind(address) })
 	if err != nil {
 		return nil, fmt.Errorf("--metrics %s: %w", address, err)
 	}
-	return []net.Listener{l}, nil
+	return []net.Listener{own}, nil
 }
 
 // serveMetrics answers until the func that it returns is called.
