@@ -83,36 +83,85 @@ var strange = []uint64{
 }
 
 // A vocabulary is what the strings of requests are made of: what was there at
-// the start, and the last that a daemon has answered.
+// the start, and the last that a daemon has answered, by the field that had it.
 type vocabulary struct {
-	fixed, heard []string
-	addresses    []string // of fixed: what stands in for any other address or path
+	fixed     []string
+	addresses []string // of fixed: what stands in for any other address or path
+	options   []string // of fixed: their names
+	heard     map[protoreflect.Name][]string
 }
 
-const mostHeard = 96
+const mostHeard = 32
 
 // hear keeps the strings of an answer: names, tokens, etags, addresses.
 func (v *vocabulary) hear(m protoreflect.Message) {
-	eachString(m, func(text string) string {
-		if len(text) > 0 && len(text) <= 200 && !slices.Contains(v.heard, text) && !slices.Contains(v.fixed, text) {
-			if v.heard = append(v.heard, text); len(v.heard) > mostHeard {
-				v.heard = v.heard[1:]
-			}
+	eachString(m, func(field protoreflect.Name, text string) string {
+		if all := v.heard[field]; len(text) > 0 && len(text) <= 200 && !slices.Contains(all, text) {
+			all = append(all, text)
+			v.heard[field] = all[max(0, len(all)-mostHeard):]
 		}
 		return text
 	})
 }
 
-func (v *vocabulary) word(s *script) string {
-	switch s.n(4) {
+func (v *vocabulary) has(text string) bool {
+	if slices.Contains(v.fixed, text) {
+		return true
+	}
+	for _, all := range v.heard {
+		if slices.Contains(all, text) {
+			return true
+		}
+	}
+	return false
+}
+
+// word is for a field: mostly one that fits.
+func (v *vocabulary) word(field protoreflect.Name, s *script) string {
+	switch s.n(8) {
 	case 0:
-		return pick(s, v.fixed)
-	case 1:
-		return pick(s, append(v.heard, ""))
-	case 2:
 		return pick(s, hostile)
-	default:
+	case 1:
 		return string(s.bytes(24))
+	case 2:
+		return pick(s, v.fixed)
+	default:
+		return pick(s, v.fitting(field))
+	}
+}
+
+func (v *vocabulary) fitting(field protoreflect.Name) []string {
+	switch name := string(field); {
+	case strings.HasSuffix(name, "token"):
+		return append(v.heard["next_page_token"], append(v.heard["resume_token"], "")...)
+	case name == "target" || strings.HasSuffix(name, "able"): // readable, writable
+		return append(v.heard["name"], "")
+	case name == "options":
+		return v.options
+	case name == "address" || name == "listen":
+		return append(v.heard["uri"], v.addresses...)
+	case len(v.heard[field]) > 0:
+		return v.heard[field]
+	default:
+		return v.fixed
+	}
+}
+
+// aim puts the name of something that is there into a request that has a name.
+func (v *vocabulary) aim(m protoreflect.Message, collection string, s *script) {
+	fields := m.Descriptor().Fields()
+	for _, name := range []protoreflect.Name{"name", "target"} {
+		fd := fields.ByName(name)
+		if fd == nil || fd.Kind() != protoreflect.StringKind {
+			continue
+		}
+		of := v.heard["name"]
+		if name == "name" {
+			of = slices.DeleteFunc(slices.Clone(of), func(text string) bool { return !strings.HasPrefix(text, collection) })
+		}
+		if len(of) > 0 {
+			m.Set(fd, protoreflect.ValueOfString(pick(s, of)))
+		}
 	}
 }
 
@@ -120,9 +169,9 @@ func (v *vocabulary) word(s *script) string {
 // but those of the vocabulary, and no time so short that things change by
 // themselves while others are compared.
 func (v *vocabulary) tame(m protoreflect.Message) {
-	eachString(m, func(text string) string {
+	eachString(m, func(_ protoreflect.Name, text string) string {
 		text = strings.ToValidUTF8(text, "?") // grpc would not send it
-		if !strings.Contains(text, "/") || slices.Contains(v.fixed, text) || slices.Contains(v.heard, text) {
+		if !strings.Contains(text, "/") || v.has(text) {
 			return text
 		}
 		if kind, rest, found := strings.Cut(text, "/"); found && slices.Contains([]string{"listeners", "connections", "sockets"}, kind) && !strings.Contains(rest, "/") {
@@ -170,7 +219,7 @@ func eachMessage(m protoreflect.Message, f func(protoreflect.Message)) {
 
 // eachString puts in the place of every string, keys of maps too, what f makes
 // of it.
-func eachString(m protoreflect.Message, f func(string) string) {
+func eachString(m protoreflect.Message, f func(protoreflect.Name, string) string) {
 	eachMessage(m, func(m protoreflect.Message) {
 		m.Range(func(fd protoreflect.FieldDescriptor, value protoreflect.Value) bool {
 			switch {
@@ -179,36 +228,35 @@ func eachString(m protoreflect.Message, f func(string) string) {
 			case fd.Kind() != protoreflect.StringKind:
 			case fd.IsList():
 				for i := range value.List().Len() {
-					if was := value.List().Get(i).String(); f(was) != was {
-						value.List().Set(i, protoreflect.ValueOfString(f(was)))
-					}
+					value.List().Set(i, protoreflect.ValueOfString(f(fd.Name(), value.List().Get(i).String())))
 				}
 			default:
-				if was := value.String(); f(was) != was {
-					m.Set(fd, protoreflect.ValueOfString(f(was)))
-				}
+				m.Set(fd, protoreflect.ValueOfString(f(fd.Name(), value.String())))
 			}
 			return true
 		})
 	})
 }
 
-func stringsOfMap(fd protoreflect.FieldDescriptor, all protoreflect.Map, f func(string) string) {
-	var keys []protoreflect.MapKey
-	all.Range(func(k protoreflect.MapKey, _ protoreflect.Value) bool {
-		keys = append(keys, k)
+func stringsOfMap(fd protoreflect.FieldDescriptor, all protoreflect.Map, f func(protoreflect.Name, string) string) {
+	type pair struct {
+		key   protoreflect.MapKey
+		value protoreflect.Value
+	}
+	var pairs []pair
+	all.Range(func(k protoreflect.MapKey, value protoreflect.Value) bool {
+		pairs = append(pairs, pair{k, value})
 		return true
 	})
-	for _, k := range keys {
-		value := all.Get(k)
-		if fd.MapValue().Kind() == protoreflect.StringKind && f(value.String()) != value.String() {
-			value = protoreflect.ValueOfString(f(value.String()))
-			all.Set(k, value)
+	for _, p := range pairs {
+		all.Clear(p.key)
+		if fd.MapValue().Kind() == protoreflect.StringKind {
+			p.value = protoreflect.ValueOfString(f(fd.Name(), p.value.String()))
 		}
-		if fd.MapKey().Kind() == protoreflect.StringKind && f(k.String()) != k.String() {
-			all.Clear(k)
-			all.Set(protoreflect.ValueOfString(f(k.String())).MapKey(), value)
+		if fd.MapKey().Kind() == protoreflect.StringKind {
+			p.key = protoreflect.ValueOfString(f(fd.Name(), p.key.String())).MapKey()
 		}
+		all.Set(p.key, p.value)
 	}
 }
 
@@ -240,6 +288,9 @@ func (v *vocabulary) mutate(m protoreflect.Message, s *script, depth int) {
 func (v *vocabulary) mutateMap(m protoreflect.Message, fd protoreflect.FieldDescriptor, s *script, depth int) {
 	all := m.Mutable(fd).Map()
 	key := v.scalar(fd.MapKey(), s).MapKey()
+	if fd.MapKey().Kind() == protoreflect.StringKind {
+		key = protoreflect.ValueOfString(v.word(fd.Name(), s)).MapKey()
+	}
 	if fd.MapValue().Message() == nil {
 		all.Set(key, v.scalar(fd.MapValue(), s))
 		return
@@ -277,12 +328,12 @@ func (v *vocabulary) scalar(fd protoreflect.FieldDescriptor, s *script) protoref
 		return protoreflect.ValueOfBool(s.n(2) == 0)
 	case protoreflect.EnumKind:
 		values := fd.Enum().Values()
-		if i := s.n(values.Len() + 1); i < values.Len() {
-			return protoreflect.ValueOfEnum(values.Get(i).Number())
+		if i := s.n(4 * values.Len()); i < 4*values.Len()-1 {
+			return protoreflect.ValueOfEnum(values.Get(i % values.Len()).Number())
 		}
 		return protoreflect.ValueOfEnum(protoreflect.EnumNumber(number()))
 	case protoreflect.StringKind:
-		return protoreflect.ValueOfString(v.word(s))
+		return protoreflect.ValueOfString(v.word(fd.Name(), s))
 	case protoreflect.BytesKind:
 		return protoreflect.ValueOfBytes(slices.Repeat(s.bytes(64), 1+s.n(2)*s.n(2000)))
 	case protoreflect.DoubleKind, protoreflect.FloatKind:

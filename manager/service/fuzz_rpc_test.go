@@ -45,6 +45,8 @@ type fuzzMethod struct {
 	bases  []proto.Message
 	waits  bool // for something else than the daemon
 	stream bool
+
+	collection string // of what it is about: listeners/
 }
 
 // fuzzed is a daemon in this process, and its client.
@@ -125,9 +127,9 @@ func newFuzzed(f *testing.F) *fuzzed {
 		"tcp://127.0.0.1:0", "tcp://[::1]:0", "udp://127.0.0.1:0", "udp6://[::1]:0", "tcp4://127.0.0.2:0", "unix://" + dir + "/a", "unixgram://" + dir + "/b",
 		"unixpacket://" + dir + "/c", at, "tcp://localhost:1", "udp://127.0.0.1:9", "tcp://127.0.0.1:1", "unix://" + dir + "/no/such", dir + "/key", "/bin/cat", "/dev/null",
 	}
-	d.words.fixed = append(slices.Clone(d.words.addresses), "web", "box", "datagrams", "listeners/web", "listeners/box", "listeners/path", "new", "listeners/new", "THISINSTANCE", "*",
+	d.words.fixed = append(slices.Clone(d.words.addresses), "web-1", "db", "datagrams", "listeners/web-2", "listeners/db", "listeners/path", "new", "listeners/new", "THISINSTANCE", "*",
 		"spec", "spec.options", "labels", "spec.listen", "spec.handler", "spec.options.backlog", "so:socket:SO_KEEPALIVE", "so:1:8", "so:6:1", "1s", "4KiB", "0600", "on",
-		"00000000-0000-4000-8000-000000000001", "name = \"listeners/web\"", "status.state = running", "name desc", "10.0.0.0/8", "::1", "localhost", "1.3", "http/1.1", "owner", "loop", "debug",
+		"00000000-0000-4000-8000-000000000001", "name = \"listeners/web-1\"", "status.state = running", "name desc", "10.0.0.0/8", "::1", "localhost", "1.3", "http/1.1", "owner", "loop", "debug",
 		"file:a")
 	d.methods = fuzzMethods(f, server)
 	_ = d.setUp(f, true).Close()
@@ -152,6 +154,8 @@ func fuzzMethods(tb testing.TB, server *grpc.Server) (all []fuzzMethod) {
 				name: "/" + service + "/" + string(kind.Name()), kind: kind, stream: kind.IsStreamingClient() || kind.IsStreamingServer(),
 				waits: !strings.HasPrefix(service, "sockmgr.v1.") || service == "sockmgr.v1.SocketService" || options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS,
 			}
+			_, last, _ := strings.Cut(service, "v1.")
+			m.collection = strings.ToLower(strings.TrimSuffix(last, "Service")) + "s/"
 			row := rows[strings.TrimPrefix(m.name, "/sockmgr.v1.")]
 			m.bases = slices.Clone(row.inside)
 			for _, key := range []string{"names", "addresses", "upstreams", "handlers", "programs"} {
@@ -171,10 +175,10 @@ func (d *fuzzed) setUp(tb testing.TB, first bool) net.Conn {
 	ctx, cancel := context.WithTimeout(context.Background(), fuzzPatience)
 	defer cancel()
 	list, sockets := pb.NewListenerServiceClient(d.conn), pb.NewSocketServiceClient(d.conn)
-	d.words.heard = nil
+	d.words.heard = map[protoreflect.Name][]string{}
 	for name, l := range map[string]*pb.ListenerSpec{
-		"web": specOf("tcp://127.0.0.1:0", nil), "datagrams": specOf("udp://127.0.0.1:0", nil), "path": specOf(d.words.addresses[5], nil),
-		"box": specOf("tcp://[::1]:0", &pb.Handler{Kind: &pb.Handler_Remote{Remote: &pb.RemoteHandler{}}}),
+		"web-2": specOf("tcp://127.0.0.1:0", nil), "datagrams": specOf("udp://127.0.0.1:0", nil), "path": specOf(d.words.addresses[5], nil),
+		"db": specOf("tcp://[::1]:0", &pb.Handler{Kind: &pb.Handler_Remote{Remote: &pb.RemoteHandler{}}}),
 	} {
 		resp, err := list.CreateListener(ctx, &pb.CreateListenerRequest{ListenerId: name, Listener: &pb.Listener{Spec: l, Labels: map[string]string{"tier": "edge"}}})
 		if err != nil {
@@ -182,18 +186,36 @@ func (d *fuzzed) setUp(tb testing.TB, first bool) net.Conn {
 		}
 		d.words.hear(resp.ProtoReflect())
 	}
-	made, err := sockets.CreateSocket(ctx, &pb.CreateSocketRequest{Network: pb.Network_NETWORK_TCP})
-	if err != nil {
-		tb.Fatal(err)
+	bound := d.words.heard["uri"]
+	for i, network := range []pb.Network{pb.Network_NETWORK_TCP, pb.Network_NETWORK_TCP, pb.Network_NETWORK_UDP, pb.Network_NETWORK_UNIX} {
+		made, err := sockets.CreateSocket(ctx, &pb.CreateSocketRequest{Network: network})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		d.words.hear(made.ProtoReflect())
+		name := made.GetSocket().GetName()
+		switch i {
+		case 0: // connected
+			at := slices.IndexFunc(bound, func(uri string) bool { return strings.HasPrefix(uri, "tcp://127") })
+			_, err = sockets.Connect(ctx, &pb.ConnectRequest{Name: name, Address: bound[at]})
+		case 1, 2:
+			_, err = sockets.Bind(ctx, &pb.BindRequest{Name: name, Address: []string{"", "tcp://127.0.0.1:0", "udp://127.0.0.1:0"}[i]})
+		}
+		if i == 1 && err == nil {
+			_, err = sockets.Listen(ctx, &pb.ListenRequest{Name: name})
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
 	}
-	d.words.hear(made.ProtoReflect())
 	if first { // the names of all options
 		options, err := pb.NewTuningServiceClient(d.conn).ListOptions(ctx, &pb.ListOptionsRequest{})
 		if err != nil {
 			tb.Fatal(err)
 		}
+		d.words.options = []string{"so:socket:SO_KEEPALIVE", "so:1:8", "so:6:1"}
 		for _, o := range options.GetOptions() {
-			d.words.fixed = append(d.words.fixed, o.GetName())
+			d.words.options = append(d.words.options, o.GetName())
 		}
 	}
 	c, err := net.Dial("unix", strings.TrimPrefix(d.words.addresses[5], "unix://"))
@@ -283,10 +305,15 @@ func (d *fuzzed) request(m fuzzMethod, s *script) proto.Message {
 			panic(err) // of our own tables
 		}
 	}
-	for range s.n(6) {
-		d.words.mutate(req, s, 0)
+	if s.n(8) > 1 {
+		d.words.aim(req, m.collection, s)
 	}
-	if s.n(8) == 7 { // as bytes
+	if how := s.n(4); how > 1 {
+		for range 1 + (how-2)*s.n(6) {
+			d.words.mutate(req, s, 0)
+		}
+	}
+	if s.n(16) == 15 { // as bytes
 		data, err := proto.Marshal(req)
 		broken := dynamicpb.NewMessage(m.kind.Input())
 		for range s.n(4) {
