@@ -20,10 +20,11 @@ GOVULNCHECK   := $(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSI
 PYTHON_API  := clients/python/sockmgr/api.binpb
 DESCRIPTORS := --as-file-descriptor-set --exclude-source-info
 
-# Turned by the caller: make fuzz FUZZTIME=1m, make bench BENCHFLAGS='--cases echo-64'.
+# Turned by the caller: make fuzz FUZZTIME=1m FUZZONLY=RPC, make bench BENCHFLAGS='--cases echo-64'.
 TESTFLAGS    ?=
 TEST_TIMEOUT ?= 10m
 FUZZTIME     ?= 10s
+FUZZONLY     ?=
 BENCHTIME    ?= 200ms
 BENCHFLAGS   ?=
 DEMO_PORT    ?=
@@ -87,16 +88,8 @@ bench: build ## beside a Go net server in the same run, then micro benchmarks (B
 	if [ -n "$$dirs" ]; then $(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout $(TEST_TIMEOUT) $$dirs; \
 	else echo "  none"; fi
 
-fuzz: ## every fuzz target for FUZZTIME (10s) each
-	@set -e; found=0; \
-	for pkg in $$($(GO) list ./...); do \
-		list=$$($(GO) test -list '^Fuzz' "$$pkg"); \
-		for target in $$(printf '%s\n' "$$list" | grep '^Fuzz' || true); do \
-			found=1; echo "fuzz $$pkg $$target $(FUZZTIME)"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
-		done; \
-	done; \
-	[ $$found = 1 ] || echo "fuzz: no targets"
+fuzz: ## every fuzz target for FUZZTIME (10s) each, two at a time (FUZZONLY=RPC)
+	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' FUZZONLY='$(FUZZONLY)' .ci/fuzz
 
 lint: ## golangci-lint: rules in .golangci.yml, the floors among them
 	@echo "lint: golangci-lint $(GOLANGCI_LINT_VERSION)"
