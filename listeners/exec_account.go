@@ -7,14 +7,15 @@ import (
 	"os"
 	"os/user"
 	"strconv"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/internal/shim"
 )
 
 // An account is whom a program runs as.
 type account struct {
-	as   *syscall.Credential // nil: the daemon's user
+	as   *shim.User // nil: the daemon's user
 	name string
 	home string
 }
@@ -58,7 +59,7 @@ func accountOf(who string) (account, error) {
 			Meta:    map[string]string{"capability": "CAP_SETUID"},
 		}
 	}
-	a.as = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	a.as = &shim.User{UID: uint32(uid), GID: uint32(gid)}
 	groups, err := u.GroupIds()
 	if err != nil {
 		groups = nil // its own is enough for one that is in no file

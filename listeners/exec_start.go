@@ -1,19 +1,18 @@
 package listeners
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
-	"math"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sockmgr/sockmgr/internal/listenpid"
+	"github.com/sockmgr/sockmgr/internal/shim"
 )
 
 // Go cannot fork without waiting for the exec that follows, and that takes as
@@ -43,6 +42,8 @@ type starter struct {
 	mu      sync.Mutex // the loop takes it: held for a few instructions
 	waiting []*launch
 	running int // goroutines
+	alive   int // programs that run or are being started
+	thread  chan func()
 }
 
 // start has a program started. The descriptors must stay open until done is
@@ -51,28 +52,12 @@ func (s *Set) start(l *launch) {
 	s.starter.mu.Lock()
 	defer s.starter.mu.Unlock()
 	s.starter.waiting = append(s.starter.waiting, l)
+	s.starter.began()
 	if s.starter.running < maxStarting {
 		s.starter.running++
 		go s.startAll()
 	}
 }
-
-// ownDescriptors keeps from programs what the daemon itself was started with.
-// All that it opens is closed on exec anyway.
-var ownDescriptors = sync.OnceFunc(func() {
-	if unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) == nil {
-		return
-	}
-	entries, err := os.ReadDir("/proc/self/fd") // before Linux 5.11
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
-			unix.CloseOnExec(fd)
-		}
-	}
-})
 
 // startAll starts what waits, and ends. Who asked for a program does not end
 // before it has its answer: so these goroutines end before their listeners are
@@ -89,10 +74,13 @@ func (s *Set) startAll() {
 		l := s.starter.waiting[0]
 		s.starter.waiting = s.starter.waiting[1:]
 		s.starter.mu.Unlock()
-		ownDescriptors()
-		r := l.run()
+		r := l.run(s.starter.fork)
+		if r.err != nil {
+			s.starter.ended()
+		}
 		if s.loop.Post(func() { l.done(r) }) != nil && r.err == nil { // the loop has ended
 			destroy(r)
+			s.starter.ended()
 		}
 	}
 }
@@ -105,10 +93,10 @@ func destroy(r started) {
 }
 
 // run starts the program: in a session and a process group of its own, without
-// any descriptor but those named. It gets SIGTERM when the daemon is gone,
-// however that ends.
-func (l *launch) run() started {
-	who, err := accountOf(l.spec.User)
+// any right, descriptor or signal of the daemon's: see package shim. It gets
+// SIGTERM when the daemon is gone, however that ends.
+func (l *launch) run(fork func(func())) started {
+	p, err := l.program()
 	if err != nil {
 		return started{err: err}
 	}
@@ -124,35 +112,51 @@ func (l *launch) run() started {
 		}
 		files[i] = uintptr(fd)
 	}
-	program, argv := l.spec.Program(), l.spec.Command
-	if l.spec.PassListener {
-		program, argv = listenpid.Wrap(argv[0], argv)
+	s, err := shim.Prepare(p)
+	if err != nil {
+		return started{err: err}
 	}
-	if l.servant {
-		argv = []string{servantName}
-	}
-	dir := l.spec.Directory
-	if dir == "" {
-		dir = "/"
-	}
+	defer func() { _ = s.Close() }()
 	r := started{pidfd: -1}
-	r.pid, r.err = syscall.ForkExec(program, argv, &syscall.ProcAttr{
-		Dir: dir, Env: l.environment(who), Files: files,
-		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM, Credential: who.as, PidFD: &r.pidfd},
-	})
+	fork(func() { r.pid, r.pidfd, r.err = s.Fork(files) })
 	switch {
 	case r.err != nil:
-		if why := l.spec.Runnable(); why != nil { // fork/exec does not say what of all that was wrong
-			r.err = fmt.Errorf("%w (%w)", why, r.err)
-		} else {
-			r.err = &os.PathError{Op: "fork/exec", Path: l.spec.Program(), Err: r.err}
-		}
+		return r
 	case r.pidfd < 0: // before Linux 5.2
 		_ = unix.Kill(-r.pid, unix.SIGKILL)
 		_, _ = unix.Wait4(r.pid, nil, 0, nil)
-		r.err = os.NewSyscallError("clone CLONE_PIDFD", unix.ENOSYS)
+		return started{pidfd: -1, err: os.NewSyscallError("clone CLONE_PIDFD", unix.ENOSYS)}
+	}
+	if err := s.Wait(); err != nil {
+		destroy(r)
+		return started{pidfd: -1, err: l.because(err)}
 	}
 	return r
+}
+
+// because says why a program could not be run. An errno of execve may mean many
+// things.
+func (l *launch) because(err error) error {
+	if why := l.spec.Runnable(); why != nil {
+		return fmt.Errorf("%w (%w)", why, err)
+	}
+	return fmt.Errorf("%s cannot be run: %w", l.spec.Program(), err)
+}
+
+// program is what the shim is told. It reads files.
+func (l *launch) program() (shim.Program, error) {
+	who, err := accountOf(l.spec.User)
+	if err != nil {
+		return shim.Program{}, err
+	}
+	p := shim.Program{
+		Path: l.spec.Program(), Argv: l.spec.Command, Env: l.environment(who), Dir: cmp.Or(l.spec.Directory, "/"), As: who.as,
+		ListenPID: l.spec.PassListener, Powerless: l.servant,
+	}
+	if l.servant {
+		p.Argv = []string{servantName}
+	}
+	return p, nil
 }
 
 // defaultPath is that of most shells. The daemon's own environment is nobody's
@@ -176,7 +180,7 @@ func (l *launch) environment(who account) []string {
 // isOurs tells the variables that the daemon sets.
 func isOurs(name string) bool {
 	switch name {
-	case "REMOTE_ADDR", "REMOTE_PORT", "LOCAL_ADDR", "LOCAL_PORT", "PROTO", listenpid.Variable, "LISTEN_FDS", "LISTEN_FDNAMES":
+	case "REMOTE_ADDR", "REMOTE_PORT", "LOCAL_ADDR", "LOCAL_PORT", "PROTO", shim.Variable, "LISTEN_FDS", "LISTEN_FDNAMES":
 		return true
 	}
 	return strings.HasPrefix(name, "SOCKMGR_")

@@ -44,7 +44,10 @@ const groupPoll = 10 * time.Millisecond
 func (s *Set) adopt(r started, patience time.Duration, ended func()) (*process, error) {
 	p := &process{set: s, pid: r.pid, pidfd: r.pidfd, patience: patience, began: s.loop.Clock(), ended: ended}
 	if err := s.loop.Add(r.pidfd, mux.Readable, p); err != nil {
-		go destroy(r) // which waits; it is over at once
+		go func() { // it waits, and is over at once
+			destroy(r)
+			s.starter.ended()
+		}()
 		return nil, err
 	}
 	s.used++
@@ -91,6 +94,7 @@ func (p *process) Ready(mux.Events) {
 	sysClose(p.pidfd)
 	p.pidfd = -1
 	p.set.released()
+	p.set.starter.ended()
 	if p.deadline == 0 {
 		p.deadline = now + p.patience
 	}

@@ -3,7 +3,7 @@ package listeners
 import (
 	"net"
 
-	"github.com/sockmgr/sockmgr/internal/listenpid"
+	"github.com/sockmgr/sockmgr/internal/shim"
 )
 
 // threads is the Handler of a listener whose connections are served by a
@@ -23,7 +23,7 @@ type blocker interface {
 func (s Spec) handler() Handler {
 	_, isProgram := s.Handler.(*Exec)
 	if s.concurrency() == InProcess && !isProgram {
-		return &executor{spec: &Exec{Command: []string{listenpid.SelfPath}}, serves: s.Handler}
+		return &executor{spec: &Exec{Command: []string{shim.SelfPath}}, serves: s.Handler}
 	}
 	h := s.Handler.New()
 	if s.concurrency() == InThread {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
-	"github.com/sockmgr/sockmgr/internal/listenpid"
+	"github.com/sockmgr/sockmgr/internal/shim"
 )
 
 // A supervisor that is killed costs nothing: the daemon goes on, the next
@@ -95,7 +95,7 @@ func TestAdoptsSocketsOfSystemd(t *testing.T) {
 			}
 			_ = raw.Control(func(fd uintptr) { files = append(files, fd) }) // it is open
 		}
-		self, argv := listenpid.Wrap(program, []string{"sockmgr", "--control", "unix://" + dir + "/c", "--state", dir + "/state", "--log-level", "warn"})
+		self, argv := shim.Wrap(program, []string{"sockmgr", "--control", "unix://" + dir + "/c", "--state", dir + "/state", "--log-level", "warn"})
 		env := append(os.Environ(), "LISTEN_FDS=2", "LISTEN_FDNAMES=other:named")
 		pid, err := syscall.ForkExec(self, argv, &syscall.ProcAttr{Env: env, Files: append([]uintptr{0, 2, 2}, files...)})
 		if err != nil {

@@ -22,7 +22,7 @@ import (
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/internal/handover"
-	"github.com/sockmgr/sockmgr/internal/listenpid"
+	"github.com/sockmgr/sockmgr/internal/shim"
 )
 
 // inode is that of a path.
@@ -165,7 +165,7 @@ func TestAdoptsTheControlSocketOfSystemd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		self, argv := listenpid.Wrap(program, []string{"sockmgr", "--control", "unix://" + dir + "/c", "--state", "memory", "--log-level", "warn"})
+		self, argv := shim.Wrap(program, []string{"sockmgr", "--control", "unix://" + dir + "/c", "--state", "memory", "--log-level", "warn"})
 		pid, err := syscall.ForkExec(self, argv, &syscall.ProcAttr{
 			Env: append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=sockmgr.socket", "GORACE=atexit_sleep_ms=0"), Files: []uintptr{0, 2, 2, f.Fd()},
 		})

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/sockmgr/sockmgr/internal/handover"
-	"github.com/sockmgr/sockmgr/internal/listenpid"
+	"github.com/sockmgr/sockmgr/internal/shim"
 )
 
 // runWithSockets runs a program with the sockets of listeners until it ends.
@@ -57,7 +57,7 @@ func startWith(program string, argv, of []string, files []int) (pid int, err err
 	for _, fd := range files {
 		all = append(all, uintptr(fd))
 	}
-	self, wrapped := listenpid.Wrap(program, argv)
+	self, wrapped := shim.Wrap(program, argv)
 	return syscall.ForkExec(self, wrapped, &syscall.ProcAttr{Env: env, Files: all})
 }
 

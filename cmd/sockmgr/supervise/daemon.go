@@ -11,7 +11,7 @@ import (
 
 	"github.com/sockmgr/sockmgr/internal/fdstore"
 	"github.com/sockmgr/sockmgr/internal/handover"
-	"github.com/sockmgr/sockmgr/internal/listenpid"
+	"github.com/sockmgr/sockmgr/internal/shim"
 )
 
 // A daemon is the process that is supervised.
@@ -45,7 +45,7 @@ func (s *supervisor) start() (*daemon, error) {
 		longNames = strconv.Itoa(3 + len(files))
 		env = append(env, "LISTEN_FDS="+strconv.Itoa(len(files)))
 		files = append(files, uintptr(fd))
-		program, argv = listenpid.Wrap(program, argv)
+		program, argv = shim.Wrap(program, argv)
 	}
 	env = append(env, fdstore.LongNames+"="+longNames)
 	d := &daemon{pidfd: -1, child: true, ended: make(chan struct{})}
