@@ -16,7 +16,7 @@ import (
 // input and output (inetd's nowait), or one for the listening sockets, which
 // accepts by itself (inetd's wait, systemd's Accept=no).
 type Exec struct {
-	Command      []string          `json:"command"` // the program's path, and its arguments
+	Command      []string          `json:"command"` // the program's path or name, see Programs, and its arguments
 	Environment  map[string]string `json:"environment,omitempty"`
 	Directory    string            `json:"directory,omitempty"`     // empty: /
 	User         string            `json:"user,omitempty"`          // name or number; empty: the daemon's
@@ -39,7 +39,7 @@ func (e *Exec) Datagram() bool { return e.PassListener }
 // New is HandlerSpec.New.
 func (e *Exec) New() Handler { return &executor{spec: e} }
 
-// Program is the path of what is run.
+// Program is the path or the name of what is run.
 func (e *Exec) Program() string { return e.Command[0] }
 
 func (e *Exec) killTimeout() time.Duration {
@@ -65,8 +65,8 @@ func (e *Exec) Validate() error {
 	switch {
 	case len(e.Command) == 0:
 		bad("command", "is missing: the program's absolute path, and its arguments")
-	case !path.IsAbs(e.Program()) || path.Clean(e.Program()) != e.Program():
-		bad("command[0]", "%.80q is not the absolute path of a program, such as /usr/bin/cat", e.Program())
+	case !programName.MatchString(e.Program()) && (!path.IsAbs(e.Program()) || path.Clean(e.Program()) != e.Program()):
+		bad("command[0]", "%.80q is not the absolute path of a program, such as /usr/bin/cat, nor a name of exec-allow", e.Program())
 	}
 	for name, value := range e.Environment {
 		size += len(name) + len(value) + 2

@@ -50,6 +50,14 @@ func (x *executor) Handle(Peer, []byte) (int, error) { return 0, unix.EOPNOTSUPP
 
 // launch has a program started, with stderr as descriptor 2.
 func (x *executor) launch(set *Set, l *Listener, stdin, stdout int, more []int, env map[string]string, done func(started)) error {
+	spec := x.spec
+	if set.resolve != nil && x.serves == nil {
+		allowed, err := set.resolve(spec)
+		if err != nil {
+			return err
+		}
+		spec = allowed
+	}
 	if x.stderr == nil {
 		pipe, err := newStderr(set, l.Name)
 		if err != nil {
@@ -61,7 +69,7 @@ func (x *executor) launch(set *Set, l *Listener, stdin, stdout int, more []int, 
 		stdout = x.stderr.w
 	}
 	x.programs++
-	set.start(&launch{spec: x.spec, servant: x.serves != nil, env: env, files: append([]int{stdin, stdout, x.stderr.w}, more...), done: done})
+	set.start(&launch{spec: spec, servant: x.serves != nil, env: env, files: append([]int{stdin, stdout, x.stderr.w}, more...), done: done})
 	return nil
 }
 

@@ -36,6 +36,7 @@ type Set struct {
 	lost func(*Listener, Address) // nil: nobody is told
 
 	starter starter                                            // of programs
+	resolve func(*Exec) (*Exec, error)                         // set once in NewSet
 	failing func(l *Listener, why string, pause time.Duration) // nil: nobody is told
 
 	rechecks []*Listener // whose options are looked at when there is time: see recheck
@@ -66,6 +67,9 @@ type SetConfig struct {
 	// Failing is called on the loop when the programs of a listener fail so
 	// often that none is started for a while. It must not block. It may be nil.
 	Failing func(l *Listener, why string, pause time.Duration)
+	// Resolve returns what is to be run for an exec handler, each time before it
+	// is, or why that is not allowed. nil: what it says itself.
+	Resolve func(*Exec) (*Exec, error)
 	// Metadata lets connect to addresses of cloud metadata: see MayConnect.
 	Metadata bool
 	// Lost is called on the loop when a socket of a listener was shut from
@@ -76,7 +80,7 @@ type SetConfig struct {
 // NewSet returns an empty Set.
 func NewSet(c SetConfig) *Set {
 	s := &Set{
-		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, lost: c.Lost, limit: c.Descriptors, metadata: c.Metadata,
+		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, lost: c.Lost, limit: c.Descriptors, metadata: c.Metadata, resolve: c.Resolve,
 		buf: make([]byte, 64<<10), udpPorts: map[uint16]int{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -2,8 +2,6 @@ package manager
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/sockmgr/sockmgr/listeners"
@@ -17,17 +15,12 @@ func (m *Manager) allows(s *step) error {
 		return nil
 	}
 	e, ok := s.after.Spec.Handler.(*listeners.Exec)
-	if !ok || slices.Contains(m.programs, e.Program()) {
+	if !ok {
 		return nil
 	}
-	allowed := "none is"
-	if len(m.programs) > 0 {
-		allowed = "allowed are " + strings.Join(m.programs, ", ")
-	}
-	return invalid([]*listeners.Violation{{
-		Field:   "spec.handler.exec.command[0]",
-		Message: fmt.Sprintf("%s is not a program that the daemon may run (%s): add it to exec-allow in the daemon's configuration, and start the daemon again", e.Program(), allowed),
-	}})
+	var err error
+	s.program, err = m.programs.Resolve(e)
+	return violated(err)
 }
 
 // onFailing is called on the loop.

@@ -17,12 +17,12 @@ import (
 
 // Config is what New needs.
 type Config struct {
-	Poller      string          // epoll, poll or select
-	StateDir    string          // empty: keep nothing
-	Descriptors int             // most that listeners and connections may use; 0: no limit
-	Programs    []string        // absolute paths of what the exec handler may run
-	Kept        *listeners.Kept // has copies of the sockets; nil: nobody has
-	Metadata    bool            // addresses of cloud metadata may be connected to
+	Poller      string             // epoll, poll or select
+	StateDir    string             // empty: keep nothing
+	Descriptors int                // most that listeners and connections may use; 0: no limit
+	Programs    listeners.Programs // that the exec handler may run
+	Kept        *listeners.Kept    // has copies of the sockets; nil: nobody has
+	Metadata    bool               // addresses of cloud metadata may be connected to
 	Log         hclog.Logger
 	LoopLog     hclog.Logger // for what happens on the loop; nil: Log
 }
@@ -37,7 +37,7 @@ type Manager struct {
 
 	sockets *sockets.Table // of clients
 
-	programs []string // that may be run; set once in New
+	programs listeners.Programs // that may be run; set once in New
 
 	changes *ring[Change]
 	events  *ring[Event]
@@ -133,7 +133,7 @@ func New(c Config) (*Manager, error) {
 		loopLog = c.Log
 	}
 	m.set = listeners.NewSet(listeners.SetConfig{
-		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Lost: m.onLost, Metadata: c.Metadata,
+		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Lost: m.onLost, Metadata: c.Metadata, Resolve: m.programs.Resolve,
 	})
 	m.sockets = sockets.New(sockets.Config{Loop: loop, Set: m.set, Log: loopLog})
 	go func() {

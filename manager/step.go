@@ -18,15 +18,16 @@ import (
 //
 // So whatever fails, fails before anything old is let go, and is undone.
 type step struct {
-	e      *entry
-	before Record  // Generation 0: it is made
-	after  *Record // nil: it is deleted
-	drain  time.Duration
-	heals  bool // sockets were shut from outside: new ones take their place
-	empty  bool // it is paused, and its connections are let go
-	notes  []Note
-	err    error                      // why it was not done
-	tried  map[string]listeners.Value // of its options, and not changed by the step
+	e       *entry
+	before  Record  // Generation 0: it is made
+	after   *Record // nil: it is deleted
+	drain   time.Duration
+	heals   bool // sockets were shut from outside: new ones take their place
+	empty   bool // it is paused, and its connections are let go
+	notes   []Note
+	err     error                      // why it was not done
+	program *listeners.Exec            // as the daemon's configuration has it; nil: not an exec
+	tried   map[string]listeners.Value // of its options, and not changed by the step
 
 	running bool                // it was bound when the change began
 	revived bool                // it was about to be closed
@@ -102,6 +103,9 @@ func (s *step) prepare(kept *listeners.Kept) error {
 // for it. What runs already is not asked: a pause must not fail because of that.
 func (s *step) runnable() error {
 	r, ok := s.after.Spec.Handler.(listeners.Runner)
+	if s.program != nil {
+		r = s.program
+	}
 	if !ok || s.running && s.before.Spec.SameHandler(s.after.Spec) {
 		return nil
 	}

@@ -20,7 +20,7 @@ type Policy struct {
 	Addresses []string `yaml:"addresses"` // to bind to: networks, addresses, and paths, of which /dir/ means all below
 	Ports     []string `yaml:"ports"`     // to bind to: 8080 or 8000-8999; 0 is one that the kernel chooses
 	Handlers  []string `yaml:"handlers"`  // kinds: echo, forward
-	Programs  []string `yaml:"programs"`  // of exec, by absolute path, among those of exec-allow
+	Programs  []string `yaml:"programs"`  // of exec, by absolute path or name, among those of exec-allow
 	Upstreams []string `yaml:"upstreams"` // to connect to: networks, addresses, names, *.example.com, and paths
 
 	addresses, upstreams places
@@ -89,8 +89,8 @@ func (p *Policy) compile() error {
 		}
 	}
 	for _, program := range p.Programs {
-		if !path.IsAbs(program) || path.Clean(program) != program {
-			bad("programs: %q must be the absolute path of a program", program)
+		if strings.Contains(program, "/") && (!path.IsAbs(program) || path.Clean(program) != program) || program == "" {
+			bad("programs: %q must be the absolute path of a program, or a name of exec-allow", program)
 		}
 	}
 	if slices.Contains(p.Names, "") {

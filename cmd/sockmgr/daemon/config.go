@@ -31,7 +31,7 @@ type config struct {
 	LogLevel  string   `yaml:"log-level"`
 	LogFormat string   `yaml:"log-format"`
 	Metrics   string   `yaml:"metrics"`
-	ExecAllow []string `yaml:"exec-allow"`
+	ExecAllow programs `yaml:"exec-allow"`
 
 	ControlGroup     string `yaml:"control-group"`
 	TLSCert          string `yaml:"control-tls-cert"`
@@ -48,7 +48,7 @@ type config struct {
 // settings is the one table of them.
 var settings = []struct {
 	name, usage string
-	field       func(*config) any // *string, *[]string or *bool
+	field       func(*config) any // *string, *[]string, *programs or *bool
 }{
 	{"control", "`ADDRESS` of the gRPC API, unix:///PATH, or tcp://HOST:PORT with TLS; repeatable", func(c *config) any { return &c.Control }},
 	{"control-group", "`GROUP`, a name or a number, that may open the control socket beside its owner; access says what its users may do", func(c *config) any { return &c.ControlGroup }},
@@ -60,7 +60,7 @@ var settings = []struct {
 	{"poller", "`KIND` of kernel interface that the loop waits with: epoll, poll or select", func(c *config) any { return &c.Poller }},
 	{"log-level", "`LEVEL` of the log: trace, debug, info, warn, error or off", func(c *config) any { return &c.LogLevel }},
 	{"log-format", "`FORMAT` of the log: text or json", func(c *config) any { return &c.LogFormat }},
-	{"exec-allow", "`PROGRAM`, an absolute path, that the exec handler may run; repeatable, none unless named", func(c *config) any { return &c.ExecAllow }},
+	{"exec-allow", "`COMMAND` that the exec handler may run: an absolute path and the arguments, of which ... as the last lets the API add more; repeatable, none unless named", func(c *config) any { return &c.ExecAllow }},
 	{"allow-metadata", "let forwards and sockets connect to addresses of cloud metadata, such as 169.254.169.254", func(c *config) any { return &c.AllowMetadata }},
 	{"metrics", "`ADDRESS` on which to show metrics to Prometheus, such as 127.0.0.1:9464; loopback only, and off when empty", func(c *config) any { return &c.Metrics }},
 }
@@ -84,6 +84,8 @@ func readConfig(args []string, getenv func(string) string, out io.Writer) (confi
 		switch def := s.field(&c).(type) {
 		case *[]string:
 			flags.StringArrayVar(s.field(&given).(*[]string), s.name, *def, usage)
+		case *programs:
+			flags.Var(s.field(&given).(*programs), s.name, usage)
 		case *string:
 			flags.StringVar(s.field(&given).(*string), s.name, *def, usage)
 		case *bool:
@@ -128,6 +130,18 @@ func (c *config) take(field func(*config) any, env string, given config, isGiven
 		if isGiven {
 			*f = *field(&given).(*[]string)
 		}
+	case *programs:
+		if env != "" {
+			*f = nil
+			for _, line := range strings.Split(env, ",") {
+				if err := f.Set(line); err != nil {
+					return err
+				}
+			}
+		}
+		if isGiven {
+			*f = *field(&given).(*programs)
+		}
 	case *string:
 		if env != "" {
 			*f = env
@@ -167,8 +181,10 @@ func (c *config) readFile(path string) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("config %s: %w", path, err)
 	}
-	if len(c.Access) > 0 && trusted != nil {
-		return fmt.Errorf("config %s: it has access, and %w", path, trusted)
+	for key, given := range map[string]bool{"access": len(c.Access) > 0, "exec-allow": len(c.ExecAllow) > 0} {
+		if given && trusted != nil {
+			return fmt.Errorf("config %s: it has %s, and %w", path, key, trusted)
+		}
 	}
 	return nil
 }
@@ -202,11 +218,6 @@ func (c *config) check() error {
 	if c.Metrics != "" {
 		if _, err := metrics.CheckAddress(c.Metrics); err != nil {
 			errs = append(errs, fmt.Errorf("--metrics: %w", err))
-		}
-	}
-	for _, program := range c.ExecAllow {
-		if !filepath.IsAbs(program) || filepath.Clean(program) != program {
-			errs = append(errs, fmt.Errorf("--exec-allow %s: must be the absolute path of a program, such as /usr/bin/cat", program))
 		}
 	}
 	rules, err := access.NewRules(uint32(os.Geteuid()), c.Access)

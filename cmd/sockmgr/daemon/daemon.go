@@ -102,7 +102,7 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, si
 	}
 	beside := listenHandover(keep, c.Control, log)
 	m, err := manager.New(manager.Config{
-		Poller: c.Poller, Kept: keep.rest(), StateDir: dir, Descriptors: limit - reserve, Programs: c.ExecAllow, Metadata: c.AllowMetadata,
+		Poller: c.Poller, Kept: keep.rest(), StateDir: dir, Descriptors: limit - reserve, Programs: listeners.Programs(c.ExecAllow), Metadata: c.AllowMetadata,
 		Log: loggers.Logger("manager"), LoopLog: loggers.Logger("loop"),
 	})
 	if err != nil {

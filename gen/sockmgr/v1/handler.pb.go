@@ -1105,10 +1105,13 @@ func (x *HandoffHandler) GetPath() string {
 }
 
 // ExecHandler runs a program with the connection as its standard input and
-// output. The daemon runs only programs that its own configuration allows.
+// output. The daemon runs only programs that its own configuration allows
+// (exec-allow), and takes arguments, environment, directory and user only for
+// those for which it says so.
 type ExecHandler struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Program and arguments; the program is an absolute path.
+	// Program and arguments; the program is an absolute path, or a name that
+	// exec-allow gives to a command line.
 	Command []string `protobuf:"bytes,1,rep,name=command,proto3" json:"command,omitempty"`
 	// Environment beside the inetd variables (REMOTE_ADDR, REMOTE_PORT, ...) and
 	// PATH. Nothing else is handed on.
