@@ -118,17 +118,13 @@ func TestProgramOfUser(t *testing.T) {
 	if err != nil {
 		t.Skip("SKIPPED: there is no id(1) here")
 	}
-	dir, err := os.MkdirTemp("", "shim")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
+	dir := t.TempDir()
 	text, err := os.ReadFile(id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	setuid := filepath.Join(dir, "id")
-	if err := errors.Join(os.WriteFile(setuid, text, 0o755), os.Chmod(setuid, 0o755|os.ModeSetuid), os.Chmod(dir, 0o755)); err != nil {
+	if err := errors.Join(os.WriteFile(setuid, text, 0o755), os.Chmod(setuid, 0o755|os.ModeSetuid), os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	p := script("cat /proc/self/status; echo id: $(id -u) $(id -G); echo setuid: $(" + setuid + " -u)")

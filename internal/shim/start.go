@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -85,7 +86,7 @@ func (s *Start) Fork(files []uintptr) (pid, pidfd int, err error) {
 	s.task.Keep = len(files)
 	pidfd = -1
 	pid, err = syscall.ForkExec(SelfPath, []string{shimName, strconv.Itoa(len(files))}, &syscall.ProcAttr{
-		Dir: "/", Env: []string{}, Files: append(files[:len(files):len(files)], uintptr(s.other)),
+		Dir: "/", Env: []string{}, Files: append(slices.Clip(files), uintptr(s.other)),
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	})
 	_ = unix.Close(s.other) // the shim's alone from now on

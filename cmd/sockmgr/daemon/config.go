@@ -133,7 +133,7 @@ func (c *config) take(field func(*config) any, env string, given config, isGiven
 	case *programs:
 		if env != "" {
 			*f = nil
-			for _, line := range strings.Split(env, ",") {
+			for line := range strings.SplitSeq(env, ",") {
 				if err := f.Set(line); err != nil {
 					return err
 				}
