@@ -6,34 +6,36 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync/atomic"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 
 	"github.com/sockmgr/sockmgr/listeners"
 )
 
-// storeFormat is what this program writes. A store of a higher one is refused.
-const storeFormat = 1
+// storeFormat is what this program writes. A store of a higher one is refused,
+// one of a lower is raised: format 1 had no seal.
+const storeFormat = 2
 
 var (
 	bucketListeners = []byte("listeners")
 	bucketMeta      = []byte("meta")
 	keyFormat       = []byte("format")
 	keyRevision     = []byte("revision")
+	keySeal         = []byte("seal")
 )
 
 // A store keeps records. What it acknowledged is on disk.
 type store struct {
 	path     string // empty: in memory only
 	db       *bolt.DB
+	file     *os.File     // the db's
+	sealed   seal         // run only
 	revision atomic.Int64 // written by run only
 	work     chan *transaction
 	done     chan struct{}
-	failed   error // an fsync failed: the file is not trusted again
+	failed   error // what is on disk is not known: the file is not trusted again
 }
 
 // change is one record to put, or to delete.
@@ -46,93 +48,6 @@ type change struct {
 type transaction struct {
 	changes []change
 	result  chan error
-}
-
-// openStore opens the store in dir, making both where they are missing, and
-// returns what is in it. A store that cannot be read is left as it is.
-func openStore(dir string) (s *store, records []Record, err error) {
-	s = &store{work: make(chan *transaction), done: make(chan struct{})}
-	if dir != "" {
-		s.path = filepath.Join(dir, "state.db")
-		if records, err = s.open(dir); err != nil {
-			return nil, nil, fmt.Errorf("state store %s: %w", s.path, err)
-		}
-	}
-	go s.run()
-	return s, records, nil
-}
-
-func (s *store) open(dir string) (records []Record, err error) {
-	defer func() { // bbolt panics on pages that make no sense
-		if r := recover(); r != nil {
-			err = fmt.Errorf("is damaged and left as it is: %v", r)
-		}
-		if err != nil && s.db != nil {
-			_ = s.db.Close() // the first error is the one to tell
-		}
-	}()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	s.db, err = bolt.Open(s.path, 0o600, &bolt.Options{Timeout: time.Second})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, errors.New("another daemon has it open; give this one a --state of its own")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot be opened and is left as it is: %w", err)
-	}
-	err = s.db.Update(func(tx *bolt.Tx) error {
-		var revision int64
-		records, revision, err = load(tx)
-		s.revision.Store(revision)
-		return err
-	})
-	return records, err
-}
-
-// load reads all of a store, and makes its buckets if it is new.
-func load(tx *bolt.Tx) (records []Record, revision int64, err error) {
-	meta, err := tx.CreateBucketIfNotExists(bucketMeta)
-	if err != nil {
-		return nil, 0, err
-	}
-	all, err := tx.CreateBucketIfNotExists(bucketListeners)
-	if err != nil {
-		return nil, 0, err
-	}
-	switch format := number(meta.Get(keyFormat)); {
-	case format == 0:
-		err = meta.Put(keyFormat, encode(storeFormat))
-	case format > storeFormat:
-		err = fmt.Errorf("has format %d, of a newer sockmgr; this one knows %d. It is left as it is", format, storeFormat)
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	err = all.ForEach(func(name, value []byte) error {
-		r, err := decodeRecord(name, value)
-		if err != nil {
-			return fmt.Errorf("listener %q cannot be read; the store is left as it is: %w", name, err)
-		}
-		records = append(records, r)
-		return nil
-	})
-	return records, number(meta.Get(keyRevision)), err
-}
-
-func decodeRecord(name, value []byte) (r Record, err error) {
-	var old struct{ Stopped bool } // how it was said before there were pauses
-	if err := errors.Join(json.Unmarshal(value, &r), json.Unmarshal(value, &old)); err != nil {
-		return r, err
-	}
-	if old.Stopped {
-		r.Desired = WantStopped
-	}
-	if r.Name != string(name) || r.Generation <= 0 || len(r.Spec.Listen) == 0 {
-		return r, fmt.Errorf("it does not describe listener %q", name)
-	}
-	r.size = len(value)
-	return r, checkName(r.Name)
 }
 
 func number(b []byte) int64 {
@@ -209,30 +124,59 @@ func (s *store) write(batch []change) error {
 	if s.failed != nil {
 		return s.failed
 	}
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		all := tx.Bucket(bucketListeners)
-		for _, c := range batch {
-			value, err := put(c)
-			if err == nil && value == nil {
-				err = all.Delete([]byte(c.name))
-			} else if err == nil {
-				err = all.Put([]byte(c.name), value)
+	next := s.sealed
+	err := s.guarded(func() error {
+		return s.db.Update(func(tx *bolt.Tx) error {
+			all := tx.Bucket(bucketListeners)
+			for _, c := range batch {
+				value, err := put(c)
+				if err != nil {
+					return err
+				}
+				name := []byte(c.name)
+				if old := all.Get(name); old != nil {
+					next.remove(name, old)
+				}
+				if value == nil {
+					err = all.Delete(name)
+				} else {
+					next.add(name, value)
+					err = all.Put(name, value)
+				}
+				if err != nil {
+					return err
+				}
 			}
-			if err != nil {
-				return err
-			}
-		}
-		return tx.Bucket(bucketMeta).Put(keyRevision, encode(revision))
+			return next.put(tx.Bucket(bucketMeta), revision)
+		})
 	})
 	if err != nil {
-		s.failed = &listeners.Fault{
-			Reason: listeners.StoreFailed, Err: err, Message: fmt.Sprintf("the change could not be saved in %s; nothing was changed", s.path),
-			Fix: "mend the disk, then restart the daemon: the file is not written again before", Meta: map[string]string{"path": s.path},
-		}
-		return s.failed
+		return s.fault(err)
 	}
+	s.sealed = next
 	s.revision.Store(revision)
 	return nil
+}
+
+// fault is why a change was not saved. Where there was no room, no byte was
+// written that counts, and there may be room later. After all else nobody
+// knows what is on disk: the kernel forgets what it could not write, and says
+// at the next fsync that all is well.
+func (s *store) fault(err error) error {
+	f := &listeners.Fault{
+		Reason: listeners.StoreFailed, Err: err, Message: fmt.Sprintf("the change could not be saved in %s; nothing was changed", s.path),
+		Fix: "make room on the disk, then try again", Meta: map[string]string{"path": s.path},
+	}
+	if path, ok := errors.AsType[*os.PathError](err); ok && path.Op == "write" && isFull(path.Err) {
+		return f
+	}
+	f.Fix = "mend the disk, then restart the daemon: the file is not written again before. The change may be there then, as nobody knows what is on the disk"
+	s.failed = f
+	return f
+}
+
+func isFull(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
 }
 
 // close waits for what is being written. No save may run.
@@ -240,6 +184,10 @@ func (s *store) close() error {
 	close(s.work)
 	<-s.done
 	if s.db == nil {
+		return nil
+	}
+	if s.failed != nil { // bbolt may hold its own lock for ever
+		unlock(s.file)
 		return nil
 	}
 	return s.db.Close()
