@@ -58,7 +58,7 @@ func checkPages(file io.ReaderAt, length int64) error {
 	if second.transaction > first.transaction {
 		newest = second
 	}
-	if first.size != second.size || first.transaction%2 != 0 || second.transaction%2 != 1 {
+	if older := min(first.transaction, second.transaction); first.size != second.size || newest.transaction-older != 1 || first.transaction%2 != 0 {
 		return fmt.Errorf("its two meta pages contradict each other")
 	}
 	if have := uint64(length) / newest.size; newest.end > have || newest.end < 4 {

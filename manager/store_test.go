@@ -164,7 +164,7 @@ func TestStoreUnreadable(t *testing.T) {
 		write func(path string) error
 		says  string
 	}{
-		"text":           {func(path string) error { return os.WriteFile(path, []byte("important"), 0o600) }, "cannot be opened and is left as it is"},
+		"text":           {func(path string) error { return os.WriteFile(path, []byte("important"), 0o600) }, "damaged and left as it is"},
 		"zeros":          {func(path string) error { return os.WriteFile(path, make([]byte, 64<<10), 0o600) }, "left as it is"},
 		"newer":          {fill(func(meta, _ *bolt.Bucket) error { return meta.Put(keyFormat, encode(storeFormat+1)) }), "of a newer sockmgr"},
 		"no JSON":        {fill(func(_, all *bolt.Bucket) error { return all.Put([]byte("web"), []byte("{")) }), `listener "web" cannot be read`},
