@@ -186,11 +186,11 @@ func (s *store) close() error {
 	if s.db == nil {
 		return nil
 	}
-	if s.failed != nil { // bbolt may hold its own lock for ever
-		unlock(s.file)
-		return nil
+	if s.failed == nil {
+		return s.db.Close()
 	}
-	return s.db.Close()
+	unlock(s.file) // bbolt may hold its own lock for ever
+	return nil
 }
 
 // String is what daemon info shows.

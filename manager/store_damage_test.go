@@ -23,7 +23,7 @@ import (
 // memoryDir is a directory that costs no disk.
 func memoryDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "sockmgr-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "sockmgr-test-") //nolint:usetesting // it is not on a disk
 	if err != nil {
 		return t.TempDir()
 	}

@@ -68,12 +68,11 @@ func create(dir *os.File, path string) error {
 	if err := dir.Sync(); err != nil {
 		return err
 	}
-	parent, err := os.Open(filepath.Dir(filepath.Clean(dir.Name())))
-	if err != nil {
-		return nil //nolint:nilerr // it was there before us, and we may not read it
+	if parent, err := os.Open(filepath.Dir(filepath.Clean(dir.Name()))); err == nil { // otherwise it was there before us
+		defer func() { _ = parent.Close() }()
+		return parent.Sync()
 	}
-	defer func() { _ = parent.Close() }()
-	return parent.Sync()
+	return nil
 }
 
 func initialise(name string) error {

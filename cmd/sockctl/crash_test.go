@@ -49,17 +49,26 @@ type known struct {
 	there   bool
 	backlog float64
 	stopped bool
-	unsure  bool // a call was under way when the daemon was killed
+}
+
+// A client is what the daemon has acknowledged of one listener, and what it was
+// asked for when it was killed.
+type client struct {
+	known
+	next  known
+	asked bool
 }
 
 // What the daemon has acknowledged before kill -9 is so afterwards: what was
 // made is there and runs, with the options that it had last; what was stopped
-// is stopped; what was deleted is not there.
+// is stopped; what was deleted is not there. CRASH_KILLS=1000 is the long form.
 func TestCrashKeepsWhatWasAcknowledged(t *testing.T) {
 	dir := t.TempDir()
 	const clients = 8
-	var all [clients]known // each client has one listener
-	for round := range 4 {
+	var all [clients]client // each has one listener
+	kills := fromEnv(t, "CRASH_KILLS", 100)
+	acknowledged, compared, made := int64(0), 0, 0
+	for range kills {
 		daemon := startDaemon(t, dir)
 		conn, err := grpc.NewClient("unix://"+filepath.Join(dir, "c"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
@@ -67,15 +76,19 @@ func TestCrashKeepsWhatWasAcknowledged(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		for i := range all {
-			verify(ctx, t, pb.NewListenerServiceClient(conn), i, &all[i])
+			compared++
+			if verify(ctx, t, pb.NewListenerServiceClient(conn), i, &all[i]) {
+				made++
+			}
 		}
 		var done atomic.Int64
+		changes := int64(1 + rand.IntN(60))
 		enough := make(chan struct{})
 		var wg sync.WaitGroup
 		for i := range all {
 			wg.Go(func() {
 				for change(ctx, conn, i, &all[i]) {
-					if done.Add(1) == int64(50+20*round) {
+					if done.Add(1) == changes {
 						close(enough)
 					}
 				}
@@ -93,13 +106,16 @@ func TestCrashKeepsWhatWasAcknowledged(t *testing.T) {
 		cancel()
 		conn.Close()
 		_ = daemon.Wait() // it was killed
+		acknowledged += done.Load()
 	}
+	t.Logf("%d kills: %d changes acknowledged; %d listeners compared afterwards, all as acknowledged; of changes under way %d were made, all others were not",
+		kills, acknowledged, compared, made)
 }
 
 // change makes some change of a listener, and is false when the daemon is gone.
-func change(ctx context.Context, conn *grpc.ClientConn, i int, k *known) bool {
+func change(ctx context.Context, conn *grpc.ClientConn, i int, k *client) bool {
 	listeners, tuning := pb.NewListenerServiceClient(conn), pb.NewTuningServiceClient(conn)
-	name, next := fmt.Sprintf("l%d", i), *k
+	name, next := fmt.Sprintf("l%d", i), k.known
 	var err error
 	switch what := rand.IntN(6); {
 	case !k.there:
@@ -123,19 +139,19 @@ func change(ctx context.Context, conn *grpc.ClientConn, i int, k *known) bool {
 	}
 	switch status.Code(err) {
 	case codes.OK:
-		*k = next
+		k.known = next
 		return true
 	case codes.AlreadyExists: // deleted, and on its way
 		return true
 	default:
-		k.unsure = true
+		k.next, k.asked = next, true
 		return false
 	}
 }
 
-// verify compares a listener with what is known of it, and takes over what is
-// not.
-func verify(ctx context.Context, t *testing.T, listeners pb.ListenerServiceClient, i int, k *known) {
+// verify compares a listener with what is known of it: a change that was under
+// way was made, or was not.
+func verify(ctx context.Context, t *testing.T, listeners pb.ListenerServiceClient, i int, k *client) (made bool) {
 	t.Helper()
 	name := fmt.Sprintf("l%d", i)
 	list, err := listeners.ListListeners(ctx, &pb.ListListenersRequest{Filter: `name = "listeners/` + name + `"`})
@@ -154,8 +170,10 @@ func verify(ctx context.Context, t *testing.T, listeners pb.ListenerServiceClien
 			t.Errorf("%s is not as it says: %v", name, l)
 		}
 	}
-	if !k.unsure && is != *k {
-		t.Errorf("%s is %+v, and was acknowledged to be %+v", name, is, *k)
+	made = is != k.known
+	if made && (!k.asked || is != k.next) {
+		t.Errorf("%s is %+v, was acknowledged to be %+v, and asked to be %+v", name, is, k.known, k.next)
 	}
-	*k = is
+	*k = client{known: is}
+	return made
 }

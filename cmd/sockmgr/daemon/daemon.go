@@ -62,6 +62,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP) // HUP: a terminal that closes
 	defer signal.Stop(signals)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGXFSZ) // a write beyond RLIMIT_FSIZE fails with EFBIG, and the daemon goes on
 	if err = run(c, log, back, longNames, signals, stdout); err != nil {
 		_, _ = fmt.Fprintf(stderr, "Error: %v\n", err)
 	}
