@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -49,7 +50,7 @@ func (b *lockedBuffer) String() string {
 func startVictim(t *testing.T, dir string, before ...string) *victim {
 	t.Helper()
 	v := &victim{dir: dir, log: &lockedBuffer{}}
-	args := append(before, "sockmgr", "--control", "unix://"+dir+"/c", "--state", dir+"/state", "--log-level", "info")
+	args := append(slices.Clone(before), "sockmgr", "--control", "unix://"+dir+"/c", "--state", dir+"/state", "--log-level", "info")
 	v.cmd = exec.Command(args[0], args[1:]...)
 	out := &firstLine{ready: make(chan struct{})}
 	v.cmd.Stdout, v.cmd.Stderr = out, v.log
