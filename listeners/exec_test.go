@@ -365,7 +365,7 @@ func TestExecClientGone(t *testing.T) {
 func TestExecInvalid(t *testing.T) {
 	for field, e := range map[string]*listeners.Exec{
 		"command":      {},
-		"command[0]":   {Command: []string{"cat"}},
+		"command[0]":   {Command: []string{"./cat"}},
 		"command[1]":   {Command: []string{"/bin/cat", "a\x00b"}},
 		"environment":  {Command: []string{"/bin/cat"}, Environment: map[string]string{"A=B": ""}},
 		"directory":    {Command: []string{"/bin/cat"}, Directory: "x"},
