@@ -157,8 +157,10 @@ func (k *Kept) Wait(ctx context.Context) error {
 	return nil
 }
 
-// take takes out of what came back from a listener, or from none, the youngest of
-// which f is so.
+// take takes out of what came back from a listener, or from none, one of which f
+// is so: of those that are bound where the oldest is, the youngest. One at another
+// port is of a change that was not finished; one at the same was to take the place
+// of the older.
 func (k *Kept) take(listener string, f func(*returned) bool) *returned {
 	if k == nil {
 		return nil
@@ -166,12 +168,7 @@ func (k *Kept) take(listener string, f func(*returned) bool) *returned {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, of := range []string{listener, ""} {
-		best := -1
-		for i, r := range k.back[of] {
-			if f(r) && (best < 0 || r.cookie > k.back[of][best].cookie) {
-				best = i
-			}
-		}
+		best := bestOf(k.back[of], f)
 		if best < 0 {
 			continue
 		}
@@ -182,6 +179,22 @@ func (k *Kept) take(listener string, f func(*returned) bool) *returned {
 		return r
 	}
 	return nil
+}
+
+// bestOf is the place of what take takes; -1: of none f is so.
+func bestOf(some []*returned, f func(*returned) bool) int {
+	oldest, best := -1, -1
+	for i, r := range some {
+		if f(r) && (oldest < 0 || r.cookie < some[oldest].cookie) {
+			oldest = i
+		}
+	}
+	for i, r := range some {
+		if oldest >= 0 && f(r) && r.at() == some[oldest].at() && (best < 0 || r.cookie > some[best].cookie) {
+			best = i
+		}
+	}
+	return best
 }
 
 // claim takes out the sockets for the addresses of a listener, in their order;

@@ -48,6 +48,9 @@ func (r *returned) String() string {
 	return r.name
 }
 
+// at is where it is bound, whatever the network.
+func (r *returned) at() Address { return addressOf("", r.local) }
+
 // isFor reports whether it is a socket that is bound at a for a listener. One
 // that is not ours is for who asks for its address, or, by its name, for any
 // port.
