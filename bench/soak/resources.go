@@ -14,10 +14,10 @@ import (
 
 // resources are what daemon and supervisor have when nothing goes on.
 type resources struct {
-	files, routines, conns int
-	heap, resident         int64 // bytes; the heap after a collection
-	parentFiles            int
-	parentResident         int64
+	files, routines int
+	heap, resident  int64 // bytes; the heap after a collection
+	parentFiles     int
+	parentResident  int64
 }
 
 // Bounds of what there may be more in the end than in the beginning.
