@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/manager"
 )
 
@@ -96,7 +97,11 @@ func newFuzzed(f *testing.F) *fuzzed {
 	f.Helper()
 	// Files that are there or are not; @ is unlike any other test's.
 	dir, at := f.TempDir(), fmt.Sprintf("unix://@fuzz-%d", os.Getpid())
-	m, err := manager.New(manager.Config{Poller: "epoll", Programs: []string{"/bin/cat"}, Log: hclog.NewNullLogger()})
+	cat, err := listeners.ParseProgram("/bin/cat")
+	if err != nil {
+		f.Fatal(err)
+	}
+	m, err := manager.New(manager.Config{Poller: "epoll", Programs: listeners.Programs{cat}, Log: hclog.NewNullLogger()})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -332,7 +337,7 @@ func (d *fuzzed) request(m fuzzMethod, s *script) proto.Message {
 // try makes one call, and judges it.
 func (d *fuzzed) try(t *testing.T, m fuzzMethod, requests []proto.Message) {
 	t.Helper()
-	listeners, sockets := d.export(t), d.sockets(t)
+	before, sockets := d.export(t), d.sockets(t)
 	timeout := fuzzPatience
 	if m.waits {
 		timeout = fuzzMoment
@@ -364,7 +369,7 @@ func (d *fuzzed) try(t *testing.T, m fuzzMethod, requests []proto.Message) {
 	if proto.Size(status.Convert(err).Proto()) > 8<<10 {
 		t.Errorf("%d bytes of error: %s", proto.Size(status.Convert(err).Proto()), say())
 	}
-	compareExports(t, listeners, d.export(t), func() string { return fmt.Sprintf("%v: %s", err, say()) })
+	compareExports(t, before, d.export(t), func() string { return fmt.Sprintf("%v: %s", err, say()) })
 	if now := d.sockets(t); len(now) > len(sockets) {
 		t.Errorf("%v, and there is a socket more, %v: %s", err, now, say())
 	}
