@@ -175,7 +175,15 @@ const recheckPerTurn = 2
 // recheck looks later, when clients are served already, at the options of a
 // listener whose sockets came back.
 func (s *Set) recheck(l *Listener) {
-	if s.rechecks = append(s.rechecks, l); len(s.rechecks) == 1 {
+	if s.rechecks = append(s.rechecks, l); len(s.rechecks) == 1 && !s.restoring {
+		_ = s.loop.Post(s.recheckSome) // fails when the loop has ended
+	}
+}
+
+// Restoring says that more listeners come whose clients wait: what can be done
+// later is, once there are no more. Loop only.
+func (s *Set) Restoring(on bool) {
+	if s.restoring = on; !on && len(s.rechecks) > 0 {
 		_ = s.loop.Post(s.recheckSome) // fails when the loop has ended
 	}
 }

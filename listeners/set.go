@@ -39,7 +39,8 @@ type Set struct {
 	resolve func(*Exec) (*Exec, error)                         // set once in NewSet
 	failing func(l *Listener, why string, pause time.Duration) // nil: nobody is told
 
-	rechecks []*Listener // whose options are looked at when there is time: see recheck
+	rechecks  []*Listener // whose options are looked at when there is time: see recheck
+	restoring bool        // there is none
 
 	metadata bool           // set once in NewSet
 	udpPorts map[uint16]int // ports of our own datagram sockets: see answerable

@@ -149,7 +149,11 @@ func (m *Manager) restore(records []Record) {
 		m.with(e, m.insertLocked)
 		steps = append(steps, &step{e: e, before: r, after: &r})
 	}
-	_ = m.commit(context.Background(), steps, false) // nothing is saved, so each has an error of its own
+	_ = m.on(context.Background(), func() error { m.set.Restoring(true); return nil }) // the loop runs
+	for chunk := range slices.Chunk(steps, restoreChunk) {
+		_ = m.commit(context.Background(), chunk, false) // nothing is saved, so each has an error of its own
+	}
+	_ = m.on(context.Background(), func() error { m.set.Restoring(false); return nil })
 	for _, s := range steps {
 		if s.err != nil {
 			m.failed(s.e, s.err)
@@ -160,6 +164,9 @@ func (m *Manager) restore(records []Record) {
 		m.log.Info("listeners restored", "count", len(records))
 	}
 }
+
+// restoreChunk is how many listeners are bound before the first of them serves.
+const restoreChunk = 64
 
 func (m *Manager) failed(e *entry, err error) {
 	m.with(e, func(e *entry) {

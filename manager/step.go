@@ -182,6 +182,10 @@ func pauseTo(l *listeners.Listener, mode listeners.PauseMode) error {
 	return l.Pause(mode)
 }
 
+// settles reports whether there is something to settle: nothing is when it just
+// began to run.
+func (s *step) settles() bool { return !s.runs() || s.running || s.empty }
+
 // settle is called on the loop.
 func (s *step) settle() {
 	switch {
@@ -239,7 +243,8 @@ func (m *Manager) commit(ctx context.Context, steps []*step, atomic bool) error 
 		return err
 	}
 	m.keepAll(steps)
-	err = m.eachTurn(context.WithoutCancel(ctx), steps, (*step).settle) // fails only when all is closed
+	lets := slices.DeleteFunc(slices.Clone(steps), func(s *step) bool { return !s.settles() })
+	err = m.eachTurn(context.WithoutCancel(ctx), lets, (*step).settle) // fails only when all is closed
 	m.settleTries(ctx, steps)
 	return err
 }

@@ -2,7 +2,6 @@ package manager
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -131,15 +130,17 @@ func (s *store) read(tx *bolt.Tx) (format, revision int64, records []Record, err
 		return format, 0, nil, fmt.Errorf("has format %d, of a newer sockmgr; this one knows %d. It is left as it is", format, storeFormat)
 	}
 	s.sealed = seal{}
+	var saved [][2][]byte
 	err = all.ForEach(func(name, value []byte) error {
-		r, err := decodeRecord(name, value)
-		if err != nil {
-			return &damaged{s.path, fmt.Errorf("listener %q cannot be read: %w", name, err)}
-		}
 		s.sealed.add(name, value)
-		records = append(records, r)
+		saved = append(saved, [2][]byte{bytes.Clone(name), bytes.Clone(value)}) // a file that is cut off is this goroutine's business
 		return nil
 	})
+	if err == nil {
+		if records, err = decodeAll(saved); err != nil {
+			err = &damaged{s.path, err}
+		}
+	}
 	switch saved := meta.Get(keySeal); {
 	case err != nil:
 	case format < 1, format == 1 && saved != nil:
@@ -148,19 +149,4 @@ func (s *store) read(tx *bolt.Tx) (format, revision int64, records []Record, err
 		err = &damaged{s.path, errors.New("listeners are missing, or are not as they were saved: the checksum of all is wrong")}
 	}
 	return format, revision, records, err
-}
-
-func decodeRecord(name, value []byte) (r Record, err error) {
-	var old struct{ Stopped bool } // how it was said before there were pauses
-	if err := errors.Join(json.Unmarshal(value, &r), json.Unmarshal(value, &old)); err != nil {
-		return r, err
-	}
-	if old.Stopped {
-		r.Desired = WantStopped
-	}
-	if r.Name != string(name) || r.Generation <= 0 || len(r.Spec.Listen) == 0 {
-		return r, fmt.Errorf("it does not describe listener %q", name)
-	}
-	r.size = len(value)
-	return r, checkName(r.Name)
 }

@@ -34,6 +34,7 @@ func TestSupervisorIsKilled(t *testing.T) {
 	if err := first.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
+	waitForEnd(t, first.cmd.Process.Pid) // its socket is gone
 	gap(t, time.Now(), address)
 	if now := daemonPid(ctx, t, conn); now != pid {
 		t.Fatalf("the daemon is another one: %d, not %d", now, pid)
@@ -73,7 +74,7 @@ func waitForCopies(t *testing.T, pid, count int) {
 		}
 		<-pace.C
 	}
-	t.Fatal("the supervisor has no copies")
+	t.Fatal("the supervisor has no copies of", count)
 }
 
 // Sockets that systemd hands over are for who asks for their address, or has

@@ -74,8 +74,9 @@ func supervise(t *testing.T, dir string, flags ...string) *supervised {
 		_ = log.Close()
 		text, _ := os.ReadFile(log.Name())
 		for _, word := range []string{"DATA RACE", "panic", "goroutine "} {
-			if bytes.Contains(text, []byte(word)) {
+			if bytes.Contains(text, []byte(word)) || t.Failed() {
 				t.Errorf("logged:\n%s", text)
+				break
 			}
 		}
 	})

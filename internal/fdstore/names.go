@@ -19,9 +19,18 @@ const LongNames = "SOCKMGR_FDNAMES"
 // maxNames bounds what is read: a million names of the usual length.
 const maxNames = 64 << 20
 
+// fileName is that of the file, for this process only.
+const fileName = "sockmgr names"
+
+// isNamesFile reports whether a descriptor is what NamesFile made.
+func isNamesFile(fd int) bool {
+	to, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	return err == nil && to == "/memfd:"+fileName+" (deleted)"
+}
+
 // NamesFile returns a file in memory that has the names, from its beginning.
 func NamesFile(names []string) (fd int, err error) {
-	fd, err = unix.MemfdCreate("sockmgr names", unix.MFD_CLOEXEC)
+	fd, err = unix.MemfdCreate(fileName, unix.MFD_CLOEXEC)
 	if err != nil {
 		return -1, os.NewSyscallError("memfd_create", err)
 	}

@@ -21,6 +21,10 @@ type Returned struct {
 // variables away, so that no child believes that they are for it. They go by
 // their names: systemd hands them out in any order. longNames is whether there is
 // no bound to what the names are together.
+//
+// They are for this process if LISTEN_PID says so, or if it has the file with the
+// names: `sockmgr supervise` gives that to nobody else, and so need not run a
+// program first that learns its pid.
 func Take() (all []Returned, longNames bool) {
 	count, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
 	mine := os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid())
@@ -29,13 +33,17 @@ func Take() (all []Returned, longNames bool) {
 	for _, name := range []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", LongNames} {
 		_ = os.Unsetenv(name) // fails for names that cannot be
 	}
-	if err != nil || !mine || count <= 0 {
+	if err != nil || count <= 0 {
 		return nil, longNames
 	}
-	if fd, err := strconv.Atoi(file); err == nil && fd >= firstFD+count {
+	if fd, err := strconv.Atoi(file); err == nil && fd >= firstFD+count && isNamesFile(fd) {
+		mine = true
 		if text, err = readNames(fd); err != nil {
 			text = "" // they are of no use then, and told so
 		}
+	}
+	if !mine {
+		return nil, longNames
 	}
 	names := strings.Split(text, ":")
 	for i := range count {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,10 +103,12 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, si
 		return err
 	}
 	beside := listenHandover(keep, c.Control, log)
+	percent := debug.SetGCPercent(400) // who waits for the listeners does not wait for that too
 	m, err := manager.New(manager.Config{
 		Poller: c.Poller, Kept: keep.rest(), StateDir: dir, Descriptors: limit - reserve, Programs: listeners.Programs(c.ExecAllow), Metadata: c.AllowMetadata,
 		Log: loggers.Logger("manager"), LoopLog: loggers.Logger("loop"),
 	})
+	debug.SetGCPercent(percent)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/sockmgr/sockmgr/internal/fdstore"
 	"github.com/sockmgr/sockmgr/internal/handover"
-	"github.com/sockmgr/sockmgr/internal/shim"
 )
 
 // A daemon is the process that is supervised.
@@ -34,7 +33,6 @@ func (s *supervisor) start() (*daemon, error) {
 		}
 	}
 	env = append(env, "NOTIFY_SOCKET="+s.address)
-	program, argv := s.Program, s.Args
 	longNames := ""
 	if len(files) > 0 {
 		fd, err := fdstore.NamesFile(names)
@@ -45,12 +43,11 @@ func (s *supervisor) start() (*daemon, error) {
 		longNames = strconv.Itoa(3 + len(files))
 		env = append(env, "LISTEN_FDS="+strconv.Itoa(len(files)))
 		files = append(files, uintptr(fd))
-		program, argv = shim.Wrap(program, argv)
 	}
 	env = append(env, fdstore.LongNames+"="+longNames)
 	d := &daemon{pidfd: -1, child: true, ended: make(chan struct{})}
 	var err error
-	d.pid, err = syscall.ForkExec(program, argv, &syscall.ProcAttr{
+	d.pid, err = syscall.ForkExec(s.Program, s.Args, &syscall.ProcAttr{
 		Env: env, Files: append([]uintptr{0, 1, 2}, files...),
 		Sys: &syscall.SysProcAttr{PidFD: &d.pidfd, Setpgid: true}, // Ctrl-C comes from here, once
 	})
