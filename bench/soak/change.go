@@ -176,7 +176,7 @@ func (w *world) applier(ctx context.Context) {
 			return w.call("apply", func(ctx context.Context) error {
 				_, err := w.list.ApplyListeners(ctx, r)
 				return err
-			}, codes.Aborted) // one of them is being deleted still
+			}, codes.FailedPrecondition) // one of them is being deleted still
 		}
 		for have, sure := 0, true; ctx.Err() == nil; {
 			<-pace.C

@@ -24,7 +24,7 @@ type resources struct {
 const (
 	moreHeap     = 40 << 20 // what remembers the last changes and events fills up, to 16 MiB each
 	moreResident = 96 << 20
-	moreParent   = 4 << 20
+	moreParent   = 12 << 20
 )
 
 const listsForGC = 1500 // that make the collector run at least once
