@@ -84,6 +84,7 @@ func (b *batch) receive(s *packetSocket) {
 			continue
 		}
 		for more := true; more; more = rest != nil {
+			b.peer.answered = 0
 			b.peer.data, rest = nextSegment(rest, segment)
 			s.l.stats.Received += uint64(len(b.peer.data))
 			count++

@@ -66,6 +66,8 @@ const (
 	RejectedSource                        // max_connections_per_source
 	RejectedTLS                           // the handshake failed, no good ClientHello came in time, or there is no route for it
 	RejectedFault                         // fault.loss_percent, or more than fault.delay may hold
+	RejectedAmplifies                     // the answer was longer than the datagram, and than udp.max_reply_bytes
+	RejectedReplyRate                     // udp.reply_rate
 	rejections                            // how many there are
 )
 
@@ -76,7 +78,7 @@ var rejectionWords = [rejections]string{
 	RejectedLimit: "limit", RejectedTooLong: "too_long", RejectedHandler: "handler",
 	RejectedUnanswerable: "unanswerable", RejectedBuffer: "buffer", RejectedSend: "send",
 	RejectedProxy: "proxy_protocol", RejectedUpstream: "upstream", RejectedAccess: "access", RejectedSource: "source",
-	RejectedTLS: "tls", RejectedFault: "fault",
+	RejectedTLS: "tls", RejectedFault: "fault", RejectedAmplifies: "amplifies", RejectedReplyRate: "reply_rate",
 }
 
 // String returns the word that clients and metrics have for it.

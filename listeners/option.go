@@ -79,6 +79,8 @@ type Tunables struct {
 	SessionTimeout    time.Duration // forward, of datagrams
 	MaxSessions       int64         // forward, of datagrams
 	MaxProcesses      int64         // exec; 0: no limit
+	MaxReply          int64         // bytes of an answer to a shorter datagram
+	ReplyRate         int64         // answers a second to one network; 0: no limit
 	Faults            Faults
 }
 

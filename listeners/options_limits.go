@@ -42,5 +42,13 @@ var limitOptions = []*Option{
 		Name: "listener_write_rate_bytes", Summary: "Bytes written to all connections of the listener together in a second, in turn. 0 is no limit.",
 		Type: Bytes, Max: 8 << 30, Networks: OnStream, Effect: Live, Default: BytesValue(0),
 		tunable: func(t *Tunables) *int64 { return &t.ListenerWriteRate },
+	}, {
+		Name: "udp.max_reply_bytes", Summary: "Longest answer to a datagram that is shorter; a longer one is dropped. Larger values help who forges addresses to flood others.",
+		Type: Bytes, Max: maxDatagram, Networks: OnUDP, Effect: Live, Default: BytesValue(32),
+		tunable: func(t *Tunables) *int64 { return &t.MaxReply },
+	}, {
+		Name: "udp.reply_rate", Summary: "Datagrams answered in a second to one network, of 256 IPv4 addresses or an IPv6 /64; further answers are dropped. Not of loopback. 0 is no limit.",
+		Type: Int, Max: 100_000_000, Networks: OnUDP, Effect: Live, Default: IntValue(10_000),
+		tunable: func(t *Tunables) *int64 { return &t.ReplyRate },
 	},
 }

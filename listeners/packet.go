@@ -143,6 +143,8 @@ type packetPeer struct {
 	i    int // which of the batch
 	data []byte
 
+	answered int // bytes
+
 	proxied netip.AddrPort // who a PROXY header says it is from
 	asked   []byte         // the control message that tells where it was sent to; nil: there is none
 	control []byte         // which address an answer leaves from, once that was asked for
@@ -176,13 +178,11 @@ func (p *packetPeer) Write(data []byte) (int, error) {
 
 // WriteShared is Peer.WriteShared.
 func (p *packetPeer) WriteShared(data []byte) error {
-	name := &p.b.names[p.i]
-	if !p.s.answerable(name, p.b.in[p.i].hdr.Namelen) {
-		p.s.l.stats.reject(RejectedUnanswerable)
+	if !p.mayAnswer(len(data)) {
 		return nil
 	}
 	p.b.enqueue(p.s, outgoing{
-		to: name, toLen: p.b.in[p.i].hdr.Namelen, data: data, control: p.answerFrom(),
+		to: &p.b.names[p.i], toLen: p.b.in[p.i].hdr.Namelen, data: data, control: p.answerFrom(),
 	})
 	return nil
 }
@@ -198,16 +198,3 @@ func (p *packetPeer) SetDeadline(time.Time) {}
 
 // Tunables is Peer.Tunables.
 func (p *packetPeer) Tunables() *Tunables { return &p.s.l.tunables }
-
-// answerable keeps two services from answering each other for ever, which one
-// forged datagram is enough to start (CVE-2024-2169): nothing is sent to the
-// ports of well-known services, to a port of our own, or to many at once.
-func (s *packetSocket) answerable(name *unix.RawSockaddrAny, size uint32) bool {
-	if !s.addr.Network.ip() {
-		return size > unix.SizeofShort // a sender without a name cannot be reached
-	}
-	from := peerAddr(name)
-	ip, port := from.Addr(), from.Port()
-	return port >= 1024 && s.l.set.udpPorts[port] == 0 && !ip.IsMulticast() && !ip.IsUnspecified() &&
-		ip != netip.AddrFrom4([4]byte{255, 255, 255, 255})
-}

@@ -85,7 +85,7 @@ func TestDatagramEcho(t *testing.T) {
 
 func TestDatagramDiscardAndReply(t *testing.T) {
 	eachPoller(t, func(t *testing.T, h *host) {
-		reply := h.open(spec(t, &listeners.Reply{Payload: bytes.Repeat([]byte("r"), 65507)}, "", "udp://127.0.0.1:0"))
+		reply := h.open(spec(t, &listeners.Reply{Payload: bytes.Repeat([]byte("r"), 65507)}, "udp.max_reply_bytes=65507", "udp://127.0.0.1:0"))
 		if got := ask(t, dial(t, h.addr(reply, 0)), nil); len(got) != 65507 {
 			t.Errorf("reply of %d bytes", len(got))
 		}

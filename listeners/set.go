@@ -43,7 +43,8 @@ type Set struct {
 	restoring bool        // there is none
 
 	metadata bool           // set once in NewSet
-	udpPorts map[uint16]int // ports of our own datagram sockets: see answerable
+	udpPorts map[uint16]int // ports of our own datagram sockets: see answerTo
+	answers  answerTable
 
 	used     int // descriptors of listeners and connections
 	limit    int // most of them

@@ -374,7 +374,8 @@ type ListenerStats struct {
 	// Refused, by reason. Connections: limit, for which the poller had no place.
 	// Datagrams without an answer: too_long, handler (which did not take it),
 	// unanswerable (its sender has no name, or may be a service that answers
-	// for ever), buffer (write_buffer_bytes was full), send (the kernel refused
+	// for ever), amplifies (the answer is longer, and than udp.max_reply_bytes),
+	// reply_rate, buffer (write_buffer_bytes was full), send (the kernel refused
 	// it).
 	Rejected map[string]uint64 `protobuf:"bytes,4,rep,name=rejected,proto3" json:"rejected,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Failed system calls, by call and errno: accept4:EMFILE.
