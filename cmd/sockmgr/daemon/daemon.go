@@ -103,12 +103,10 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, si
 		return err
 	}
 	beside := listenHandover(keep, c.Control, log)
-	percent := debug.SetGCPercent(400) // who waits for the listeners does not wait for that too
-	m, err := manager.New(manager.Config{
+	m, err := newManager(manager.Config{
 		Poller: c.Poller, Kept: keep.rest(), StateDir: dir, Descriptors: limit - reserve, Programs: listeners.Programs(c.ExecAllow), Metadata: c.AllowMetadata,
 		Log: loggers.Logger("manager"), LoopLog: loggers.Logger("loop"),
 	})
-	debug.SetGCPercent(percent)
 	if err != nil {
 		return err
 	}
@@ -150,6 +148,13 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, si
 	cancel()
 	serving.Wait()
 	return errors.Join(err, endMetrics())
+}
+
+// newManager collects less garbage meanwhile: who waits for the listeners does
+// not wait for that too.
+func newManager(c manager.Config) (*manager.Manager, error) {
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	return manager.New(c)
 }
 
 // waitAndEnd waits for a reason to end and ends the manager. A second signal
