@@ -48,7 +48,7 @@ LDFLAGS := -X $(MODULE)/cmd/sockctl/cli.Version=$(VERSION) \
 BUILD   := $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-peers race bench soak fuzz lint fmt generate verify verify-mod verify-gen verify-proto \
+.PHONY: help build demo test test-peers race bench bench-peers soak fuzz lint fmt generate verify verify-mod verify-gen verify-proto \
 	verify-cross verify-vet govulncheck clean
 
 help: ## list the targets
@@ -89,6 +89,9 @@ bench: build ## beside a Go net server in the same run, then micro benchmarks (B
 	@dirs=$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r -n1 dirname | sort -u); \
 	if [ -n "$$dirs" ]; then $(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout $(TEST_TIMEOUT) $$dirs; \
 	else echo "  none"; fi
+
+bench-peers: build ## beside HAProxy, nginx, socat and a Go net server, whichever is installed (BENCHFLAGS='--help')
+	@$(GO) run -buildvcs=false ./bench --peers $(BENCHFLAGS)
 
 soak: build ## everything at once for SOAK (2m): load, changes, kills; ends with what it began with (SOAKFLAGS='--seed 7')
 	@$(GO) run -buildvcs=false ./bench/soak --for $(SOAK) $(SOAKFLAGS)

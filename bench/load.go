@@ -50,6 +50,8 @@ type sample struct {
 	others   float64       // CPUs used by other processes meanwhile
 }
 
+var errNoAnswer = errors.New("no answer in the whole window")
+
 var epoch = time.Now()
 
 func clock() int64 { return int64(time.Since(epoch)) }
@@ -61,21 +63,46 @@ func newLoad(n int, open func() (int, client, error)) (*load, error) {
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return l, os.NewSyscallError("epoll_create1", err)
 	}
+	return l, l.open(n, open)
+}
+
+// open opens n more clients.
+func (l *load) open(n int, open func() (int, client, error)) error {
 	for i := range n {
 		fd, c, err := open()
 		if err != nil {
-			return l, fmt.Errorf("client %d of %d: %w", i+1, n, err)
+			return fmt.Errorf("client %d of %d: %w", i+1, n, err)
 		}
-		for len(l.clients) <= fd {
-			l.clients = append(l.clients, nil)
-		}
-		l.clients[fd] = c
-		ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
-		if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-			return l, os.NewSyscallError("epoll_ctl", err)
+		if err := l.add(fd, c); err != nil {
+			return err
 		}
 	}
-	return l, nil
+	return nil
+}
+
+// A writer is a client that waits for room to write too.
+type writer interface {
+	writes()
+}
+
+// add makes the load call a client when its socket is ready, and close it at the
+// end.
+func (l *load) add(fd int, c client) error {
+	for len(l.clients) <= fd {
+		l.clients = append(l.clients, nil)
+	}
+	l.clients[fd] = c
+	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+	if _, ok := c.(writer); ok {
+		ev.Events |= unix.EPOLLOUT
+	}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev))
+}
+
+// drop closes a socket before the end.
+func (l *load) drop(fd int) {
+	l.clients[fd] = nil
+	_ = unix.Close(fd)
 }
 
 // close closes every client's socket.
@@ -107,7 +134,7 @@ func (l *load) measure(ctx context.Context, pid int, window time.Duration) (samp
 	if err := l.each(func(c client) error { return c.start(l) }); err != nil {
 		return s, err
 	}
-	if err := l.turnUntil(ctx, l.now+int64(warmUp), nil); err != nil {
+	if err := l.turnUntil(ctx, l.now+int64(min(warmUp, window)), nil); err != nil {
 		return s, err
 	}
 	l.latency.reset()
@@ -118,7 +145,7 @@ func (l *load) measure(ctx context.Context, pid int, window time.Duration) (samp
 	}
 	used, took := usage(pid).since(before), l.now-begin
 	if l.latency.n == 0 {
-		return s, errors.New("no answer in the whole window")
+		return s, errNoAnswer
 	}
 	_ = l.each(func(c client) error {
 		if c.answered() == 0 {
@@ -145,7 +172,11 @@ func (l *load) turnUntil(ctx context.Context, end int64, done func() bool) error
 			return err
 		}
 		for _, ev := range events[:n] {
-			if err := l.clients[ev.Fd].ready(l); err != nil {
+			c := l.clients[ev.Fd]
+			if c == nil {
+				continue // dropped in this turn
+			}
+			if err := c.ready(l); err != nil {
 				return err
 			}
 		}

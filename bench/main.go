@@ -30,6 +30,12 @@ type config struct {
 	window time.Duration
 	daemon string
 	cases  []string
+
+	sizes []int         // of the case scale
+	hold  time.Duration // how long it is watched doing nothing
+
+	beside       bool   // of peers, instead of the cases
+	json, report string // files for what came of that; empty: none
 }
 
 func main() {
@@ -48,7 +54,7 @@ func main() {
 
 func run(args []string, out io.Writer) error {
 	if len(args) > 0 && args[0] == netServerCommand {
-		return serveNet(os.Stdin, out)
+		return serveNet(args[1:], os.Stdin, out)
 	}
 	if len(args) > 0 && args[0] == pinCommand {
 		return pinAndExec(args[1:])
@@ -65,7 +71,7 @@ func run(args []string, out io.Writer) error {
 
 func parse(args []string) (*config, error) {
 	var (
-		cfg   config
+		cfg   = config{sizes: scaleSizes(1000, 5000, 10_000, 19_000), hold: 5 * time.Second}
 		secs  float64
 		cases string
 	)
@@ -73,7 +79,10 @@ func parse(args []string) (*config, error) {
 	flags.IntVar(&cfg.rounds, "rounds", 5, "rounds of each case; the report gives medians")
 	flags.Float64Var(&secs, "secs", 1, "seconds measured in a round, for each server")
 	flags.StringVar(&cfg.daemon, "daemon", "bin/sockmgr", "the daemon; empty measures the Go net server alone")
-	flags.StringVar(&cases, "cases", "all", "comma-separated: "+strings.Join(caseNames(), ","))
+	flags.StringVar(&cases, "cases", "all", "comma-separated: "+strings.Join(caseNames(), ",")+"; with --peers: "+strings.Join(workloadNames(), ","))
+	flags.BoolVar(&cfg.beside, "peers", false, "compare with HAProxy, nginx, socat and a Go net server, whichever is installed")
+	flags.StringVar(&cfg.json, "json", "", "with --peers: write the results to this file as JSON")
+	flags.StringVar(&cfg.report, "markdown", "", "with --peers: write the results to this file as Markdown")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
@@ -81,13 +90,17 @@ func parse(args []string) (*config, error) {
 		return nil, fmt.Errorf("want --rounds >= 1, 0.05 <= --secs <= 60 and no arguments")
 	}
 	cfg.window = time.Duration(secs * float64(time.Second))
+	names := caseNames()
+	if cfg.beside {
+		names = workloadNames()
+	}
 	cfg.cases = strings.Split(cases, ",")
 	if cases == "all" {
-		cfg.cases = caseNames()
+		cfg.cases = names
 	}
 	for _, name := range cfg.cases {
-		if !slices.Contains(caseNames(), name) {
-			return nil, fmt.Errorf("no case %q; there are %s", name, strings.Join(caseNames(), ", "))
+		if !slices.Contains(names, name) {
+			return nil, fmt.Errorf("no case %q; there are %s", name, strings.Join(names, ", "))
 		}
 	}
 	return &cfg, nil
@@ -99,13 +112,20 @@ func (cfg *config) run(ctx context.Context, out *report) error {
 	if err != nil {
 		return err
 	}
+	printMachine(out, cpus)
+	if cfg.beside {
+		res, err := cfg.peers(ctx, out, cpus)
+		if err != nil {
+			return err
+		}
+		return res.write(cfg.json, cfg.report)
+	}
 	var traffic []trafficCase
 	for _, c := range trafficCases {
 		if slices.Contains(cfg.cases, c.name) {
 			traffic = append(traffic, c)
 		}
 	}
-	printMachine(out, cpus)
 	if len(traffic) > 0 {
 		if err := cfg.traffic(ctx, out, cpus, traffic); err != nil {
 			return err
@@ -121,6 +141,11 @@ func (cfg *config) run(ctx context.Context, out *report) error {
 			return fmt.Errorf("%s: %w", controlCase, err)
 		}
 	}
+	if slices.Contains(cfg.cases, scaleCase) && cfg.daemon != "" {
+		if err := cfg.scale(ctx, out, cpus); err != nil {
+			return fmt.Errorf("%s: %w", scaleCase, err)
+		}
+	}
 	return nil
 }
 
@@ -129,5 +154,5 @@ func caseNames() []string {
 	for _, c := range trafficCases {
 		names = append(names, c.name)
 	}
-	return append(names, idleCase, controlCase)
+	return append(names, idleCase, controlCase, scaleCase)
 }

@@ -16,9 +16,10 @@ const netServerCommand = "serve-net"
 
 // serveNet serves echo, HTTP and UDP echo as a Go program commonly does: a
 // goroutine for each connection with a buffer of its own, net/http, and a
-// goroutine that reads and answers datagrams. It prints the three addresses
-// and serves until stdin ends.
-func serveNet(stdin io.Reader, out io.Writer) error {
+// goroutine that reads and answers datagrams. Given a backend's two addresses,
+// it forwards too: see netforward.go. It prints its addresses and serves until
+// stdin ends.
+func serveNet(args []string, stdin io.Reader, out io.Writer) error {
 	echo, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -31,7 +32,15 @@ func serveNet(stdin io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 4)
+	addrs := []any{echo.Addr(), web.Addr(), udp.LocalAddr()}
+	failed := make(chan error, 6)
+	if len(args) == 2 {
+		more, err := forwardNet(args[0], args[1], failed)
+		if err != nil {
+			return err
+		}
+		addrs = append(addrs, more...)
+	}
 	go func() { failed <- acceptEcho(echo) }()
 	go func() { failed <- echoDatagrams(udp) }()
 	server := &http.Server{
@@ -46,7 +55,7 @@ func serveNet(stdin io.Reader, out io.Writer) error {
 		_, err := io.Copy(io.Discard, stdin)
 		failed <- err
 	}()
-	if _, err := fmt.Fprintln(out, echo.Addr(), web.Addr(), udp.LocalAddr()); err != nil {
+	if _, err := fmt.Fprintln(out, addrs...); err != nil {
 		return err
 	}
 	return <-failed

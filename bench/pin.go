@@ -17,9 +17,31 @@ type cpuPair struct {
 	shared       bool // there is only one CPU
 }
 
-// takeCPUs picks the first and the last CPU this process may use and moves
-// all its threads to the one for the load.
+// takeCPUs picks two CPUs and moves all threads of this process to the one for
+// the load.
 func takeCPUs() (cpuPair, error) {
+	p, err := pickCPUs()
+	if err != nil {
+		return p, err
+	}
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return p, err
+	}
+	for _, t := range threads {
+		tid, err := strconv.Atoi(t.Name())
+		if err == nil {
+			err = pinThread(tid, p.load)
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// pickCPUs picks the first and the last CPU this process may use.
+func pickCPUs() (cpuPair, error) {
 	var mask unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &mask); err != nil {
 		return cpuPair{}, os.NewSyscallError("sched_getaffinity", err)
@@ -34,19 +56,6 @@ func takeCPUs() (cpuPair, error) {
 		}
 	}
 	p.shared = p.server == p.load
-	threads, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return p, err
-	}
-	for _, t := range threads {
-		tid, err := strconv.Atoi(t.Name())
-		if err == nil {
-			err = pinThread(tid, p.load)
-		}
-		if err != nil && !errors.Is(err, unix.ESRCH) {
-			return p, err
-		}
-	}
 	return p, nil
 }
 

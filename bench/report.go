@@ -30,7 +30,7 @@ func (r *report) printf(format string, args ...any) {
 func printMachine(out *report, cpus cpuPair) {
 	var uts unix.Utsname
 	_ = unix.Uname(&uts) // an empty release is no reason to stop
-	out.printf("%s, Linux %s, %s, %s\n", cpuModel(), unix.ByteSliceToString(uts.Release[:]), runtime.Version(),
+	out.printf("%s, Linux %s, %s, %s\n", cpuModel(), unix.ByteSliceToString(uts.Release[:]), goVersion(),
 		time.Now().Format(time.DateOnly))
 	if cpus.shared {
 		out.printf("ONE CPU ONLY: server and load share CPU %d, the numbers say little\n", cpus.load)
@@ -38,6 +38,8 @@ func printMachine(out *report, cpus cpuPair) {
 	}
 	out.printf("server on CPU %d, load on CPU %d\n", cpus.server, cpus.load)
 }
+
+func goVersion() string { return runtime.Version() }
 
 func cpuModel() string {
 	info, _ := os.ReadFile("/proc/cpuinfo")
@@ -94,11 +96,11 @@ func doubts(name string, rounds []sample) []string {
 	if starved > 0 {
 		notes = append(notes, fmt.Sprintf("%s: %d connections got no answer at all", name, starved))
 	}
-	if busy := median(rounds, func(s sample) float64 { return s.rate * s.cpu.Seconds() }); busy < 0.9 {
-		notes = append(notes, fmt.Sprintf("%s: used %.0f %% of its CPU, so the load was the limit: look at CPU us/req", name, 100*busy))
-	}
 	if others := median(rounds, func(s sample) float64 { return s.others }); others > 0.1 {
-		notes = append(notes, fmt.Sprintf("%s: other processes used %.0f %% of a CPU meanwhile", name, 100*others))
+		return append(notes, fmt.Sprintf("%s: other processes used %.0f %% of a CPU meanwhile", name, 100*others))
+	}
+	if busy := median(rounds, func(s sample) float64 { return s.rate * s.cpu.Seconds() }); busy < 0.9 {
+		notes = append(notes, fmt.Sprintf("%s: used %.0f %% of its CPU, so the load was the limit: look at the CPU for each", name, 100*busy))
 	}
 	return notes
 }

@@ -25,6 +25,8 @@ import (
 type contender struct {
 	name            string
 	echo, http, udp netip.AddrPort
+	forward, relay  netip.AddrPort // of connections and of datagrams, to a backend
+	at              netip.AddrPort // beside peers: where it serves the workload
 	proc            *process
 	conn            *grpc.ClientConn // to the daemon; nil for the Go net server
 }
@@ -51,34 +53,10 @@ type process struct {
 
 // startProcess starts a program and waits for its first line.
 func startProcess(cpu int, argv ...string) (*process, string, error) {
-	self, err := os.Executable()
+	p, first, err := launch(cpu, os.Stderr, argv...)
 	if err != nil {
 		return nil, "", err
 	}
-	p := &process{exited: make(chan struct{})}
-	p.cmd = exec.Command(self, append([]string{pinCommand, strconv.Itoa(cpu)}, argv...)...)
-	// Dies with the thread that started it, which is main's.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	p.cmd.Stderr = os.Stderr
-	stdout, err := p.cmd.StdoutPipe()
-	if err != nil {
-		return nil, "", err
-	}
-	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
-		return nil, "", err
-	}
-	if err := p.cmd.Start(); err != nil {
-		return nil, "", err
-	}
-	first := make(chan string, 1)
-	go func() {
-		defer close(p.exited)
-		r := bufio.NewReader(stdout)
-		line, _ := r.ReadString('\n') // at the end of the output: empty
-		first <- line
-		_, _ = io.Copy(io.Discard, r)
-		_ = p.cmd.Wait()
-	}()
 	timer := time.NewTimer(readyTime)
 	defer timer.Stop()
 	select {
@@ -94,18 +72,53 @@ func startProcess(cpu int, argv ...string) (*process, string, error) {
 	return nil, "", fmt.Errorf("%s: %w", argv[0], err)
 }
 
+// launch starts a program; first gets its first line, or nothing when it ends
+// without one.
+func launch(cpu int, stderr *os.File, argv ...string) (p *process, first <-chan string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, err
+	}
+	p = &process{exited: make(chan struct{})}
+	p.cmd = exec.Command(self, append([]string{pinCommand, strconv.Itoa(cpu)}, argv...)...)
+	// It dies with the thread that started it, which is main's. What it forks is
+	// in its group, so that stop ends that too.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	p.cmd.Stderr = stderr
+	stdout, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		return nil, nil, err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, nil, err
+	}
+	line := make(chan string, 1)
+	go func() {
+		defer close(p.exited)
+		r := bufio.NewReader(stdout)
+		text, _ := r.ReadString('\n') // at the end of the output: empty
+		line <- text
+		_, _ = io.Copy(io.Discard, r)
+		_ = p.cmd.Wait()
+	}()
+	return p, line, nil
+}
+
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // stop ends the process, by force when it does not end by itself.
 func (p *process) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = syscall.Kill(-p.pid(), syscall.SIGTERM)
 	_ = p.stdin.Close()
 	timer := time.NewTimer(stopTime)
 	defer timer.Stop()
 	select {
 	case <-p.exited:
 	case <-timer.C:
-		_ = p.cmd.Process.Kill()
+		_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
 		<-p.exited
 	}
 	if p.dir != "" {
@@ -113,18 +126,19 @@ func (p *process) stop() {
 	}
 }
 
-// startNet starts the Go net server.
-func startNet(cpus cpuPair) (*contender, error) {
+// startNet starts the Go net server, with a backend's addresses if it shall
+// forward.
+func startNet(cpus cpuPair, backend ...string) (*contender, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	p, line, err := startProcess(cpus.server, self, netServerCommand)
+	p, line, err := startProcess(cpus.server, append([]string{self, netServerCommand}, backend...)...)
 	if err != nil {
 		return nil, err
 	}
 	c := &contender{name: "go net", proc: p}
-	addrs := []*netip.AddrPort{&c.echo, &c.http, &c.udp}
+	addrs := []*netip.AddrPort{&c.echo, &c.http, &c.udp, &c.forward, &c.relay}
 	for i, field := range strings.Fields(line) {
 		if *addrs[i], err = netip.ParseAddrPort(field); err != nil {
 			p.stop()
@@ -161,24 +175,37 @@ func startDaemon(cpus cpuPair, path string) (*contender, error) {
 	return c, nil
 }
 
+// Handlers of the daemon's listeners.
+func echoHandler() *sockmgrv1.Handler {
+	return &sockmgrv1.Handler{Kind: &sockmgrv1.Handler_Echo{Echo: &sockmgrv1.EchoHandler{}}}
+}
+
+func webHandler() *sockmgrv1.Handler {
+	return &sockmgrv1.Handler{Kind: &sockmgrv1.Handler_Http{Http: &sockmgrv1.HttpHandler{
+		Headers: map[string]string{"Content-Type": "text/plain; charset=utf-8"},
+		Body:    []byte(httpBody),
+	}}}
+}
+
+func forwardHandler(uri string) *sockmgrv1.Handler {
+	return &sockmgrv1.Handler{Kind: &sockmgrv1.Handler_Forward{Forward: &sockmgrv1.ForwardHandler{
+		Upstreams: []*sockmgrv1.Upstream{{Address: uri}},
+	}}}
+}
+
 // openAll opens the three listeners that the Go net server has too.
 func (c *contender) openAll(ctx context.Context) error {
 	if c.conn == nil {
 		return nil
 	}
-	echo := &sockmgrv1.Handler{Kind: &sockmgrv1.Handler_Echo{Echo: &sockmgrv1.EchoHandler{}}}
-	web := &sockmgrv1.Handler{Kind: &sockmgrv1.Handler_Http{Http: &sockmgrv1.HttpHandler{
-		Headers: map[string]string{"Content-Type": "text/plain; charset=utf-8"},
-		Body:    []byte(httpBody),
-	}}}
 	var err error
-	if c.echo, err = c.open(ctx, "echo", "tcp://127.0.0.1:0", echo); err != nil {
+	if c.echo, err = c.open(ctx, "echo", "tcp://127.0.0.1:0", echoHandler()); err != nil {
 		return err
 	}
-	if c.http, err = c.open(ctx, "http", "tcp://127.0.0.1:0", web); err != nil {
+	if c.http, err = c.open(ctx, "http", "tcp://127.0.0.1:0", webHandler()); err != nil {
 		return err
 	}
-	c.udp, err = c.open(ctx, "udp", "udp://127.0.0.1:0", echo)
+	c.udp, err = c.open(ctx, "udp", "udp://127.0.0.1:0", echoHandler())
 	return err
 }
 

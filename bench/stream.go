@@ -15,15 +15,25 @@ import (
 
 // dial connects a non-blocking socket. A connection that is closed later goes
 // by reset, so that thousands of them leave nothing in TIME_WAIT.
-func dial(kind int, to netip.AddrPort) (int, error) {
+func dial(kind int, to netip.AddrPort) (int, error) { return dialFrom(kind, netip.Addr{}, to) }
+
+// dialFrom dials from an address of its own; the zero one is the kernel's choice.
+// What has one is closed in the orderly way.
+func dialFrom(kind int, from netip.Addr, to netip.AddrPort) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	if kind == unix.SOCK_STREAM {
+	if kind == unix.SOCK_STREAM && from.IsValid() {
+		err = errors.Join(
+			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1),
+			os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet4{Addr: from.As4()})))
+	} else if kind == unix.SOCK_STREAM {
+		err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	if err == nil && kind == unix.SOCK_STREAM {
 		err = errors.Join(
 			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
-			unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}),
 			// Bounds connect, which waits when the backlog is full.
 			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 10}))
 	}
@@ -87,16 +97,21 @@ type echoClient struct {
 const echoSize = 64
 
 // echoTo returns what opens clients of an echo server.
-func echoTo(to netip.AddrPort) func() (int, client, error) {
-	var id uint64
-	return func() (int, client, error) {
-		fd, err := dial(unix.SOCK_STREAM, to)
-		id++
-		return fd, &echoClient{
-			stream: stream{fd: fd, in: make([]byte, echoSize+1)},
-			id:     id,
-			out:    make([]byte, echoSize),
-		}, err
+func echoTo(to netip.AddrPort) func() (int, client, error) { return echoOf(echoSize)(to) }
+
+// echoOf is echoTo with blocks of another size.
+func echoOf(size int) func(netip.AddrPort) opener {
+	return func(to netip.AddrPort) opener {
+		var id uint64
+		return func() (int, client, error) {
+			fd, err := dial(unix.SOCK_STREAM, to)
+			id++
+			return fd, &echoClient{
+				stream: stream{fd: fd, in: make([]byte, size+1)},
+				id:     id,
+				out:    make([]byte, size),
+			}, err
+		}
 	}
 }
 
