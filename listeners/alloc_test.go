@@ -114,17 +114,93 @@ func TestAllocs(t *testing.T) {
 			for range 200 {
 				exchange(t, fd, tt.request, buf, tt.answer)
 			}
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			for range requests {
-				exchange(t, fd, tt.request, buf, tt.answer)
-			}
-			runtime.ReadMemStats(&after)
-			if n := after.Mallocs - before.Mallocs; n > requests/50 { // the runtime's own
+			if n := mallocs(func() {
+				for range requests {
+					exchange(t, fd, tt.request, buf, tt.answer)
+				}
+			}); n > requests/50 { // the runtime's own
 				t.Errorf("%s: %d allocations for %d requests", tt.name, n, requests)
 			}
 		}
 	})
+}
+
+// Nor does relaying one, of connections and of datagrams.
+func TestForwardAllocs(t *testing.T) {
+	const requests = 1000
+	eachPoller(t, func(t *testing.T, h *host) {
+		for _, tt := range []struct {
+			name, uri string
+			size      int
+		}{
+			{"tcp", "tcp4://127.0.0.1:0", 64},
+			{"tcp large", "tcp4://127.0.0.1:0", 16 << 10},
+			{"udp", "udp4://127.0.0.1:0", 64},
+		} {
+			up := h.open(spec(t, listeners.Echo{}, "", tt.uri))
+			l := h.open(spec(t, forwardTo(h.addr(up, 0)), "", tt.uri))
+			fd := rawClient(t, h.status(l).Bound[0], "")
+			defer unix.Close(fd)
+			request, buf := bytes.Repeat([]byte("x"), tt.size), make([]byte, 64<<10)
+			for range 200 {
+				exchange(t, fd, request, buf, tt.size)
+			}
+			if n := mallocs(func() {
+				for range requests {
+					exchange(t, fd, request, buf, tt.size)
+				}
+			}); n > requests/50 { // the runtime's own
+				t.Errorf("%s: %d allocations for %d requests", tt.name, n, requests)
+			}
+		}
+	})
+}
+
+// A connection that comes and goes costs one allocation: itself.
+func TestConnectionAllocs(t *testing.T) {
+	const conns, most = 500, 1
+	eachPoller(t, func(t *testing.T, h *host) {
+		for name, handler := range map[string]listeners.HandlerSpec{"echo": listeners.Echo{}, "discard": listeners.Discard{}} {
+			l := h.open(spec(t, handler, "idle_timeout=1h", "tcp4://127.0.0.1:0"))
+			bound := h.status(l).Bound[0].IP
+			to := &unix.SockaddrInet4{Port: int(bound.Port()), Addr: bound.Addr().As4()}
+			visit := func() {
+				fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+				if err == nil {
+					err = unix.Connect(fd, to)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				unix.Close(fd)
+			}
+			for range 100 {
+				visit()
+			}
+			gone := func(n uint64) {
+				eventually(t, func() bool { return h.stats(l).Accepted == n && h.status(l).Active == 0 }, func() string { return "not closed" })
+			}
+			gone(100)
+			n := mallocs(func() {
+				for range conns {
+					visit()
+				}
+				gone(100 + conns)
+			})
+			if each := float64(n) / conns; each > most+0.9 { // asking whether they are gone allocates too
+				t.Errorf("%s: %.2f allocations for a connection", name, each)
+			}
+		}
+	})
+}
+
+// mallocs counts what f allocates, and all else in the process meanwhile.
+func mallocs(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.Mallocs - before.Mallocs
 }
 
 // An idle connection costs less than 400 bytes in user space, with its timer
