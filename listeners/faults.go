@@ -57,9 +57,12 @@ func (s Spec) Refuses(o *Option) string {
 
 // String lists what is on, by the names of the options: delay, slice_bytes.
 func (f Faults) String() string {
-	var on []string
+	on, none := []string(nil), Faults{Share: f.Share}
+	if f == none {
+		return ""
+	}
+	t := Tunables{Faults: f}
 	for _, o := range faultOptions {
-		t := Tunables{Faults: f}
 		if o.Type != String && o.Name != "fault.share_percent" && *o.tunable(&t) != 0 {
 			on = append(on, strings.TrimPrefix(o.Name, "fault."))
 		}

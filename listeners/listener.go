@@ -44,6 +44,7 @@ type Listener struct {
 	passed    bool                   // a program has the sockets, or is about to: see executor
 	failing   string                 // why its programs fail so often that none is started for now
 	tryAgain  *mux.Timer             // set while it is failing
+	came      uint64                 // what had come when it was last asked: see Stirred
 }
 
 // An endpoint is one socket of a listener, on the loop.

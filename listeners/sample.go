@@ -31,3 +31,22 @@ func (l *Listener) Sample() (s Sample) {
 	}
 	return s
 }
+
+// Stirred reports whether a sample may differ from the last: something has come
+// since Stirred was asked last, or may wait where the loop does not see it.
+func (l *Listener) Stirred() bool {
+	c := l.stats
+	came := c.Accepted + c.Rejected + c.ReceivedDatagrams
+	stirred := came != l.came || l.state != Running || l.passed || l.paused != NotPaused || len(c.Errors) > 0
+	l.came = came
+	for _, e := range l.endpoints {
+		switch s := e.(type) {
+		case *streamSocket:
+			stirred = stirred || s.resting
+		case *packetSocket:
+			stirred = stirred || s.resting
+		}
+		stirred = stirred || e.sock().shut || e.sock().lent
+	}
+	return stirred
+}

@@ -137,11 +137,11 @@ func (m *Manager) namesOf(wishes []Wish, o ApplyOptions) ([]string, error) {
 
 // planWish works out what a wish takes.
 func (m *Manager) planWish(a *Applied, w Wish, o ApplyOptions) {
-	e, before, err := m.current(w.Name, w.Etag)
-	if _, missing := m.entry(w.Name); missing != nil {
+	if m.lookup(w.Name) == nil {
 		a.fail(m.planNew(a, w, o))
 		return
 	}
+	e, before, err := m.current(w.Name, w.Etag)
 	a.fail(err)
 	if err != nil {
 		return

@@ -121,37 +121,3 @@ func TestApplyAtomic(t *testing.T) {
 		t.Errorf("%v, want %v: %v", actions(all), want, err)
 	}
 }
-
-// BenchmarkApply opens 10,000 listeners in one change. Each has an address of
-// its own and they share a port: for port 0 the kernel alone takes 0.7 ms each
-// once thousands are bound, whoever asks.
-func BenchmarkApply(b *testing.B) {
-	const many = 10_000
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	port := free.Addr().(*net.TCPAddr).Port
-	if err := free.Close(); err != nil {
-		b.Fatal(err)
-	}
-	wishes := make([]manager.Wish, many)
-	for i := range wishes {
-		wishes[i] = wish(fmt.Sprintf("l%d", i), 100, fmt.Sprintf("tcp://127.1.%d.%d:%d", i/250, 1+i%250, port))
-	}
-	for b.Loop() {
-		m, err := manager.New(manager.Config{Poller: "epoll", StateDir: b.TempDir(), Log: quiet})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, _, err := m.Apply(b.Context(), wishes, manager.ApplyOptions{Owner: "x", Atomic: true}); err != nil {
-			b.Fatal(err)
-		}
-		b.StopTimer()
-		if err := m.Shutdown(b.Context(), 0); err != nil {
-			b.Error(err)
-		}
-		b.StartTimer()
-	}
-	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/many, "us/listener")
-}

@@ -3,7 +3,6 @@ package manager
 import (
 	"context"
 	"os"
-	"slices"
 	"strconv"
 	"time"
 
@@ -77,10 +76,13 @@ func (m *Manager) tellChanges() {
 	changed := m.changed
 	m.changed = nil
 	m.changedMu.Unlock()
+	last := make(map[*listeners.Listener]int, len(changed))
 	for i, c := range changed {
-		later := func(d changedListener) bool { return d.Listener == c.Listener }
-		if slices.ContainsFunc(changed[i+1:], later) {
-			continue
+		last[c.Listener] = i
+	}
+	for i, c := range changed {
+		if i != last[c.Listener] {
+			continue // what it went to next is told
 		}
 		if c.state == listeners.Closed {
 			m.closed(c.Listener)

@@ -223,11 +223,16 @@ func (m *Manager) Poller() string { return m.loop.Poller() }
 // Store says where state is kept: memory, or file:PATH.
 func (m *Manager) Store() string { return m.store.String() }
 
-// entry returns the named entry, or a Fault.
-func (m *Manager) entry(name string) (*entry, error) {
+// lookup returns the named entry, or nil.
+func (m *Manager) lookup(name string) *entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e := m.entries[name]; e != nil {
+	return m.entries[name]
+}
+
+// entry returns the named entry, or a Fault.
+func (m *Manager) entry(name string) (*entry, error) {
+	if e := m.lookup(name); e != nil {
 		return e, nil
 	}
 	return nil, &listeners.Fault{

@@ -17,9 +17,9 @@ const (
 // A ring keeps the last of what happened. Publishing never waits for a watcher:
 // each pulls at its own speed, and one that falls too far behind is told so.
 type ring[T any] struct {
-	weigh  func(T) int // bytes that an item takes, about
-	mu     sync.Mutex  // guards the rest
-	items  []T
+	weigh  func(T) int   // bytes that an item takes, about
+	mu     sync.Mutex    // guards the rest
+	items  []*T          // a slice of pointers is moved as it grows, not what they point at
 	bytes  int           // of all items
 	first  uint64        // sequence number before that of items[0]
 	last   uint64        // sequence number of the newest
@@ -39,13 +39,13 @@ func (r *ring[T]) publish(item func(seq uint64) T) {
 		return
 	}
 	r.last++
-	x := item(r.last)
+	x := new(T)
+	*x = item(r.last)
 	r.items = append(r.items, x)
-	r.bytes += r.weigh(x)
+	r.bytes += r.weigh(*x)
 	for len(r.items) > ringSize || r.bytes > ringBytes && len(r.items) > 1 {
-		var none T
-		r.bytes -= r.weigh(r.items[0])
-		r.items[0] = none // nothing holds on to it
+		r.bytes -= r.weigh(*r.items[0])
+		r.items[0] = nil // nothing holds on to it
 		r.items = r.items[1:]
 		r.first++
 	}
@@ -53,7 +53,7 @@ func (r *ring[T]) publish(item func(seq uint64) T) {
 }
 
 // at is the place of a sequence number.
-func (r *ring[T]) at(seq uint64) *T { return &r.items[seq-r.first-1] }
+func (r *ring[T]) at(seq uint64) *T { return r.items[seq-r.first-1] }
 
 func (r *ring[T]) wakeLocked() {
 	if r.more != nil {

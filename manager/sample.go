@@ -16,6 +16,9 @@ const (
 	sampleShare    = 150
 	sampleMost     = 30 * time.Second
 	sampleBudget   = 256 // listeners in one turn
+	// One where nothing comes is looked at in every sampleQuiet-th look only: the
+	// kernel may drop what the loop never hears of.
+	sampleQuiet = 15
 	// A queue is high from 75 % on, and no longer once it is below 50 %: so
 	// that one that swings around a mark is not told of at every swing.
 	highNumerator, lowNumerator, markDenominator = 3, 2, 4
@@ -32,6 +35,7 @@ type seen struct {
 func (m *Manager) sample() {
 	next := time.NewTimer(sampleInterval)
 	defer next.Stop()
+	look := 0
 	for {
 		select {
 		case <-m.ending:
@@ -39,12 +43,14 @@ func (m *Manager) sample() {
 		case <-next.C:
 		}
 		began := time.Now()
-		m.sampleAll()
+		m.sampleAll(look)
+		look++
 		next.Reset(min(max(sampleShare*time.Since(began), sampleInterval), sampleMost))
 	}
 }
 
-func (m *Manager) sampleAll() {
+// sampleAll looks at those that may have changed, and at a part of the others.
+func (m *Manager) sampleAll(look int) {
 	m.mu.Lock()
 	all := make([]*entry, 0, len(m.names))
 	for _, name := range m.names {
@@ -55,6 +61,7 @@ func (m *Manager) sampleAll() {
 	m.mu.Unlock()
 	lives := make([]*listeners.Listener, 0, sampleBudget)
 	samples := make([]listeners.Sample, sampleBudget)
+	at := look % sampleQuiet // whose turn it is
 	for chunk := range slices.Chunk(all, sampleBudget) {
 		lives = lives[:0]
 		for _, e := range chunk {
@@ -62,8 +69,14 @@ func (m *Manager) sampleAll() {
 		}
 		err := m.on(context.Background(), func() error {
 			for i, l := range lives {
-				if samples[i] = (listeners.Sample{}); l != nil {
+				if l == nil {
+					continue
+				}
+				last := &chunk[i].seen
+				if stirred := l.Stirred(); stirred || last.live != l || last.high || (i+at)%sampleQuiet == 0 {
 					samples[i] = l.Sample()
+				} else {
+					lives[i] = nil // as it was
 				}
 			}
 			return nil
