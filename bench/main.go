@@ -141,6 +141,11 @@ func (cfg *config) run(ctx context.Context, out *report) error {
 			return fmt.Errorf("%s: %w", controlCase, err)
 		}
 	}
+	if slices.Contains(cfg.cases, contentionCase) && cfg.daemon != "" {
+		if err := cfg.contention(ctx, out, cpus); err != nil {
+			return fmt.Errorf("%s: %w", contentionCase, err)
+		}
+	}
 	if slices.Contains(cfg.cases, scaleCase) && cfg.daemon != "" {
 		if err := cfg.scale(ctx, out, cpus); err != nil {
 			return fmt.Errorf("%s: %w", scaleCase, err)
@@ -154,5 +159,5 @@ func caseNames() []string {
 	for _, c := range trafficCases {
 		names = append(names, c.name)
 	}
-	return append(names, idleCase, controlCase, scaleCase)
+	return append(names, idleCase, controlCase, contentionCase, scaleCase)
 }
