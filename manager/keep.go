@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
