@@ -96,10 +96,23 @@ func (c *conn) serve(ev mux.Events) {
 
 // read reads once: what is left is reported again.
 func (c *conn) read() {
-	limit := max(c.l.tunables.ReadBuffer, int64(len(c.in)+minRead)) // it may have been tuned down
-	c.l.set.growBuffer(limit)
-	buf := c.l.set.buf[:limit]
-	kept := copy(buf, c.in)
+	var buf []byte
+	kept := 0
+	d := c.durable()
+	if d != nil && c.is(lingering) {
+		d = nil // what comes is dropped
+	}
+	if d != nil {
+		if buf = d.room(c); len(buf) == 0 {
+			c.close(errStuck)
+			return
+		}
+	} else {
+		limit := max(c.l.tunables.ReadBuffer, int64(len(c.in)+minRead)) // it may have been tuned down
+		c.l.set.growBuffer(limit)
+		buf = c.l.set.buf[:limit]
+		kept = copy(buf, c.in)
+	}
 	room := c.room(reading)
 	if room == 0 {
 		c.resume()
@@ -136,6 +149,10 @@ func (c *conn) read() {
 		if c.received > c.tolerated {
 			c.close(io.EOF)
 		}
+		return
+	}
+	if d != nil {
+		c.proceed(d.unused(c))
 		return
 	}
 	c.proceed(buf[:kept+n])
@@ -228,6 +245,9 @@ func (c *conn) settle(rest []byte, err error) {
 		c.deadline = 0 // it was the handler's
 	case err != nil:
 		c.close(err)
+		return
+	}
+	if d := c.durable(); d != nil && !d.commit(c, len(rest)) {
 		return
 	}
 	switch {

@@ -54,7 +54,7 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 			c.settle(nil, c.rejectPreface(errors.New("the peer is not trusted to send it")))
 		}
 	} else {
-		c.settle(nil, c.openHandler())
+		c.settle(nil, c.openHandler(nil))
 	}
 	if c.fd < 0 {
 		return
@@ -65,8 +65,16 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 	}
 }
 
-// openHandler lets the handler begin with the connection.
-func (c *conn) openHandler() error {
+// openHandler lets the handler begin with the connection, of which rest was read.
+func (c *conn) openHandler(rest []byte) error {
+	if c.l.tunables.Durability > 0 {
+		c.endure(rest)
+	}
+	return c.begin()
+}
+
+// begin has the handler begin.
+func (c *conn) begin() error {
 	o, ok := c.handler.(Opener)
 	if !ok {
 		return nil

@@ -152,6 +152,10 @@ func (c *conn) close(why error) {
 	if c.is(served) && !c.server().letGo(why) {
 		return
 	}
+	d := c.durable()
+	if d != nil {
+		d.die()
+	}
 	l, reason := c.l, c.endedBy(why)
 	if w := l.set.watcher; w != nil {
 		w.ConnClosed(c.lastStatus(why))
@@ -163,6 +167,9 @@ func (c *conn) close(why error) {
 	_ = l.set.loop.Remove(int(c.fd)) // before the close, as always
 	l.set.loop.Disarm(&c.timer)
 	c.counted(reason)
+	if d != nil {
+		d.release(int(c.fd))
+	}
 	sysClose(int(c.fd))
 	c.fd = -1
 	c.in, c.out, c.shared = nil, nil, nil

@@ -40,6 +40,9 @@ func (t *Tunables) faults() Faults {
 // Refuses says why the option will not do for a listener of this spec; nothing
 // if it will. Who has the descriptors sees to faults itself.
 func (s Spec) Refuses(o *Option) string {
+	if o.Name == durabilityOption {
+		return s.refusesDurable()
+	}
 	if !strings.HasPrefix(o.Name, "fault.") {
 		return ""
 	}
@@ -130,6 +133,7 @@ func (c *conn) refault() {
 		if r := c.relay(); r != nil {
 			r.back.unsplice(r)
 		}
+		c.forsake() // what a link holds is nowhere else
 		c.startFaults()
 		k = c.link()
 	case k == nil || k.over:

@@ -42,10 +42,14 @@ func (f *flow) drop() {
 
 // pump reads once and passes on.
 func (f *flow) pump(r *relay, from, to int) {
-	if f.full >= spliceAfter && !r.c.isPaced() && r.c.link() == nil && f.splice(r, from, to) {
+	if f.full >= spliceAfter && (r.c.limits == nil || r.c.mayBeSpliced()) && f.splice(r, from, to) {
 		return
 	}
 	buf := r.c.l.set.buf
+	d := r.c.durable()
+	if d != nil {
+		buf = d.flowBuffer(r, f)
+	}
 	if from == int(r.c.fd) {
 		buf = buf[:min(len(buf), r.c.room(reading))]
 		if len(buf) == 0 {
@@ -78,9 +82,22 @@ func (f *flow) pump(r *relay, from, to int) {
 	if fromClient {
 		r.c.gotBytes(n)
 	}
-	if sent := f.send(r, to, buf[:n], !fromClient); sent < n && !f.eof {
+	if d != nil {
+		d.flowed(r, f, n)
+	}
+	sent := f.send(r, to, buf[:n], !fromClient)
+	switch {
+	case sent == n || f.eof:
+	case d != nil:
+		f.rest = buf[sent:n:n] // it stays there until it is gone
+	default:
 		f.rest = append(f.rest[:0], buf[sent:n]...)
 	}
+}
+
+// mayBeSpliced reports whether nothing has to see the bytes of the connection.
+func (c *conn) mayBeSpliced() bool {
+	return c.limits == nil || c.limits.pace == nil && c.limits.link == nil && c.limits.durable == nil
 }
 
 // send gives p to the kernel, which may take a part of it.

@@ -16,7 +16,8 @@ import (
 // A Keeper has copies of sockets in the hands of a process that outlives this
 // one. Store and Remove never wait.
 type Keeper interface {
-	Store(name string, fd int) // takes a copy of fd before it returns
+	Store(name string, fd int)            // takes a copy of fd before it returns
+	StoreIfRoom(name string, fd int) bool // of what there may be many of; it reports whether there is room
 	Remove(name string)
 	Wait(ctx context.Context) error // until what was asked before is done
 }
@@ -31,6 +32,7 @@ type Kept struct {
 	mu     sync.Mutex
 	keeper Keeper                 // nil: none
 	back   map[string][]*returned // what nobody has claimed, by listener; "": what is not ours
+	conns  []returnedConn         // what came back of durable connections
 }
 
 // A returned is a socket that came back.
@@ -56,6 +58,10 @@ type Returned struct {
 func NewKept(keeper Keeper, back []Returned) (k *Kept, problems []error) {
 	k = &Kept{keeper: keeper, back: map[string][]*returned{}}
 	for _, b := range back {
+		if c, ok := lookAtConn(b); ok {
+			k.conns = append(k.conns, c)
+			continue
+		}
 		r, err := lookAt(b)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("descriptor %d, %q, which this process was started with, is closed: %w", b.FD, b.Name, err))
@@ -303,4 +309,8 @@ func (k *Kept) Close() {
 		}
 	}
 	clear(k.back)
+	for _, c := range k.conns {
+		sysClose(c.fd)
+	}
+	k.conns = nil
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -161,11 +160,7 @@ func (s *socket) connectToNobody(kind int) error {
 	if _, err := unix.Getpeername(s.fd); err != nil || kind != unix.SOCK_DGRAM {
 		return nil //nolint:nilerr // it has no peer
 	}
-	unspec := unix.RawSockaddr{Family: unix.AF_UNSPEC}
-	if _, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(s.fd), uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec)); errno != 0 {
-		return os.NewSyscallError("connect", errno)
-	}
-	return nil
+	return disconnect(s.fd)
 }
 
 // recheckPerTurn bounds how many listeners one turn of the loop looks at: each

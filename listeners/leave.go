@@ -46,8 +46,11 @@ func (s *Set) Transfer(ls []*Listener, kept *Kept) (*Transfer, error) {
 		}
 		if saved, ok := t.conn(c); ok {
 			t.Conns, t.conns = append(t.Conns, saved), append(t.conns, c)
+		} else {
+			c.forsake() // its slot is the other process's
 		}
 	}
+	t.arenas()
 	if kept != nil {
 		t.back(kept)
 	}

@@ -30,6 +30,9 @@ func (t *Transfer) conn(c *conn) (SavedConn, bool) {
 	if k := c.link(); k != nil {
 		s.Link = &SavedLink{Faults: k.f, Began: k.began, In: k.in.save(), Out: k.out.save(), Fate: uint8(k.fate), Gone: k.gone, Over: k.over}
 	}
+	if d := c.durable(); d != nil {
+		s.Durable = &SavedDurable{Slot: d.number(), Got: d.got, Joined: d.joined}
+	}
 	return s, true
 }
 
@@ -156,6 +159,9 @@ func (q *line) save() SavedLine {
 // and nothing is counted.
 func (c *conn) part() {
 	set := c.l.set
+	if c.limits != nil {
+		c.limits.durable = nil // the slot has moved
+	}
 	switch h := c.handler.(type) {
 	case *relay:
 		set.loop.Disarm(&h.timer)

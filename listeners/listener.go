@@ -45,6 +45,8 @@ type Listener struct {
 	failing   string                 // why its programs fail so often that none is started for now
 	tryAgain  *mux.Timer             // set while it is failing
 	came      uint64                 // what had come when it was last asked: see Stirred
+
+	configured config // of the handler, once somebody has asked
 }
 
 // An endpoint is one socket of a listener, on the loop.

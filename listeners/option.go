@@ -81,6 +81,7 @@ type Tunables struct {
 	MaxProcesses      int64         // exec; 0: no limit
 	MaxReply          int64         // bytes of an answer to a shorter datagram
 	ReplyRate         int64         // answers a second to one network; 0: no limit
+	Durability        int64         // a place in the words of the option
 	Faults            Faults
 }
 

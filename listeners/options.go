@@ -18,6 +18,8 @@ const (
 	segmentBytes = "udp.segment_bytes"
 	linger       = "linger"
 	incomingCPU  = "incoming_cpu"
+
+	durabilityOption = "durability"
 )
 
 const day = 24 * time.Hour
@@ -50,6 +52,10 @@ var mainOptions = []*Option{
 		Name: "write_buffer_bytes", Summary: "Most that is kept for a peer that does not read; until it has, nothing more is read from it.",
 		Type: Bytes, Min: 1 << 10, Max: 64 << 20, Networks: OnStream | OnUDP, Effect: Live, Default: BytesValue(256 << 10),
 		tunable: func(t *Tunables) *int64 { return &t.WriteBuffer },
+	}, {
+		Name: durabilityOption, Summary: "connections: those of echo, discard, reply, http and forward over TCP go on when the daemon is killed and started again by sockmgr supervise or systemd; each takes 8 to 132 KiB more. none: they are lost.",
+		Type: String, Networks: OnTCP, Effect: NewConnections, Default: StringValue(durability[0]), words: durability,
+		tunable: func(t *Tunables) *int64 { return &t.Durability },
 	}, {
 		Name: "receive_buffer_bytes", Summary: "Kernel receive buffer; the kernel doubles what is set, and setting it ends autotuning.",
 		Type: Bytes, Min: 1, Max: math.MaxInt32 / 2, Networks: OnAll, Effect: Live, Inherited: true,

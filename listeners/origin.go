@@ -14,11 +14,13 @@ type origin struct {
 	open int64
 }
 
-// connLimits is what a connection has only while a limit asks for it.
+// connLimits is what a connection has only while a limit, or the like, asks for it.
 type connLimits struct {
 	origin *origin // nil: not counted
 	pace   *pace   // nil: there is no rate
 	link   *link   // nil: no fault has hit it
+
+	durable *durable // nil: it ends with this process
 }
 
 // limit makes what limits need.

@@ -41,7 +41,7 @@ func (f *preface) Handle(from Peer, p []byte) (int, error) {
 	}
 	switch {
 	case errors.Is(err, errNoHeader) && policy.Mode == ProxyOptional:
-		return 0, f.begin(c)
+		return 0, f.begin(c, p)
 	case err != nil:
 		return 0, c.rejectPreface(err)
 	}
@@ -50,7 +50,7 @@ func (f *preface) Handle(from Peer, p []byte) (int, error) {
 			c.proxied = &src
 		}
 	}
-	if err := f.begin(c); err != nil {
+	if err := f.begin(c, p[size:]); err != nil {
 		return size, err
 	}
 	return size, nil
@@ -104,16 +104,16 @@ func proxyHeaderSize(p []byte) (int, error) {
 func (f *preface) Expired(p Peer) error {
 	c := p.(*conn)
 	if c.l.spec.Proxy.Mode == ProxyOptional && len(c.in) == 0 {
-		return f.begin(c) // who waits for us to speak first
+		return f.begin(c, nil) // who waits for us to speak first
 	}
 	return c.rejectPreface(errors.New("no header came in time"))
 }
 
-// begin gives the connection to its handler.
-func (f *preface) begin(c *conn) error {
+// begin gives the connection to its handler, with what came after the header.
+func (f *preface) begin(c *conn, rest []byte) error {
 	c.deadline = 0
 	c.handler = f.next
-	return c.openHandler()
+	return c.openHandler(rest)
 }
 
 // rejectPreface counts a connection that is closed for want of a good header.

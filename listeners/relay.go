@@ -133,6 +133,9 @@ func (r *relay) leave() {
 	set := r.c.l.set
 	set.loop.Disarm(&r.timer)
 	_ = set.loop.Remove(int(r.fd)) // before the close, as always
+	if d := r.c.durable(); d != nil && d.joined {
+		d.part(int(r.fd))
+	}
 	sysClose(int(r.fd))
 	r.fd, r.isOpen = -1, false
 	r.up.active--
@@ -200,6 +203,9 @@ func (r *relay) opened() {
 	if r.taker != nil {
 		r.handOver(header)
 		return
+	}
+	if r.c.durable() != nil {
+		r.join(header)
 	}
 	r.there.rest = append(header, r.there.rest...)
 	if r.there.pending() || r.there.eof {

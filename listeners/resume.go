@@ -43,6 +43,9 @@ func (s *Set) Resume(saved *Saved, files []int, kept *Kept) (*Resumption, error)
 			sysClose(fd)
 		}
 	}
+	if err := r.arenas(); err != nil {
+		return nil, err
+	}
 	for i := range saved.Listeners {
 		if err := r.listener(&saved.Listeners[i]); err != nil {
 			return nil, named(saved.Listeners[i].Name, err)

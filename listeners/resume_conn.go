@@ -8,9 +8,27 @@ import (
 
 // conn goes on with a connection.
 func (r *Resumption) conn(l *Listener, s *SavedConn) error {
-	fd, err := r.file(s.File)
+	c, err := r.put(l, s)
 	if err != nil {
 		return err
+	}
+	if s.Durable != nil {
+		if err := r.durable(c, s.Durable); err != nil {
+			return err
+		}
+	}
+	if err := r.handler(c, &s.Handler); err != nil {
+		return err
+	}
+	c.arm()
+	return nil
+}
+
+// put puts a connection on the loop, which waits for nothing of it yet.
+func (r *Resumption) put(l *Listener, s *SavedConn) (*conn, error) {
+	fd, err := r.file(s.File)
+	if err != nil {
+		return nil, err
 	}
 	c := &conn{
 		l: l, fd: int32(fd), family: s.Family, ending: s.Ending, cookie: s.Cookie, remote: s.Remote,
@@ -22,7 +40,7 @@ func (r *Resumption) conn(l *Listener, s *SavedConn) error {
 		c.proxied = &s.Proxied
 	}
 	if err := r.set.loop.Add(fd, 0, c); err != nil {
-		return attachFault(l.Name, err)
+		return nil, attachFault(l.Name, err)
 	}
 	l.active++
 	r.set.used++
@@ -39,11 +57,7 @@ func (r *Resumption) conn(l *Listener, s *SavedConn) error {
 			p.buckets[d].full = s.Pace.Buckets[d]
 		}
 	}
-	if err := r.handler(c, &s.Handler); err != nil {
-		return err
-	}
-	c.arm()
-	return nil
+	return c, nil
 }
 
 func (s *SavedConn) flags() (f connFlags) {

@@ -23,6 +23,17 @@ type Saved struct {
 	Conns     []SavedConn
 	Handlers  [][]byte        // that connections have, and their listeners no more: see marshalHandler
 	Back      []SavedReturned // what came back from the keeper, and nobody has claimed
+	Arenas    []SavedArena    // of durable connections
+}
+
+// SavedArena is memory that durable connections have slots in.
+type SavedArena struct{ Number, File int }
+
+// SavedDurable is the slot of a durable connection, which has the rest.
+type SavedDurable struct {
+	Slot   int
+	Got    uint64 // of the upstream of a relay
+	Joined bool   // there is one
 }
 
 // SavedReturned is a Returned.
@@ -158,8 +169,9 @@ type SavedConn struct {
 	In          []byte // read, and not consumed
 	Out, Shared []byte // written, and not taken by the kernel
 
-	Pace *SavedPace
-	Link *SavedLink
+	Pace    *SavedPace
+	Link    *SavedLink
+	Durable *SavedDurable
 
 	Handler SavedHandler
 }

@@ -42,6 +42,8 @@ type Set struct {
 	rechecks  []*Listener // whose options are looked at when there is time: see recheck
 	restoring bool        // there is none
 
+	durables *durables // nil: nobody keeps anything
+
 	metadata bool           // set once in NewSet
 	udpPorts map[uint16]int // ports of our own datagram sockets: see answerTo
 	answers  answerTable
@@ -72,6 +74,8 @@ type SetConfig struct {
 	// Resolve returns what is to be run for an exec handler, each time before it
 	// is, or why that is not allowed. nil: what it says itself.
 	Resolve func(*Exec) (*Exec, error)
+	// Kept has what came back of durable connections; see Recover. It may be nil.
+	Kept *Kept
 	// Metadata lets connect to addresses of cloud metadata: see MayConnect.
 	Metadata bool
 	// Lost is called on the loop when a socket of a listener was shut from
@@ -86,6 +90,9 @@ func NewSet(c SetConfig) *Set {
 		buf: make([]byte, 64<<10), udpPorts: map[uint16]int{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if c.Kept != nil {
+		s.durables = newDurables(s, c.Kept)
+	}
 	return s
 }
 
@@ -98,6 +105,9 @@ func (s *Set) Close() {
 		p.close()
 	}
 	s.pipes = nil
+	if s.durables != nil {
+		s.durables.close()
+	}
 }
 
 // Waits before accepting again after the process ran out of descriptors.
@@ -151,7 +161,7 @@ const sweepBudget = 4096
 // close one takes up to 12 us.
 const sweepCalls = 64
 
-// sweep calls f for every open connection of l, a bounded number a turn, then
+// sweep calls f for every open connection of l, nil: of all listeners, a bounded number a turn, then
 // done. Connections that open meanwhile may be left out.
 func (s *Set) sweep(l *Listener, f func(*conn), done func()) {
 	s.sweepFrom(0, l, f, done)
@@ -160,7 +170,7 @@ func (s *Set) sweep(l *Listener, f func(*conn), done func()) {
 func (s *Set) sweepFrom(fd int, l *Listener, f func(*conn), done func()) {
 	end := min(fd+sweepBudget, s.loop.Span())
 	for calls := 0; fd < end && calls < sweepCalls; fd++ {
-		if c, ok := s.loop.HandlerOf(fd).(*conn); ok && c.l == l {
+		if c, ok := s.loop.HandlerOf(fd).(*conn); ok && (c.l == l || l == nil) {
 			f(c)
 			calls++
 		}

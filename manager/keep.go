@@ -163,6 +163,7 @@ func (m *Manager) restore(records []Record) {
 		}
 	}
 	m.dropUnused()
+	m.recoverConns()
 	if len(records) > 0 {
 		m.log.Info("listeners restored", "count", len(records))
 	}

@@ -54,6 +54,19 @@ func (m *Manager) dropKept(wanted func(name string) bool) {
 	}
 }
 
+// recoverConns goes on with connections that came back, of the listeners that run.
+func (m *Manager) recoverConns() {
+	m.mu.Lock()
+	all := make(map[string]*listeners.Listener, len(m.attached))
+	for l := range m.attached {
+		all[l.Name] = l
+	}
+	m.mu.Unlock()
+	if err := m.on(context.Background(), func() error { m.set.Recover(all); return nil }); err != nil {
+		m.log.Error("connections that came back are lost", "error", err)
+	}
+}
+
 // storePerTurn bounds how many listeners one turn of the loop copies sockets of.
 const storePerTurn = 16
 
@@ -73,7 +86,7 @@ func (m *Manager) StoreAgain(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return m.on(ctx, func() error { m.set.StoreConnsAgain(); return nil })
 }
 
 // maxGiven bounds how many listeners' sockets are given at once.

@@ -133,7 +133,7 @@ func New(c Config) (*Manager, error) {
 		loopLog = c.Log
 	}
 	m.set = listeners.NewSet(listeners.SetConfig{
-		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Lost: m.onLost, Metadata: c.Metadata, Resolve: m.programs.Resolve,
+		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Lost: m.onLost, Metadata: c.Metadata, Resolve: m.programs.Resolve, Kept: c.Kept,
 	})
 	m.sockets = sockets.New(sockets.Config{Loop: loop, Set: m.set, Log: loopLog})
 	go func() {
