@@ -43,7 +43,7 @@ func (w *world) changer(ctx context.Context, i int) {
 		name, k, looked := fmt.Sprintf("changed-%d", i), known{}, w.daemon.moment()
 		for ctx.Err() == nil {
 			<-pace.C
-			if moment := w.daemon.moment(); k.unsure || moment != looked && moment%2 == 0 {
+			if moment := w.daemon.moment(); k.unsure || moment != looked && moment.kills%2 == 0 {
 				if is, err := w.look(name); err == nil {
 					if !k.unsure && is != k {
 						w.tally.broke("acknowledged", "%s is %+v, and was acknowledged to be %+v", name, is, k)
@@ -185,7 +185,7 @@ func (w *world) applier(ctx context.Context) {
 			switch err := apply(n); {
 			case err == nil:
 				have, sure = n, true
-			case w.daemon.killedSince(moment):
+			case w.daemon.cutSince(moment):
 				sure = false
 			}
 			if !sure {

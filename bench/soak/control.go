@@ -97,6 +97,22 @@ func (w *world) accepted(address string) func(context.Context, *rand.Rand) error
 	}
 }
 
+// closeLeft closes sockets whose clients were cut off before they knew of them:
+// after an upgrade they are there until they have been idle for five minutes.
+func (w *world) closeLeft(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	resp, err := w.sockets.ListSockets(ctx, &sockmgrv1.ListSocketsRequest{PageSize: 1000})
+	for _, s := range resp.GetSockets() {
+		if s.GetOwner() == "" || err != nil {
+			continue
+		}
+		_, err = w.sockets.CloseSocket(ctx, &sockmgrv1.CloseSocketRequest{Name: s.GetName()})
+		w.tally.refused("socket", "left behind")
+	}
+	return err
+}
+
 // watch follows the events until the end. Revisions never go back in one daemon.
 func (w *world) watch(ctx context.Context) {
 	w.workers.Go(func() {
@@ -107,7 +123,7 @@ func (w *world) watch(ctx context.Context) {
 			case ctx.Err() != nil:
 			case errors.As(err, &wrongBytes{}):
 				w.tally.broke("events", "%v", err)
-			case w.daemon.killedSince(moment):
+			case w.daemon.cutSince(moment):
 				w.tally.lost("events")
 			default:
 				w.tally.broke("events", "the watch ended: %v", err)
@@ -147,7 +163,7 @@ func (w *world) call(name string, do func(context.Context) error, expected ...co
 	case err == nil:
 		w.tally.did(name, time.Since(began))
 		return nil
-	case w.daemon.killedSince(moment) && (code == codes.Unavailable || code == codes.Canceled):
+	case w.daemon.cutSince(moment) && (code == codes.Unavailable || code == codes.Canceled):
 		w.tally.lost(name)
 	case slices.Contains(expected, code):
 		w.tally.refused(name, code.String())

@@ -35,7 +35,7 @@ type supervised struct {
 	exited chan struct{}
 	err    error // how; set before
 
-	kills atomic.Int64 // begun and ended: odd while one goes on
+	kills, upgrades atomic.Int64 // begun and ended: odd while one goes on
 }
 
 // startDaemon starts sockmgr supervise, and returns when a daemon answers.
@@ -141,7 +141,14 @@ func (s *supervised) kill(ctx context.Context) (time.Duration, error) {
 	return time.Since(began), err
 }
 
-// moment is a state of kills, to tell later whether one was meanwhile.
-func (s *supervised) moment() int64 { return s.kills.Load() }
+// A moment tells later whether there was a kill, or an upgrade, meanwhile.
+type moment struct{ kills, upgrades int64 }
 
-func (s *supervised) killedSince(moment int64) bool { return moment%2 == 1 || s.kills.Load() != moment }
+func (s *supervised) moment() moment { return moment{s.kills.Load(), s.upgrades.Load()} }
+
+func (s *supervised) killedSince(m moment) bool { return m.kills%2 == 1 || s.kills.Load() != m.kills }
+
+// cutSince reports whether calls of the control plane may have been cut off.
+func (s *supervised) cutSince(m moment) bool {
+	return s.killedSince(m) || m.upgrades%2 == 1 || s.upgrades.Load() != m.upgrades
+}

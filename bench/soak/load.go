@@ -12,6 +12,9 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // notConnected is a connect that the kernel has refused, or nobody answered: no
@@ -41,8 +44,10 @@ func (w *world) worker(ctx context.Context, name string, i int, op func(context.
 				w.tally.did(name, time.Since(began))
 			case errors.As(err, &notConnected{}), errors.As(err, &wrongBytes{}):
 				w.tally.broke(name, "%v", err)
-			case errors.Is(err, errLostDatagram), w.daemon.killedSince(moment):
+			case errors.Is(err, errLostDatagram), w.daemon.killedSince(moment), status.Code(err) == codes.Unavailable && w.daemon.cutSince(moment):
 				w.tally.lost(name)
+			case status.Code(err) == codes.FailedPrecondition && w.daemon.cutSince(moment):
+				w.tally.refused(name, "in an upgrade") // its listener was on the way
 			default:
 				w.tally.broke(name, "no kill, and yet: %v", err)
 			}

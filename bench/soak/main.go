@@ -5,7 +5,7 @@
 //	load       TCP echo, HTTP with keep-alive, forward, UDP echo, Unix echo, sockets of SocketService,
 //	           watchers of events
 //	changes    create, stop, start, delete, apply, tune, pause, resume, drain, new addresses
-//	kills      kill -9 of the daemon, in the first part of the time
+//	kills      kill -9 of the daemon, and upgrades, in the first part of the time
 //
 // No connect may be refused or time out, no byte may be another, what was
 // acknowledged must be so after a kill, a connection may be lost only by a kill,
@@ -28,12 +28,13 @@ import (
 
 // config is what the flags say.
 type config struct {
-	bin       string
-	length    time.Duration
-	seed      uint64
-	killEvery time.Duration
-	pace      time.Duration
-	keep      bool
+	bin          string
+	length       time.Duration
+	seed         uint64
+	killEvery    time.Duration
+	upgradeEvery time.Duration
+	pace         time.Duration
+	keep         bool
 }
 
 func main() {
@@ -54,13 +55,14 @@ func run(args []string, out io.Writer) error {
 	flags.DurationVar(&c.length, "for", 2*time.Minute, "how long")
 	flags.Uint64Var(&c.seed, "seed", 0, "of what is chosen by chance; 0 takes one")
 	flags.DurationVar(&c.killEvery, "kill-every", 5*time.Second, "time between kills, on the average; 0 kills nobody")
+	flags.DurationVar(&c.upgradeEvery, "upgrade-every", 8*time.Second, "time between upgrades, on the average; 0 upgrades nobody")
 	flags.DurationVar(&c.pace, "pace", 4*time.Millisecond, "time between two operations of one worker")
 	flags.BoolVar(&c.keep, "keep", false, "keep the directory with the log and the state")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 || c.length < 10*time.Second || c.pace <= 0 || c.killEvery < 0 {
-		return errors.New("want --for of 10s or more, --pace above 0, --kill-every of 0 or more, and no arguments")
+	if flags.NArg() > 0 || c.length < 10*time.Second || c.pace <= 0 || min(c.killEvery, c.upgradeEvery) < 0 {
+		return errors.New("want --for of 10s or more, --pace above 0, --kill-every and --upgrade-every of 0 or more, and no arguments")
 	}
 	if c.seed == 0 {
 		c.seed = rand.Uint64()

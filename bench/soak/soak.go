@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -34,7 +33,7 @@ type world struct {
 	workers sync.WaitGroup
 }
 
-// Kills are in this part of the time; in the rest one daemon has all the load, so
+// Kills and upgrades are in this part of the time; in the rest one daemon has all the load, so
 // that what it leaves behind shows.
 const killsUntil = 0.6
 
@@ -60,6 +59,10 @@ func soak(ctx context.Context, c config, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.daemon.stop()) }()
+	if w.upgradeEvery > 0 && !w.daemon.canUpgrade(ctx) {
+		w.upgradeEvery = 0
+		printf(out, "soak: %s/sockctl has no daemon upgrade: the daemon is killed only\n", c.bin)
+	}
 	conn := w.daemon.conn
 	w.list, w.tuning = sockmgrv1.NewListenerServiceClient(conn), sockmgrv1.NewTuningServiceClient(conn)
 	w.events, w.sockets = sockmgrv1.NewEventServiceClient(conn), sockmgrv1.NewSocketServiceClient(conn)
@@ -73,7 +76,7 @@ func soak(ctx context.Context, c config, out io.Writer) (err error) {
 	}
 
 	// Warm up, so that what is made once is there.
-	if err := w.load(ctx, c.length/20, 0); err != nil {
+	if err := w.load(ctx, c.length/20, false); err != nil {
 		return err
 	}
 	begin, err := w.daemon.measure(ctx)
@@ -81,7 +84,10 @@ func soak(ctx context.Context, c config, out io.Writer) (err error) {
 		return err
 	}
 	w.tally = newTally()
-	if err := w.load(ctx, c.length, c.killEvery); err != nil {
+	if err := w.load(ctx, c.length, true); err != nil {
+		return err
+	}
+	if err := w.closeLeft(ctx); err != nil {
 		return err
 	}
 	end, wrong, err := w.daemon.settle(ctx, begin)
@@ -146,7 +152,7 @@ func (w *world) serveBackend() {
 }
 
 // load runs everything for a while.
-func (w *world) load(ctx context.Context, length, killEvery time.Duration) error {
+func (w *world) load(ctx context.Context, length time.Duration, disturbed bool) error {
 	ctx, cancel := context.WithCancel(ctx) // no deadline, which the daemon would know of
 	defer cancel()
 	defer time.AfterFunc(length, cancel).Stop()
@@ -171,35 +177,14 @@ func (w *world) load(ctx context.Context, length, killEvery time.Duration) error
 	w.applier(ctx)
 	w.meddler(ctx)
 	w.drainer(ctx)
-	err = w.kill(ctx, time.Now().Add(time.Duration(killsUntil*float64(length))), killEvery)
+	end := time.Now()
+	if disturbed {
+		end = end.Add(time.Duration(killsUntil * float64(length)))
+	}
+	err = w.disturb(ctx, end)
 	if err != nil {
 		cancel()
 	}
 	w.workers.Wait()
 	return err
-}
-
-// kill kills the daemon now and then, until the end of the kills, and waits for
-// the end of it all.
-func (w *world) kill(ctx context.Context, end time.Time, every time.Duration) error {
-	random := rand.New(rand.NewPCG(w.seed, 4000))
-	for every > 0 {
-		timer := time.NewTimer(every/2 + time.Duration(random.Int64N(int64(every))))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-timer.C:
-		}
-		if time.Now().After(end) {
-			break
-		}
-		took, err := w.daemon.kill(context.WithoutCancel(ctx))
-		if err != nil {
-			return fmt.Errorf("kill: %w\n%s", err, w.daemon.lastWords())
-		}
-		w.tally.did("kill -9", took)
-	}
-	<-ctx.Done()
-	return nil
 }
