@@ -63,9 +63,6 @@ func soak(ctx context.Context, c config, out io.Writer) (err error) {
 		w.upgradeEvery = 0
 		printf(out, "soak: %s/sockctl has no daemon upgrade: the daemon is killed only\n", c.bin)
 	}
-	conn := w.daemon.conn
-	w.list, w.tuning = sockmgrv1.NewListenerServiceClient(conn), sockmgrv1.NewTuningServiceClient(conn)
-	w.events, w.sockets = sockmgrv1.NewEventServiceClient(conn), sockmgrv1.NewSocketServiceClient(conn)
 	if w.backend, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return err
 	}
@@ -74,8 +71,13 @@ func soak(ctx context.Context, c config, out io.Writer) (err error) {
 	if err := w.makeListeners(ctx); err != nil {
 		return err
 	}
+	return w.run(ctx, out)
+}
 
-	// Warm up, so that what is made once is there.
+// run has the load twice: to warm up, so that what is made once is there, and
+// for the time that was asked for.
+func (w *world) run(ctx context.Context, out io.Writer) error {
+	c := w.config
 	if err := w.load(ctx, c.length/20, false); err != nil {
 		return err
 	}
@@ -109,6 +111,9 @@ func soak(ctx context.Context, c config, out io.Writer) (err error) {
 
 // makeListeners makes what is there all the time.
 func (w *world) makeListeners(ctx context.Context) error {
+	conn := w.daemon.conn
+	w.list, w.tuning = sockmgrv1.NewListenerServiceClient(conn), sockmgrv1.NewTuningServiceClient(conn)
+	w.events, w.sockets = sockmgrv1.NewEventServiceClient(conn), sockmgrv1.NewSocketServiceClient(conn)
 	w.steady = map[string]string{
 		"echo": "tcp://127.0.0.1:0", "http": "tcp://127.0.0.1:0", "forward": "tcp://127.0.0.1:0", "path": "unix://" + w.daemon.dir + "/path",
 		"abstract": "unix://@soak-" + filepath.Base(w.daemon.dir), "datagrams": "udp://127.0.0.1:0", "remote": "tcp://127.0.0.1:0", "drained": "tcp://127.0.0.1:0",
