@@ -112,18 +112,35 @@ func (f *flow) send(r *relay, to int, p []byte, toClient bool) int {
 		}
 	}
 	n, errno := sysSend(to, p)
-	switch errno {
-	case 0:
+	switch {
+	case errno == 0:
 		if toClient {
 			r.c.sentBytes(n)
 		}
 		return n
-	case unix.EAGAIN, unix.EINTR, unix.ENOBUFS:
+	case isLater(errno):
 		return 0
 	default:
 		f.refuse(errno)
 		return 0
 	}
+}
+
+// isLater reports whether the kernel takes nothing just now: with ENOBUFS and
+// ENOMEM it is short of memory, and the connection is well.
+func isLater(errno unix.Errno) bool {
+	return errno == unix.EAGAIN || errno == unix.EINTR || errno == unix.ENOBUFS || errno == unix.ENOMEM
+}
+
+// isOver reports whether what a write was told ends the connection: the read is
+// told of an end too. After all else it would wait for one for ever.
+func isOver(errno unix.Errno) bool {
+	switch errno {
+	case 0, unix.EPIPE, unix.ECONNRESET, unix.ECONNABORTED, unix.ECONNREFUSED, unix.ETIMEDOUT, unix.ENOTCONN,
+		unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN:
+		return true
+	}
+	return false
 }
 
 // refuse notes that the other side takes no more: it has closed, or reset. What

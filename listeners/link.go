@@ -217,7 +217,7 @@ func (k *link) push() {
 			break
 		}
 		sent, errno := sysSend(int(c.fd), k.out.data[:n])
-		if errno == unix.EAGAIN || errno == unix.EINTR || errno == unix.ENOBUFS {
+		if isLater(errno) {
 			return
 		}
 		if errno != 0 {

@@ -3,8 +3,6 @@ package listeners
 import (
 	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Write is Peer.Write.
@@ -80,11 +78,11 @@ func (c *conn) send(p []byte) (int, error) {
 		return k.send(p), nil
 	}
 	n, errno := sysSend(int(c.fd), p)
-	switch errno {
-	case 0:
+	switch {
+	case errno == 0:
 		c.sentBytes(n)
 		return n, nil
-	case unix.EAGAIN, unix.EINTR, unix.ENOBUFS:
+	case isLater(errno):
 		return 0, nil
 	default:
 		c.l.stats.failed("write", errno)

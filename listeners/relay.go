@@ -238,6 +238,12 @@ func (r *relay) settle() {
 		r.c.close(os.NewSyscallError("write", r.back.lost))
 		return
 	}
+	for _, f := range [...]*flow{&r.there, &r.back} {
+		if !isOver(f.lost) {
+			r.c.close(os.NewSyscallError("write", f.lost))
+			return
+		}
+	}
 	loop := r.c.l.set.loop
 	err := r.c.watch(r.c.unmasked(wants(&r.there, &r.back)))
 	if err == nil {

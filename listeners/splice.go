@@ -97,10 +97,10 @@ func (f *flow) splice(r *relay, from, to int) bool {
 func (f *flow) drain(r *relay, to int) {
 	for f.pipe.held > 0 {
 		n, errno := sysSplice(f.pipe.r, to, f.pipe.held)
-		switch errno {
-		case 0:
+		switch {
+		case errno == 0:
 			f.pipe.held -= n
-		case unix.EAGAIN, unix.EINTR, unix.ENOBUFS:
+		case isLater(errno):
 			return
 		default:
 			f.refuse(errno)

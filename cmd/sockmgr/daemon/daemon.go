@@ -133,7 +133,7 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, si
 	defer endHandover()
 	for _, l := range controls {
 		serving.Go(func() {
-			if err := server.Serve(l); err != nil {
+			if err := server.Serve(patient{l}); err != nil {
 				log.Error("control address lost", "address", l.Addr(), "error", err)
 			}
 		})

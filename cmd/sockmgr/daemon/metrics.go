@@ -35,7 +35,7 @@ func serveMetrics(ls []net.Listener, m *manager.Manager, log hclog.Logger) (end 
 	if len(ls) == 0 {
 		return func() error { return nil }
 	}
-	s := metrics.Serve(ls[0], metrics.Config{Manager: m, Log: log, Version: Version, Commit: Commit})
+	s := metrics.Serve(patient{ls[0]}, metrics.Config{Manager: m, Log: log, Version: Version, Commit: Commit})
 	log.Info("metrics for Prometheus", "url", s.URL())
 	return s.Close
 }
