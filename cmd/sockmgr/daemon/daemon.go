@@ -143,6 +143,7 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, si
 	}
 	log.Info("ready", "control", c.Control, "poller", m.Poller(), "store", m.Store(), "descriptors", limit)
 	keep.notify("READY=1")
+	m.Watch(watchdog(keep, os.Getenv))
 	err = waitAndEnd(m, log, keep, signals, ends)
 	stopServer(server)
 	cancel()

@@ -80,6 +80,15 @@ func (k *keeper) notify(state string) {
 	}
 }
 
+// tell tells what the next service manager need not know. It never waits.
+func (k *keeper) tell(state string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.client != nil {
+		k.client.Notify(state)
+	}
+}
+
 // isSupervised reports whether the service manager is there.
 func (k *keeper) isSupervised() bool {
 	k.mu.Lock()
