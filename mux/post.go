@@ -2,6 +2,7 @@ package mux
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,8 @@ type command struct {
 
 // Post queues f to run on the loop, after the events now being handled. Funcs
 // run in the order they were posted. It returns ErrClosed when the loop has
-// stopped; a loop that stops later does not run what is still queued.
+// stopped; a loop that stops later does not run what is still queued. After any
+// error f has not run and never will.
 func (l *Loop) Post(f func()) error {
 	at := time.Since(l.epoch) // before the lock: the wait for it counts
 	l.mu.Lock()
@@ -29,10 +31,28 @@ func (l *Loop) Post(f func()) error {
 	if l.woken {
 		return nil // one wake-up a turn is enough
 	}
+	if err := l.wakeUp(); err != nil {
+		last := len(l.posted) - 1
+		l.posted[last] = command{}
+		l.posted = l.posted[:last]
+		return os.NewSyscallError("write eventfd", err)
+	}
 	l.woken = true
+	return nil
+}
+
+func (l *Loop) wakeUp() error {
 	one := [8]byte{1} // any number that is not zero
-	_, err := unix.Write(l.wake, one[:])
-	return os.NewSyscallError("write eventfd", err)
+	for {
+		switch _, err := unix.Write(l.wake, one[:]); {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN): // it is full, and so readable
+			return nil
+		default:
+			return err
+		}
+	}
 }
 
 // Do runs f on the loop and returns its result. Never call it on the loop: it
