@@ -139,8 +139,9 @@ func isOver(errno unix.Errno) bool {
 	case 0, unix.EPIPE, unix.ECONNRESET, unix.ECONNABORTED, unix.ECONNREFUSED, unix.ETIMEDOUT, unix.ENOTCONN,
 		unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // refuse notes that the other side takes no more: it has closed, or reset. What

@@ -143,7 +143,6 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, si
 	}
 	log.Info("ready", "control", c.Control, "poller", m.Poller(), "store", m.Store(), "descriptors", limit)
 	keep.notify("READY=1")
-	m.Watch(watchdog(keep, os.Getenv))
 	err = waitAndEnd(m, log, keep, signals, ends)
 	stopServer(server)
 	cancel()
@@ -161,6 +160,7 @@ func newManager(c manager.Config) (*manager.Manager, error) {
 // waitAndEnd waits for a reason to end and ends the manager. A second signal
 // ends what is open at once.
 func waitAndEnd(m *manager.Manager, log hclog.Logger, keep *keeper, signals <-chan os.Signal, ends <-chan time.Duration) error {
+	m.Watch(watchdog(keep, os.Getenv))
 	drain := manager.SpecDrain
 	select {
 	case s := <-signals:
