@@ -9,13 +9,13 @@ import (
 )
 
 var (
-	namedTest = regexp.MustCompile("`\\./([a-z/]+) ((?:Test|Fuzz)[A-Za-z0-9]+)(?:/([a-z_]+))?`")
+	namedTest = regexp.MustCompile("`\\./([a-z/]+) ((?:Test|Fuzz|Benchmark)[A-Za-z0-9]+)(?:/([a-z_]+))?`")
 	commitID  = regexp.MustCompile(`^[0-9a-f]{7}$`)
 	day       = regexp.MustCompile(`^\d{4}-\d\d-\d\d$`)
 )
 
 // TestTrackRecord checks that every bug in the record has a date, newest first, a
-// commit, and something that holds it: a test that is there, or make soak.
+// commit, and something that holds it: a test or a benchmark that is there.
 func TestTrackRecord(t *testing.T) {
 	page, err := os.ReadFile("track-record.md")
 	if err != nil {
