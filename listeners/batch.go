@@ -66,6 +66,9 @@ func (b *batch) receive(s *packetSocket) {
 		if errno != unix.EAGAIN && errno != unix.EINTR {
 			s.l.stats.failed("recvmmsg", errno)
 		}
+		if s.isLost(errno) {
+			s.lose()
+		}
 		return // EAGAIN; ECONNREFUSED is an answer to an earlier datagram, and gone now
 	}
 	b.queue = b.queue[:0]
@@ -207,7 +210,7 @@ func (b *batch) send(s *packetSocket, queue []outgoing) (rest []outgoing) {
 		sent, errno := sysMmsg(unix.SYS_SENDMMSG, s.fd, b.out[:n])
 		switch {
 		case errno == unix.EINTR:
-		case errno == unix.EAGAIN && s.addr.Network.ip():
+		case errno == unix.EAGAIN && s.addr.Network.ip() && !s.lost:
 			return queue
 		case errno != 0 && b.runs[0] > 1 && together.refused(errno, queue[0].length()): // then one by one
 		case errno != 0: // of the first; EAGAIN of a Unix socket: that peer's queue is full
@@ -216,6 +219,9 @@ func (b *batch) send(s *packetSocket, queue []outgoing) (rest []outgoing) {
 				s.l.stats.reject(RejectedSend)
 			}
 			queue = queue[b.runs[0]:]
+			if errno != unix.EAGAIN && s.isLost(errno) {
+				s.lose()
+			}
 		default:
 			done := 0
 			for _, n := range b.runs[:sent] {

@@ -38,6 +38,11 @@ func (s *packetSocket) sock() *socket { return s.socket }
 
 // retire goes on as before, with what it has if it was paused.
 func (s *packetSocket) retire() {
+	if s.lost {
+		s.l.serveWaiting(s) // for as long as another had no place there, this one got what came
+		s.stop()
+		return
+	}
 	s.paused = NotPaused
 	s.rise()
 }
@@ -87,7 +92,7 @@ func (s *packetSocket) Ready(ev mux.Events) {
 		if len(s.unsent) > 0 {
 			return
 		}
-		if s.paused != NotPaused {
+		if s.paused != NotPaused || s.lost {
 			s.rest()
 			return
 		}

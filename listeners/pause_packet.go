@@ -64,9 +64,9 @@ func (s *packetSocket) unpause() error {
 }
 
 // stuck reports whether a new socket must take the place of this one to serve
-// again: connecting to AF_UNSPEC does not take back the peer's address of an
+// again. It was lost; or: connecting to AF_UNSPEC does not take back the peer's address of an
 // IPv6 socket (the kernel leaves sk_v6_daddr), so that it hears nobody else.
-func (s *packetSocket) stuck() bool { return s.paused == Refuse && s.family == unix.AF_INET6 }
+func (s *packetSocket) stuck() bool { return s.lost || s.paused == Refuse && s.family == unix.AF_INET6 }
 
 // connectToSelf makes the socket one for datagrams from its own address, of
 // which there are none: for all others nobody is at the port, and the kernel
@@ -96,7 +96,7 @@ func (s *packetSocket) rest() {
 
 // rise puts it back.
 func (s *packetSocket) rise() {
-	if !s.resting || s.fd < 0 || s.paused != NotPaused || s.l.passed || s.l.failing != "" {
+	if !s.resting || s.fd < 0 || s.lost || s.paused != NotPaused || s.l.passed || s.l.failing != "" {
 		return
 	}
 	if err := s.l.set.loop.Add(s.fd, mux.Readable, s); err != nil {

@@ -194,6 +194,10 @@ func nameOf(b []byte) (sa unix.RawSockaddrAny, size uint32) {
 func (l *Listener) serveAgain() error {
 	l.unlimit()
 	for _, e := range slices.Concat(l.endpoints, l.leaving) {
+		if s := e.sock(); s.lost {
+			_ = l.set.loop.Post(func() { l.lose(s) }) // the other process had no time to
+			continue
+		}
 		switch s := e.(type) {
 		case *streamSocket:
 			if s.shut || s.ending == serving && (l.isResting() || s.paused != NotPaused) {

@@ -94,7 +94,7 @@ func (s *streamSocket) accept() bool {
 		s.l.admit(fd, s, &from)
 		return true
 	case unix.EAGAIN:
-		if s.isShut() {
+		if s.isLost() {
 			s.lose()
 			return false
 		}
