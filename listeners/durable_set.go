@@ -84,8 +84,21 @@ func (k *durables) take() *durable {
 		return nil
 	}
 	one := k.empty[n-1]
-	k.empty = k.empty[:n-1]
+	if k.empty = k.empty[:n-1]; n == slotsReady {
+		_ = k.set.loop.Post(k.ready) // when it has ended all is closed
+	}
 	return &durable{slot: one, set: k}
+}
+
+// slotsReady is how many slots are to be empty: to make more takes so long that a
+// connection which waited for that would rather be lost.
+const slotsReady = 64
+
+// ready makes slots before they are needed.
+func (k *durables) ready() {
+	if len(k.empty) < slotsReady && k.kept.who() != nil {
+		k.grow()
+	}
 }
 
 // grow makes another arena if there may be one.

@@ -201,6 +201,10 @@ func (r *Result) fail(err error) {
 // in the spec and is not inherited from the listening socket. Only TCP
 // inherits.
 func (l *Listener) prepareConns() {
+	if l.tunables.Durability > 0 && l.set != nil && l.set.durables != nil {
+		l.set.durables.ready()
+		_ = l.config() // now, and not between an accept and its record
+	}
 	l.onConn = nil
 	for _, o := range l.spec.rows() {
 		v, ok := l.spec.Options[o.Name]
