@@ -24,12 +24,18 @@ type mover struct {
 	set  *listeners.Set
 	ls   map[string]*listeners.Listener
 	ran  chan error
+	kept *listeners.Kept // nil: nobody keeps anything
 }
 
 func newMover(t *testing.T) *mover {
 	t.Helper()
+	return newKeptMover(t, nil)
+}
+
+func newKeptMover(t *testing.T, kept *listeners.Kept) *mover {
+	t.Helper()
 	noLeaks(t)
-	m := &mover{t: t, ls: map[string]*listeners.Listener{}}
+	m := &mover{t: t, ls: map[string]*listeners.Listener{}, kept: kept}
 	loop, err := mux.NewLoop(poller(t))
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +57,7 @@ func poller(t *testing.T) mux.Poller {
 
 func (m *mover) begin(loop *mux.Loop) {
 	m.loop = loop
-	m.set = listeners.NewSet(listeners.SetConfig{Loop: loop, Log: hclog.NewNullLogger(), Changed: func(*listeners.Listener) {}})
+	m.set = listeners.NewSet(listeners.SetConfig{Loop: loop, Log: hclog.NewNullLogger(), Changed: func(*listeners.Listener) {}, Kept: m.kept})
 }
 
 func (m *mover) run() {
@@ -112,7 +118,7 @@ func (m *mover) move(abandon bool) {
 		m.t.Fatal(err)
 	}
 	old.do(func() error {
-		t, err := m.set.Transfer(ls, nil)
+		t, err := m.set.Transfer(ls, m.kept)
 		if err != nil {
 			return err
 		}
@@ -141,7 +147,7 @@ func (m *mover) move(abandon bool) {
 			return err
 		}
 		m.begin(loop)
-		r, err := m.set.Resume(&saved, files, nil)
+		r, err := m.set.Resume(&saved, files, m.kept)
 		if err != nil {
 			return err
 		}
