@@ -42,6 +42,8 @@ const (
 	SocketNotFound        Reason = "SOCKET_NOT_FOUND"
 	SocketCallFailed      Reason = "SOCKET_CALL_FAILED"
 	TimedOut              Reason = "TIMED_OUT"
+	UpgradeRunning        Reason = "UPGRADE_RUNNING"
+	UpgradeFailed         Reason = "UPGRADE_FAILED"
 )
 
 // Error returns the reason in words.

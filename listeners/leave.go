@@ -199,3 +199,20 @@ func (t *Transfer) part(e endpoint) {
 	s.fd = -1
 	t.set.used--
 }
+
+// Takes reports whether the connection with that cookie moves.
+func (t *Transfer) Takes(cookie uint64) bool {
+	for _, c := range t.conns {
+		if c.cookie == cookie {
+			return true
+		}
+	}
+	return false
+}
+
+// Leave lets go of a descriptor that is not a listener's, and has moved.
+func (s *Set) Leave(fd int) {
+	_ = s.loop.Remove(fd) // before the close, as always
+	sysClose(fd)
+	s.used--
+}

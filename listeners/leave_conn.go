@@ -104,16 +104,18 @@ func (t *Transfer) relay(r *relay, s *SavedHandler) bool {
 	s.Relay = &SavedRelay{Server: r.server, Open: r.isOpen, Until: r.until}
 	f, forwards := inner(r.c.l.handler).(*forwarder)
 	if r.isOpen {
-		r.there.unsplice(r)
-		r.back.unsplice(r)
 		s.Relay.Upstream, s.Relay.Pool = r.up.Address, f.poolOf(r.up)
 	}
-	s.Relay.There, s.Relay.Back = r.there.save(), r.back.save()
+	s.Relay.There, s.Relay.Back = t.flow(&r.there), t.flow(&r.back)
 	return r.isOpen || forwards
 }
 
-func (f *flow) save() SavedFlow {
-	return SavedFlow{Rest: f.rest, EOF: f.eof, Shut: f.shut, Lost: f.lost}
+func (t *Transfer) flow(f *flow) SavedFlow {
+	s := SavedFlow{Rest: f.rest, EOF: f.eof, Shut: f.shut, Lost: f.lost}
+	if p := f.pipe; p != nil {
+		s.Pipe = &SavedPipe{R: t.File(p.r), W: t.File(p.w), Held: p.held}
+	}
+	return s
 }
 
 // poolOf is the place of an upstream's pool; -1: it has none any more.
@@ -166,7 +168,12 @@ func (c *conn) part() {
 	case *relay:
 		set.loop.Disarm(&h.timer)
 		h.leave()
-		h.there, h.back = flow{}, flow{}
+		for _, f := range []*flow{&h.there, &h.back} {
+			if f.pipe != nil {
+				f.pipe.close() // the other process has it
+			}
+			*f = flow{}
+		}
 	case *Offered:
 		h.user = nil
 		h.r.pending = slices.DeleteFunc(h.r.pending, func(other *Offered) bool { return other == h })

@@ -149,7 +149,7 @@ func (r *Resumption) http(l *Listener, s *SavedHTTP) (*httpConn, error) {
 
 func (r *Resumption) relay(c *conn, s *SavedRelay) error {
 	f, _ := inner(c.l.handler).(*forwarder)
-	up := &relay{f: f, c: c, fd: -1, server: s.Server, until: s.Until, there: s.There.flow(), back: s.Back.flow()}
+	up := &relay{f: f, c: c, fd: -1, server: s.Server, until: s.Until, there: r.flow(&s.There), back: r.flow(&s.Back)}
 	c.flags |= served
 	c.handler = up
 	if !s.Open {
@@ -177,7 +177,14 @@ func (r *Resumption) relay(c *conn, s *SavedRelay) error {
 	return nil
 }
 
-func (s *SavedFlow) flow() flow { return flow{rest: s.Rest, eof: s.EOF, shut: s.Shut, lost: s.Lost} }
+func (r *Resumption) flow(s *SavedFlow) flow {
+	f := flow{rest: s.Rest, eof: s.EOF, shut: s.Shut, lost: s.Lost}
+	if p := s.Pipe; p != nil && max(p.R, p.W) < len(r.files) && min(p.R, p.W) >= 0 {
+		f.pipe = &pipe{set: r.set, r: r.files[p.R], w: r.files[p.W], held: p.Held}
+		r.set.used += 2
+	}
+	return f
+}
 
 func (r *Resumption) offered(c *conn, s *SavedOffered) {
 	m, ok := c.l.handler.(*remoter)

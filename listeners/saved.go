@@ -224,7 +224,11 @@ type SavedFlow struct {
 	Rest      []byte
 	EOF, Shut bool
 	Lost      unix.Errno
+	Pipe      *SavedPipe // has what was spliced and not taken
 }
+
+// SavedPipe is a pipe, with what is in it: it moves as it is.
+type SavedPipe struct{ R, W, Held int }
 
 // SavedHandoff is a connection that waits for a process.
 type SavedHandoff struct{ Until time.Duration }

@@ -20,6 +20,9 @@ func (m *Manager) change(ctx context.Context, names ...string) (release func(), 
 	m.life.RLock()
 	if m.closing {
 		m.life.RUnlock()
+		if err := m.HandedOver(); err != nil {
+			return nil, err
+		}
 		return nil, &listeners.Fault{Reason: listeners.DaemonDraining, Message: "the daemon is shutting down", Fix: "try again once it is back"}
 	}
 	sorted := slices.Compact(slices.Sorted(slices.Values(names)))

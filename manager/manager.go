@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -51,6 +52,8 @@ type Manager struct {
 
 	life    sync.RWMutex // held for reading by every change; for writing to end them
 	closing bool         // guarded by life
+	left    bool         // loop only: all is another process's: see HandOver
+	handed  atomic.Bool  // the same, for goroutines
 
 	mu       sync.Mutex // guards the rest; never held across a call that waits
 	entries  map[string]*entry
@@ -120,9 +123,21 @@ func New(c Config) (*Manager, error) {
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
-	st, records, err := openStore(c.StateDir)
+	m, records, err := newOn(loop, c)
 	if err != nil {
 		return nil, errors.Join(err, loop.Close())
+	}
+	m.turn()
+	m.restore(records)
+	m.tend()
+	return m, nil
+}
+
+// newOn returns a Manager that does nothing yet.
+func newOn(loop *mux.Loop, c Config) (*Manager, []Record, error) {
+	st, records, err := openStore(c.StateDir)
+	if err != nil {
+		return nil, nil, err
 	}
 	m := &Manager{
 		log: c.Log, loop: loop, store: st, programs: c.Programs, kept: c.Kept, changes: newRing(0, Change.weight), events: newRing(uint64(time.Now().UnixMicro()), Event.weight), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1), ending: make(chan struct{}),
@@ -136,16 +151,23 @@ func New(c Config) (*Manager, error) {
 		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Lost: m.onLost, Metadata: c.Metadata, Resolve: m.programs.Resolve, Kept: c.Kept,
 	})
 	m.sockets = sockets.New(sockets.Config{Loop: loop, Set: m.set, Log: loopLog})
+	return m, records, nil
+}
+
+// turn starts the loop.
+func (m *Manager) turn() {
 	go func() {
-		m.loopErr = loop.Run()
+		m.loopErr = m.loop.Run()
 		close(m.loopEnded)
 	}()
-	m.restore(records)
+}
+
+// tend starts what goes on beside the loop.
+func (m *Manager) tend() {
 	m.keeper.Go(m.keep)
 	m.keeper.Go(m.sample)
 	m.keeper.Go(m.measure)
 	m.keeper.Go(m.watchCertificates)
-	return m, nil
 }
 
 // Shutdown refuses further changes, gives open connections the time to finish,
@@ -159,9 +181,13 @@ func (m *Manager) Shutdown(ctx context.Context, drain time.Duration) error {
 	}
 	m.closing = true
 	m.life.Unlock()
-	close(m.ending)
-
 	m.kept.End()
+	return m.finish(ctx, drain)
+}
+
+// finish lets go of everything.
+func (m *Manager) finish(ctx context.Context, drain time.Duration) error {
+	close(m.ending)
 	m.stopAll(drain)
 	for more := m.changes.wait(); !m.allClosed(); more = m.changes.wait() { // asked for before it is looked: nothing is missed
 		select {
@@ -292,7 +318,12 @@ func (m *Manager) with(e *entry, f func(*entry)) {
 
 // on runs f on the loop.
 func (m *Manager) on(ctx context.Context, f func() error) error {
-	err := m.loop.Do(ctx, f)
+	err := m.loop.Do(ctx, func() error {
+		if m.left {
+			return handedOver()
+		}
+		return f()
+	})
 	if errors.Is(err, mux.ErrClosed) {
 		return &listeners.Fault{Reason: listeners.DaemonDraining, Message: "the daemon is shutting down", Err: err}
 	}

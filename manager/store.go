@@ -35,7 +35,7 @@ type store struct {
 	revision atomic.Int64 // written by run only
 	work     chan *transaction
 	done     chan struct{}
-	failed   error // what is on disk is not known: the file is not trusted again
+	failed   error // what is on disk is not known: the file is not trusted again; or it is another process's
 }
 
 // change is one record to put, or to delete.
@@ -112,6 +112,9 @@ func (s *store) write(batch []change) error {
 		c.put.size = len(value)
 		return value, err
 	}
+	if s.failed != nil {
+		return s.failed
+	}
 	if s.db == nil {
 		for _, c := range batch {
 			if _, err := put(c); err != nil {
@@ -120,9 +123,6 @@ func (s *store) write(batch []change) error {
 		}
 		s.revision.Store(revision)
 		return nil
-	}
-	if s.failed != nil {
-		return s.failed
 	}
 	next := s.sealed
 	err := s.guarded(func() error {

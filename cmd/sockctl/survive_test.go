@@ -54,12 +54,18 @@ type supervised struct {
 // supervise starts sockmgr supervise in dir.
 func supervise(t *testing.T, dir string, flags ...string) *supervised {
 	t.Helper()
+	return start(t, dir, append([]string{"supervise", "--control", "unix://" + dir + "/c", "--state", dir + "/state", "--log-level", "warn"}, flags...)...)
+}
+
+// start starts sockmgr, with its log in dir.
+func start(t *testing.T, dir string, args ...string) *supervised {
+	t.Helper()
 	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &supervised{dir: dir, log: log, lines: make(chan string, 64)}
-	s.cmd = exec.Command("sockmgr", append([]string{"supervise", "--control", "unix://" + dir + "/c", "--state", dir + "/state", "--log-level", "warn"}, flags...)...)
+	s.cmd = exec.Command("sockmgr", args...)
 	out := &firstLine{ready: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = io.MultiWriter(out, lineWriter(s.lines)), log
 	s.cmd.WaitDelay = time.Second // the daemon has its stdout too

@@ -42,10 +42,11 @@ type Client struct {
 // message is one to send, or a mark in the row of them.
 type message struct {
 	text    string
-	fd      int           // -1: none; else the message's own
-	reached chan struct{} // a mark: closed when all before it was sent
-	barrier uint64        // and so many were removed; 0: none is waited for
-	socket  string        // from here on to this one
+	fd      int             // -1: none; else the message's own
+	reached chan struct{}   // a mark: closed when all before it was sent
+	barrier uint64          // and so many were removed; 0: none is waited for
+	socket  string          // from here on to this one
+	hold    <-chan struct{} // what follows is sent once it is closed
 }
 
 // Dial makes a Client of the socket that NOTIFY_SOCKET names. Failures to send
@@ -119,6 +120,9 @@ func (c *Client) sendNow(m message) bool {
 
 // Notify sends a state, such as READY=1.
 func (c *Client) Notify(state string) { c.add(message{text: state, fd: -1}) }
+
+// Hold sends what follows only once until is closed.
+func (c *Client) Hold(until <-chan struct{}) { c.add(message{hold: until, fd: -1}) }
 
 // Redirect sends everything from now on to another service manager, one to which
 // names have no bound.
@@ -231,6 +235,8 @@ func (c *Client) isClosed() bool {
 func (c *Client) act(m message) {
 	var err error
 	switch {
+	case m.hold != nil:
+		<-m.hold
 	case m.socket != "":
 		c.disconnect()
 		c.socket, c.failed = m.socket, nil

@@ -21,8 +21,24 @@ type Error struct{ Message, Reason string }
 func (e *Error) Error() string { return e.Message }
 
 // Ask asks the daemon at path and returns the descriptors that it sent, each
-// with its name, and the daemon's pid. The caller closes them.
+// with its name, and the daemon's pid. The caller closes them. One that is being
+// upgraded is asked again.
 func Ask(path string, request Request) (names []string, files []int, pid int, err error) {
+	for end := time.Now().Add(patience); ; {
+		names, files, pid, err = ask(path, request)
+		refused, ok := errors.AsType[*Error](err)
+		if !ok || refused.Reason != "DAEMON_DRAINING" || time.Now().After(end) {
+			return names, files, pid, err
+		}
+		timer := time.NewTimer(again)
+		<-timer.C
+	}
+}
+
+// again is how long to wait before that.
+const again = 50 * time.Millisecond
+
+func ask(path string, request Request) (names []string, files []int, pid int, err error) {
 	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
 	if err != nil {
 		return nil, nil, 0, err
@@ -56,6 +72,20 @@ func Ask(path string, request Request) (names []string, files []int, pid int, er
 		return nil, nil, 0, err
 	}
 	return names, files, int(cred.Pid), nil
+}
+
+// Who is the pid of who answers at path.
+func Who(path string) (int, error) {
+	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = conn.Close() }()
+	cred, err := credentials(conn)
+	if err != nil {
+		return 0, err
+	}
+	return int(cred.Pid), nil
 }
 
 func receive(conn *net.UnixConn) (r Reply, files []int, err error) {

@@ -137,7 +137,7 @@ func policyRows(tryIn, tryOut, unbound string) map[string]policyRow {
 		"DaemonService/GetDaemonInfo": own(&pb.GetDaemonInfoRequest{}), "DaemonService/WhoAmI": own(&pb.WhoAmIRequest{}),
 		"DaemonService/Diagnose":     own(&pb.DiagnoseRequest{}),
 		"DaemonService/GetLogLevels": own(&pb.GetLogLevelsRequest{}), "DaemonService/SetLogLevel": own(&pb.SetLogLevelRequest{}),
-		"DaemonService/ShutdownDaemon": own(&pb.ShutdownDaemonRequest{}),
+		"DaemonService/ShutdownDaemon": own(&pb.ShutdownDaemonRequest{}), "DaemonService/Upgrade": own(&pb.UpgradeRequest{}),
 
 		"SocketService/CreateSocket": own(&pb.CreateSocketRequest{}), "SocketService/GetSocket": own(&pb.GetSocketRequest{}),
 		"SocketService/ListSockets": own(&pb.ListSocketsRequest{}),

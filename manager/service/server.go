@@ -45,6 +45,8 @@ type Config struct {
 	RefuseOwn bool
 	// Shutdown begins to end the daemon. It returns at once.
 	Shutdown func(drain time.Duration)
+	// Upgrade puts another program in the place of the daemon: see Upgrade.
+	Upgrade func(ctx context.Context, r Upgrade, tell func(phase UpgradePhase, message string, pid int)) error
 }
 
 // NewServer returns a server with all services.
@@ -128,6 +130,9 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	}
 	defer end()
 	resp, err = next(ctx, req)
+	if err == nil && g.m != nil && g.roles[info.FullMethod] == pb.Role_ROLE_VIEWER {
+		err = g.m.HandedOver() // what was read here is not so any more
+	}
 	g.note(ctx, info.FullMethod, err)
 	return resp, toStatus(err)
 }

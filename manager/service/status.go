@@ -53,6 +53,8 @@ var reasonCodes = map[listeners.Reason]codes.Code{
 	listeners.SocketNotFound:        codes.NotFound,
 	listeners.SocketCallFailed:      codes.FailedPrecondition,
 	listeners.TimedOut:              codes.DeadlineExceeded,
+	listeners.UpgradeRunning:        codes.FailedPrecondition,
+	listeners.UpgradeFailed:         codes.FailedPrecondition,
 }
 
 // toStatus maps an error by its class, however it is wrapped.

@@ -9,8 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/internal/control"
@@ -101,7 +103,35 @@ func (a *app) bound(ctx context.Context, method string, req, reply any, conn *gr
 ) error {
 	ctx, cancel := a.within(ctx, 0)
 	defer cancel()
-	return invoke(ctx, method, req, reply, conn, opts...)
+	for {
+		err := invoke(ctx, method, req, reply, conn, opts...)
+		if !isHandedOver(err) {
+			return err
+		}
+		timer := time.NewTimer(handedOverPause)
+		select { // the process that has taken over answers the next call
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
+}
+
+const handedOverPause = 20 * time.Millisecond
+
+// isHandedOver reports whether the daemon has done nothing because it was being
+// upgraded.
+func isHandedOver(err error) bool {
+	if err == nil || status.Code(err) != codes.Unavailable {
+		return false
+	}
+	for _, d := range status.Convert(err).Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetMetadata()["handed_over"] == "true" {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *client) connect(ctx context.Context, to target) (net.Conn, error) {

@@ -18,7 +18,7 @@ import (
 
 func (a *app) daemonCommand() *cobra.Command {
 	return group("daemon", "Show and run the daemon itself",
-		a.daemonInfoCommand(), a.whoamiCommand(), a.doctorCommand(), a.logLevelCommand(), a.shutdownCommand())
+		a.daemonInfoCommand(), a.whoamiCommand(), a.doctorCommand(), a.logLevelCommand(), a.upgradeCommand(), a.shutdownCommand())
 }
 
 func (a *app) daemonInfoCommand() *cobra.Command {

@@ -37,6 +37,8 @@ var reasonCodes = map[string]codes.Code{
 	"SOCKET_NOT_FOUND":        codes.NotFound,
 	"SOCKET_CALL_FAILED":      codes.FailedPrecondition,
 	"TIMED_OUT":               codes.DeadlineExceeded,
+	"UPGRADE_RUNNING":         codes.FailedPrecondition,
+	"UPGRADE_FAILED":          codes.FailedPrecondition,
 }
 
 // issueFailure makes of a problem inside an answer what a status would be.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -46,7 +45,16 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "supervise" {
 		return superviseMain(args[1:], back, stdout, stderr)
 	}
+	from, err := meet()
+	if err != nil {
+		_, _ = fmt.Fprintf(stderr, "Error: the daemon before: %v\n", err)
+		return 1
+	}
 	c, err := readConfig(args, os.Getenv, stdout)
+	if from != nil && err != nil {
+		from.fail(err)
+		return 2
+	}
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
 		return 0
@@ -60,12 +68,19 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	writer := newLogWriter(stderr)
 	defer writer.Close()
 	log := newLogger(c, writer)
-	signals := make(chan os.Signal, 2)
+	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP) // HUP: a terminal that closes
 	defer signal.Stop(signals)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGXFSZ) // a write beyond RLIMIT_FSIZE fails with EFBIG, and the daemon goes on
-	if err = run(c, log, back, longNames, signals, stdout); err != nil {
+	next, err := run(c, log, back, longNames, from, signals, stdout)
+	switch {
+	case err != nil && from != nil:
+		from.fail(err)
+	case err != nil:
 		_, _ = fmt.Fprintf(stderr, "Error: %v\n", err)
+	case next != nil:
+		writer.Close()
+		return next.watchOver(from != nil, signals, stderr)
 	}
 	return code(err)
 }
@@ -77,97 +92,76 @@ func code(err error) int {
 	return 0
 }
 
-func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, signals <-chan os.Signal, stdout io.Writer) error {
+func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, from *predecessor, signals chan os.Signal, stdout io.Writer) (*legacy, error) {
 	limit, err := raiseDescriptors(c.Poller)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	loggers := service.NewLoggers(log, "manager", "loop", "api", "metrics")
-	dir := c.State
-	if dir == "memory" {
-		dir = ""
-	}
 	certificates, err := openControlTLS(c)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	if from != nil {
+		back, longNames = from.own, from.begin.LongNames
 	}
 	keep := newKeeper(os.Getenv("NOTIFY_SOCKET"), back, longNames, log)
 	defer keep.close()
+	if from != nil {
+		keep.hold(from.told)
+		defer from.release()
+	}
 	defer keep.closeOwn()
-	controls, err := listenAll(c, keep)
+	own, err := bindOwn(c, keep, log)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	scraped, err := bindMetrics(keep, c.Metrics)
+	m, err := newManager(managerConfig(c, keep, loggers, limit), from, keep)
 	if err != nil {
-		return err
-	}
-	beside := listenHandover(keep, c.Control, log)
-	m, err := newManager(manager.Config{
-		Poller: c.Poller, Kept: keep.rest(), StateDir: dir, Descriptors: limit - reserve, Programs: listeners.Programs(c.ExecAllow), Metadata: c.AllowMetadata,
-		Log: loggers.Logger("manager"), LoopLog: loggers.Logger("loop"),
-	})
-	if err != nil {
-		return err
+		return nil, err
 	}
 	keep.unlinkOwn()
-	endMetrics := serveMetrics(scraped, m, loggers.Logger("metrics"))
+	up := &upgrader{log: log, m: m, keep: keep, longNames: longNames, succeeded: from != nil, done: make(chan *legacy, 1)}
+	endMetrics := serveMetrics(own.metrics, m, loggers.Logger("metrics"))
 	ends := make(chan time.Duration, 1)
-	server := service.NewServer(service.Config{
-		Manager: m, Log: loggers.Logger("api"), Loggers: loggers, Info: daemonInfo(c),
-		Access: c.rules, TLS: configOf(certificates), InsecureLoopback: c.InsecureLoopback, RefuseOwn: true,
-		Shutdown: func(drain time.Duration) {
-			select {
-			case ends <- drain:
-			default: // it ends already
-			}
-		},
-	})
+	server := newServer(c, loggers, certificates, up, ends)
 	var serving sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if certificates != nil {
 		serving.Go(func() { watchTLS(ctx, certificates, loggers.Logger("api")) })
 	}
-	endHandover := serveHandover(beside, m, keep, log)
+	endHandover := serveHandover(own.beside, m, keep, log)
 	defer endHandover()
-	for _, l := range controls {
-		serving.Go(func() {
-			if err := server.Serve(patient{l}); err != nil {
-				log.Error("control address lost", "address", l.Addr(), "error", err)
-			}
-		})
-	}
-	if _, err := fmt.Fprintf(stdout, "sockmgr: ready on %s\n", strings.Join(c.Control, " ")); err != nil {
-		log.Warn("nobody reads the ready line", "error", err)
-	}
-	log.Info("ready", "control", c.Control, "poller", m.Poller(), "store", m.Store(), "descriptors", limit)
+	serveControls(&serving, server, own.controls, log)
+	printReady(stdout, c.Control, from, log)
+	log.Info("ready", "control", c.Control, "poller", m.Poller(), "store", m.Store(), "descriptors", limit, "took_over", from != nil)
 	keep.notify("READY=1")
-	err = waitAndEnd(m, log, keep, signals, ends)
+	watchUpgradeSignal(ctx, up)
+	next, err := waitAndEnd(m, log, keep, signals, ends, up, c.Control)
 	stopServer(server)
 	cancel()
 	serving.Wait()
-	return errors.Join(err, endMetrics())
-}
-
-// newManager collects less garbage meanwhile: who waits for the listeners does
-// not wait for that too.
-func newManager(c manager.Config) (*manager.Manager, error) {
-	defer debug.SetGCPercent(debug.SetGCPercent(400))
-	return manager.New(c)
+	if errMetrics := endMetrics(); next == nil { // else its socket was left to another process
+		err = errors.Join(err, errMetrics)
+	}
+	return next, err
 }
 
 // waitAndEnd waits for a reason to end and ends the manager. A second signal
 // ends what is open at once.
-func waitAndEnd(m *manager.Manager, log hclog.Logger, keep *keeper, signals <-chan os.Signal, ends <-chan time.Duration) error {
+func waitAndEnd(m *manager.Manager, log hclog.Logger, keep *keeper, signals chan os.Signal, ends <-chan time.Duration, up *upgrader, controls []string) (*legacy, error) {
 	m.Watch(watchdog(keep, os.Getenv))
 	drain := manager.SpecDrain
 	select {
+	case next := <-up.done:
+		next.controls = controls
+		return next, next.retire(up, signals)
 	case s := <-signals:
 		log.Info("signal: connections finish as their listeners' drain policies say", "signal", s.String())
 	case drain = <-ends:
 	case <-m.Broken():
-		return errors.New("the event loop ended by itself: the log says why")
+		return nil, errors.New("the event loop ended by itself: the log says why")
 	}
 	keep.notify("STOPPING=1")
 	ctx, cancel := context.WithCancel(context.Background())
@@ -179,7 +173,14 @@ func waitAndEnd(m *manager.Manager, log hclog.Logger, keep *keeper, signals <-ch
 		case <-ctx.Done():
 		}
 	}()
-	return m.Shutdown(ctx, drain)
+	err := m.Shutdown(ctx, drain)
+	if m.HandedOver() != nil { // just then it was upgraded: the end is for the process that has taken over
+		next := <-up.done
+		next.controls, next.ended = controls, true
+		next.pass(syscall.SIGTERM)
+		return next, next.retire(up, signals)
+	}
+	return nil, err
 }
 
 // stopServer lets calls finish, but not for long: a watch never does.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -107,7 +108,7 @@ func (k *keeper) isSupervised() bool {
 
 // superviseBy goes on under another service manager, which gets all that is kept.
 func (k *keeper) superviseBy(ctx context.Context, socket string, m *manager.Manager) error {
-	if k.isSupervised() {
+	if k.address() != socket && k.isSupervised() {
 		return &listeners.Fault{
 			Reason: listeners.StateInvalid, Message: "the daemon has a supervisor already, which is there",
 			Fix: "end that one first, or give this one --control and --state of its own",
@@ -128,6 +129,38 @@ func (k *keeper) superviseBy(ctx context.Context, socket string, m *manager.Mana
 	k.mu.Unlock()
 	k.log.Info("goes on under another supervisor", "socket", socket)
 	return m.StoreAgain(ctx)
+}
+
+// address is where the service manager is told; empty: nowhere.
+func (k *keeper) address() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.socket
+}
+
+// hold has nothing sent before told is closed: until then the service manager
+// does not listen to this process.
+func (k *keeper) hold(told <-chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.client != nil {
+		k.client.Hold(told)
+	}
+}
+
+// passOn tells the service manager which process is the daemon from now on. It
+// returns once that was sent.
+func (k *keeper) passOn(pid int) {
+	k.mu.Lock()
+	client := k.client
+	k.mu.Unlock()
+	if client == nil {
+		return
+	}
+	client.Notify(fmt.Sprintf("MAINPID=%d", pid))
+	ctx, cancel := context.WithTimeout(context.Background(), takeTime)
+	defer cancel()
+	_ = client.Wait(ctx) // what fails is told by failed
 }
 
 // close sends what waits to be sent.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"unicode"
 	"unicode/utf8"
@@ -22,6 +23,7 @@ type logWriter struct {
 	lines   chan []byte
 	dropped atomic.Uint64
 	done    chan struct{}
+	end     sync.Once
 }
 
 func newLogWriter(w io.Writer) *logWriter {
@@ -29,6 +31,9 @@ func newLogWriter(w io.Writer) *logWriter {
 	go func() {
 		defer close(l.done)
 		for line := range l.lines {
+			if line == nil {
+				return
+			}
 			if n := l.dropped.Swap(0); n > 0 {
 				_, _ = fmt.Fprintf(w, "sockmgr: %d lines of the log were dropped: nobody reads fast enough\n", n)
 			}
@@ -69,9 +74,9 @@ func scrub(p []byte) []byte {
 	return out
 }
 
-// Close writes what is queued. Nothing may be logged after it.
+// Close writes what is queued. What is logged after it is lost.
 func (l *logWriter) Close() {
-	close(l.lines)
+	l.end.Do(func() { l.lines <- nil })
 	<-l.done
 }
 

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -124,6 +125,68 @@ func (k *keeper) unlinkOwn() {
 	for _, own := range k.own {
 		if l, ok := own.Listener.(*net.UnixListener); ok {
 			l.SetUnlinkOnClose(!own.foreign)
+		}
+	}
+}
+
+// ownFiles are copies of all, with the names that they are stored as: a process
+// that is started with them claims them.
+func (k *keeper) ownFiles() (names []string, files []int, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, own := range k.own {
+		conn, ok := own.Listener.(syscall.Conn)
+		if !ok {
+			continue
+		}
+		raw, err := conn.SyscallConn()
+		if err != nil {
+			return names, files, err
+		}
+		var failed error
+		err = raw.Control(func(fd uintptr) {
+			var copied int
+			if copied, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); failed == nil {
+				name := "foreign"
+				if !own.foreign {
+					name = own.role + "@" + identity(copied, addressAt(copied))
+				}
+				names, files = append(names, name), append(files, copied)
+			}
+		})
+		if err != nil || failed != nil {
+			return names, files, errors.Join(err, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", failed))
+		}
+	}
+	return names, files, nil
+}
+
+// leaveOwn closes all, and leaves them to another process.
+func (k *keeper) leaveOwn() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, own := range k.own {
+		if l, ok := own.Listener.(*net.UnixListener); ok {
+			l.SetUnlinkOnClose(false)
+		}
+		_ = own.Close() // it is given up
+	}
+}
+
+// listenAgain tells the kernel that it is this process that who connects is
+// answered by (SO_PEERCRED), and not the one that made the sockets.
+func (k *keeper) listenAgain() {
+	for _, own := range k.own {
+		conn, ok := own.Listener.(syscall.Conn)
+		if !ok || own.Addr().Network() == "tcp" {
+			continue
+		}
+		raw, err := conn.SyscallConn()
+		if err == nil {
+			_ = raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), unix.SOMAXCONN) })
+		}
+		if err != nil {
+			k.log.Warn("who connects is told a wrong pid", "address", own.Addr(), "error", err)
 		}
 	}
 }

@@ -17,7 +17,6 @@ import (
 type daemon struct {
 	pid      int
 	pidfd    int
-	child    bool // of ours: else its exit code is another's
 	ready    bool
 	stopping bool // it was asked to end, and said so
 	ended    chan struct{}
@@ -45,7 +44,7 @@ func (s *supervisor) start() (*daemon, error) {
 		files = append(files, uintptr(fd))
 	}
 	env = append(env, fdstore.LongNames+"="+longNames)
-	d := &daemon{pidfd: -1, child: true, ended: make(chan struct{})}
+	d := &daemon{pidfd: -1, ended: make(chan struct{})}
 	var err error
 	d.pid, err = syscall.ForkExec(s.Program, s.Args, &syscall.ProcAttr{
 		Env: env, Files: append([]uintptr{0, 1, 2}, files...),
@@ -69,16 +68,47 @@ func (s *supervisor) takeOver() *daemon {
 			}
 			continue // nobody is there
 		}
-		pidfd, err := unix.PidfdOpen(pid, 0)
-		if err != nil {
-			s.log("the daemon (pid %d) at %s cannot be watched: %v", pid, path, err)
-			continue
+		if d := s.find(pid); d != nil {
+			return d
 		}
-		d := &daemon{pid: pid, pidfd: pidfd, ready: true, ended: make(chan struct{})}
-		go d.watch()
-		return d
 	}
 	return nil
+}
+
+// find makes a daemon of a process that runs already; nil: it cannot be watched.
+func (s *supervisor) find(pid int) *daemon {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		s.log("the daemon (pid %d) cannot be watched: %v", pid, err)
+		return nil
+	}
+	d := &daemon{pid: pid, pidfd: pidfd, ready: true, ended: make(chan struct{})}
+	go d.watch()
+	return d
+}
+
+// isChild reports whether a process that runs is a child of this one.
+func isChild(pid int) bool {
+	who, err := unix.Wait4(pid, nil, unix.WNOHANG, nil)
+	return err == nil && who == 0
+}
+
+// succeed is that the daemon was upgraded: another process has its place. The old
+// one ends by itself, and then the new one is a child of this process (see Run).
+func (s *supervisor) succeed(d *daemon, pid int) *daemon {
+	next := s.find(pid)
+	if next == nil {
+		return d
+	}
+	s.log("the daemon (pid %d) is upgraded: it is pid %d now", d.pid, pid)
+	go func() {
+		<-d.ended
+		_, _ = d.reap()
+	}()
+	if s.asked != nil { // the old one was, and does not pass it on
+		s.pass(next, s.asked)
+	}
+	return next
 }
 
 // watch waits for the end.
@@ -95,19 +125,15 @@ func (d *daemon) watch() {
 // reap returns how it ended: its exit code, or the signal.
 func (d *daemon) reap() (code int, how string) {
 	_ = unix.Close(d.pidfd)
-	if !d.child {
-		return 0, "ended"
-	}
 	var status unix.WaitStatus
 	for {
 		_, err := unix.Wait4(d.pid, &status, 0, nil)
-		if errors.Is(err, unix.EINTR) {
-			continue
+		if err == nil {
+			break
 		}
-		if err != nil {
-			return 1, "ended: " + err.Error()
+		if !errors.Is(err, unix.EINTR) {
+			return 0, "ended" // it is another's child
 		}
-		break
 	}
 	if status.Signaled() {
 		return 128 + int(status.Signal()), "was killed: " + status.Signal().String()

@@ -1,15 +1,18 @@
 package supervise
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // A message is what the daemon tells (sd_notify(3)).
 type message struct {
 	store    bool   // keep the descriptors that come with it
 	remove   bool   // let go of those of that name
 	name     string // of them
-	barrier  bool   // close the descriptor once all before is done
 	ready    bool
 	stopping bool
+	main     int // the process that is the daemon from now on; 0: as before
 }
 
 // maxName is that of systemd.
@@ -30,12 +33,12 @@ func parse(text string) message {
 			if isName(value) {
 				m.name = value
 			}
-		case "BARRIER":
-			m.barrier = on
 		case "READY":
 			m.ready = on
 		case "STOPPING":
 			m.stopping = on
+		case "MAINPID":
+			m.main, _ = strconv.Atoi(value)
 		}
 	}
 	return m

@@ -21,6 +21,7 @@ type Config struct {
 	Handover []string           // where a daemon that runs already answers
 	Given    []fdstore.Returned // what this process was started with: every daemon gets it
 	Log      io.Writer          // lines that nobody can take are lost
+	Signals  chan os.Signal     // that have come, and will; nil: none have
 }
 
 // Waits before a daemon is started again that was never ready. One that was is
@@ -43,7 +44,7 @@ type supervisor struct {
 	address string // NOTIFY_SOCKET of the daemon
 	signals chan os.Signal
 	lines   chan string // of the log
-	ending  bool        // it was told to end
+	asked   os.Signal   // to end; nil: not yet
 	served  bool        // some daemon was ready
 }
 
@@ -61,8 +62,12 @@ func Run(c Config) int {
 	for _, g := range c.Given {
 		s.store.put(g.Name, g.FD, true)
 	}
+	if c.Signals != nil {
+		s.signals = c.Signals
+	}
 	signal.Notify(s.signals, append([]os.Signal{syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2}, ends...)...) // PIPE: nobody reads the log
 	go listen(fd, s.notices)
+	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) // what the daemon has started is waited for here when that ends
 	d := s.takeOver()
 	if d != nil {
 		s.log("the daemon (pid %d) that runs goes on under this supervisor", d.pid)
@@ -79,12 +84,12 @@ func Run(c Config) int {
 				continue
 			}
 		}
-		s.attend(d)
+		d = s.attend(d)
 		code, how := d.reap()
 		switch {
-		case d.stopping, s.ending:
+		case d.stopping, s.asked != nil:
 			return code
-		case !s.served && d.child && code <= 128:
+		case !s.served && code <= 128:
 			return code // it says itself what is wrong
 		case d.ready:
 			wait = 0
@@ -97,24 +102,26 @@ func Run(c Config) int {
 }
 
 // attend does what the daemon tells, until it has ended and all that it told is
-// done.
-func (s *supervisor) attend(d *daemon) {
+// done. It returns the last, if there was an upgrade.
+func (s *supervisor) attend(d *daemon) *daemon {
 	for {
 		select {
 		case n := <-s.notices:
-			s.act(d, n)
+			d = s.act(d, n)
 		case sig := <-s.signals:
 			s.pass(d, sig)
 		case <-d.ended:
-			s.drain(d)
-			return
+			before := d
+			if d = s.drain(d); d == before {
+				return d
+			}
 		}
 	}
 }
 
 // drain does what a daemon that has ended had told before: the kernel has that,
 // and then what is sent now.
-func (s *supervisor) drain(d *daemon) {
+func (s *supervisor) drain(d *daemon) *daemon {
 	last := fdstore.Dial(s.address, func(error) {})
 	last.Notify("X_LAST=1")
 	go last.Close()
@@ -124,18 +131,18 @@ func (s *supervisor) drain(d *daemon) {
 		select {
 		case n := <-s.notices:
 			if int(n.pid) == os.Getpid() {
-				return
+				return d
 			}
-			s.act(d, n)
+			d = s.act(d, n)
 		case <-timer.C:
-			return
+			return d
 		}
 	}
 }
 
 // act does what one message says. It closes every descriptor that it does not
-// keep, which is all there is to BARRIER.
-func (s *supervisor) act(d *daemon, n notice) {
+// keep, which is all there is to BARRIER. It returns who is the daemon after it.
+func (s *supervisor) act(d *daemon, n notice) *daemon {
 	kept := 0
 	if int(n.pid) == d.pid {
 		if n.lost {
@@ -165,6 +172,10 @@ func (s *supervisor) act(d *daemon, n notice) {
 	for _, fd := range n.files[kept:] {
 		_ = unix.Close(fd)
 	}
+	if n.main > 0 && n.main != d.pid && (int(n.pid) == d.pid || int(n.pid) == n.main && isChild(n.main)) {
+		return s.succeed(d, n.main)
+	}
+	return d
 }
 
 // pass passes a signal on.
@@ -173,7 +184,9 @@ func (s *supervisor) pass(d *daemon, sig os.Signal) {
 	if !ok || number == syscall.SIGPIPE {
 		return
 	}
-	s.ending = s.ending || slices.Contains(ends, sig)
+	if slices.Contains(ends, sig) {
+		s.asked = sig
+	}
 	if err := unix.PidfdSendSignal(d.pidfd, number, nil, 0); err != nil {
 		s.log("the daemon (pid %d) cannot be told: %v", d.pid, err)
 	}
@@ -186,7 +199,7 @@ func (s *supervisor) sleep(wait time.Duration) bool {
 	for {
 		select {
 		case <-timer.C:
-			return !s.ending
+			return s.asked == nil
 		case n := <-s.notices: // of nobody who is there still
 			for _, fd := range n.files {
 				_ = unix.Close(fd)
@@ -219,8 +232,7 @@ func limit() int {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
 		return 1024 - reserve
 	}
-	raised := unix.Rlimit{Cur: l.Max, Max: l.Max}
-	if unix.Setrlimit(unix.RLIMIT_NOFILE, &raised) == nil {
+	if raised := (unix.Rlimit{Cur: l.Max, Max: l.Max}); unix.Setrlimit(unix.RLIMIT_NOFILE, &raised) == nil {
 		l = raised
 	}
 	return max(int(min(l.Cur, 1<<20))-reserve, reserve)

@@ -151,6 +151,75 @@ func (Finding_Status) EnumDescriptor() ([]byte, []int) {
 	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{8, 0}
 }
 
+// How far it is.
+type UpgradeResponse_Phase int32
+
+const (
+	// Never sent.
+	UpgradeResponse_PHASE_UNSPECIFIED UpgradeResponse_Phase = 0
+	// Starting and checking the program.
+	UpgradeResponse_PHASE_VALIDATING UpgradeResponse_Phase = 1
+	// Starting it.
+	UpgradeResponse_PHASE_STARTING UpgradeResponse_Phase = 2
+	// Handing over sockets.
+	UpgradeResponse_PHASE_HANDING_OVER UpgradeResponse_Phase = 3
+	// What cannot move finishes in the old process.
+	UpgradeResponse_PHASE_DRAINING UpgradeResponse_Phase = 4
+	// Done; the last.
+	UpgradeResponse_PHASE_DONE UpgradeResponse_Phase = 5
+	// Failed, the old process goes on; the last. The call fails with why.
+	UpgradeResponse_PHASE_FAILED UpgradeResponse_Phase = 6
+)
+
+// Enum value maps for UpgradeResponse_Phase.
+var (
+	UpgradeResponse_Phase_name = map[int32]string{
+		0: "PHASE_UNSPECIFIED",
+		1: "PHASE_VALIDATING",
+		2: "PHASE_STARTING",
+		3: "PHASE_HANDING_OVER",
+		4: "PHASE_DRAINING",
+		5: "PHASE_DONE",
+		6: "PHASE_FAILED",
+	}
+	UpgradeResponse_Phase_value = map[string]int32{
+		"PHASE_UNSPECIFIED":  0,
+		"PHASE_VALIDATING":   1,
+		"PHASE_STARTING":     2,
+		"PHASE_HANDING_OVER": 3,
+		"PHASE_DRAINING":     4,
+		"PHASE_DONE":         5,
+		"PHASE_FAILED":       6,
+	}
+)
+
+func (x UpgradeResponse_Phase) Enum() *UpgradeResponse_Phase {
+	p := new(UpgradeResponse_Phase)
+	*p = x
+	return p
+}
+
+func (x UpgradeResponse_Phase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UpgradeResponse_Phase) Descriptor() protoreflect.EnumDescriptor {
+	return file_sockmgr_v1_daemon_proto_enumTypes[2].Descriptor()
+}
+
+func (UpgradeResponse_Phase) Type() protoreflect.EnumType {
+	return &file_sockmgr_v1_daemon_proto_enumTypes[2]
+}
+
+func (x UpgradeResponse_Phase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UpgradeResponse_Phase.Descriptor instead.
+func (UpgradeResponse_Phase) EnumDescriptor() ([]byte, []int) {
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{14, 0}
+}
+
 // DaemonInfo is what the daemon is.
 type DaemonInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -912,6 +981,144 @@ func (x *SetLogLevelResponse) GetLevels() map[string]LogLevel {
 	return nil
 }
 
+// UpgradeRequest says what to run next.
+type UpgradeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the new program; empty is the one running now.
+	Executable string `protobuf:"bytes,1,opt,name=executable,proto3" json:"executable,omitempty"`
+	// Check that it starts and reads the state; do not hand over.
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Time that what cannot move has to finish in the old process; unset is that
+	// of each listener.
+	DrainTimeout  *durationpb.Duration `protobuf:"bytes,3,opt,name=drain_timeout,json=drainTimeout,proto3" json:"drain_timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeRequest) Reset() {
+	*x = UpgradeRequest{}
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeRequest) ProtoMessage() {}
+
+func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeRequest.ProtoReflect.Descriptor instead.
+func (*UpgradeRequest) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *UpgradeRequest) GetExecutable() string {
+	if x != nil {
+		return x.Executable
+	}
+	return ""
+}
+
+func (x *UpgradeRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *UpgradeRequest) GetDrainTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.DrainTimeout
+	}
+	return nil
+}
+
+// UpgradeResponse is progress.
+type UpgradeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How far it is.
+	Phase UpgradeResponse_Phase `protobuf:"varint,1,opt,name=phase,proto3,enum=sockmgr.v1.UpgradeResponse_Phase" json:"phase,omitempty"`
+	// 0 to 1.
+	Progress float64 `protobuf:"fixed64,2,opt,name=progress,proto3" json:"progress,omitempty"`
+	// One sentence for people.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// New process.
+	Pid           int32 `protobuf:"varint,4,opt,name=pid,proto3" json:"pid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeResponse) Reset() {
+	*x = UpgradeResponse{}
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeResponse) ProtoMessage() {}
+
+func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeResponse.ProtoReflect.Descriptor instead.
+func (*UpgradeResponse) Descriptor() ([]byte, []int) {
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *UpgradeResponse) GetPhase() UpgradeResponse_Phase {
+	if x != nil {
+		return x.Phase
+	}
+	return UpgradeResponse_PHASE_UNSPECIFIED
+}
+
+func (x *UpgradeResponse) GetProgress() float64 {
+	if x != nil {
+		return x.Progress
+	}
+	return 0
+}
+
+func (x *UpgradeResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *UpgradeResponse) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
 // ShutdownDaemonRequest ends the daemon.
 type ShutdownDaemonRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -925,7 +1132,7 @@ type ShutdownDaemonRequest struct {
 
 func (x *ShutdownDaemonRequest) Reset() {
 	*x = ShutdownDaemonRequest{}
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[13]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -937,7 +1144,7 @@ func (x *ShutdownDaemonRequest) String() string {
 func (*ShutdownDaemonRequest) ProtoMessage() {}
 
 func (x *ShutdownDaemonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[13]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -950,7 +1157,7 @@ func (x *ShutdownDaemonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownDaemonRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownDaemonRequest) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{13}
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ShutdownDaemonRequest) GetDrainTimeout() *durationpb.Duration {
@@ -976,7 +1183,7 @@ type ShutdownDaemonResponse struct {
 
 func (x *ShutdownDaemonResponse) Reset() {
 	*x = ShutdownDaemonResponse{}
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[14]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1195,7 @@ func (x *ShutdownDaemonResponse) String() string {
 func (*ShutdownDaemonResponse) ProtoMessage() {}
 
 func (x *ShutdownDaemonResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sockmgr_v1_daemon_proto_msgTypes[14]
+	mi := &file_sockmgr_v1_daemon_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1208,7 @@ func (x *ShutdownDaemonResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownDaemonResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownDaemonResponse) Descriptor() ([]byte, []int) {
-	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{14}
+	return file_sockmgr_v1_daemon_proto_rawDescGZIP(), []int{16}
 }
 
 var File_sockmgr_v1_daemon_proto protoreflect.FileDescriptor
@@ -1069,7 +1276,27 @@ const file_sockmgr_v1_daemon_proto_rawDesc = "" +
 	"\x06levels\x18\x01 \x03(\v2+.sockmgr.v1.SetLogLevelResponse.LevelsEntryR\x06levels\x1aO\n" +
 	"\vLevelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12*\n" +
-	"\x05value\x18\x02 \x01(\x0e2\x14.sockmgr.v1.LogLevelR\x05value:\x028\x01\"x\n" +
+	"\x05value\x18\x02 \x01(\x0e2\x14.sockmgr.v1.LogLevelR\x05value:\x028\x01\"\x95\x01\n" +
+	"\x0eUpgradeRequest\x12\x1e\n" +
+	"\n" +
+	"executable\x18\x01 \x01(\tR\n" +
+	"executable\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12>\n" +
+	"\rdrain_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\fdrainTimeout\"\xab\x02\n" +
+	"\x0fUpgradeResponse\x127\n" +
+	"\x05phase\x18\x01 \x01(\x0e2!.sockmgr.v1.UpgradeResponse.PhaseR\x05phase\x12\x1a\n" +
+	"\bprogress\x18\x02 \x01(\x01R\bprogress\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x10\n" +
+	"\x03pid\x18\x04 \x01(\x05R\x03pid\"\x96\x01\n" +
+	"\x05Phase\x12\x15\n" +
+	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10PHASE_VALIDATING\x10\x01\x12\x12\n" +
+	"\x0ePHASE_STARTING\x10\x02\x12\x16\n" +
+	"\x12PHASE_HANDING_OVER\x10\x03\x12\x12\n" +
+	"\x0ePHASE_DRAINING\x10\x04\x12\x0e\n" +
+	"\n" +
+	"PHASE_DONE\x10\x05\x12\x10\n" +
+	"\fPHASE_FAILED\x10\x06\"x\n" +
 	"\x15ShutdownDaemonRequest\x12>\n" +
 	"\rdrain_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\fdrainTimeout\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -1082,13 +1309,14 @@ const file_sockmgr_v1_daemon_proto_rawDesc = "" +
 	"\x0eLOG_LEVEL_INFO\x10\x03\x12\x12\n" +
 	"\x0eLOG_LEVEL_WARN\x10\x04\x12\x13\n" +
 	"\x0fLOG_LEVEL_ERROR\x10\x05\x12\x11\n" +
-	"\rLOG_LEVEL_OFF\x10\x062\x99\x04\n" +
+	"\rLOG_LEVEL_OFF\x10\x062\xe5\x04\n" +
 	"\rDaemonService\x12]\n" +
 	"\rGetDaemonInfo\x12 .sockmgr.v1.GetDaemonInfoRequest\x1a!.sockmgr.v1.GetDaemonInfoResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12H\n" +
 	"\x06WhoAmI\x12\x19.sockmgr.v1.WhoAmIRequest\x1a\x1a.sockmgr.v1.WhoAmIResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12N\n" +
 	"\bDiagnose\x12\x1b.sockmgr.v1.DiagnoseRequest\x1a\x1c.sockmgr.v1.DiagnoseResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12Z\n" +
 	"\fGetLogLevels\x12\x1f.sockmgr.v1.GetLogLevelsRequest\x1a .sockmgr.v1.GetLogLevelsResponse\"\a\x88\x80\x19\x01\x90\x02\x01\x12T\n" +
-	"\vSetLogLevel\x12\x1e.sockmgr.v1.SetLogLevelRequest\x1a\x1f.sockmgr.v1.SetLogLevelResponse\"\x04\x88\x80\x19\x04\x12]\n" +
+	"\vSetLogLevel\x12\x1e.sockmgr.v1.SetLogLevelRequest\x1a\x1f.sockmgr.v1.SetLogLevelResponse\"\x04\x88\x80\x19\x04\x12J\n" +
+	"\aUpgrade\x12\x1a.sockmgr.v1.UpgradeRequest\x1a\x1b.sockmgr.v1.UpgradeResponse\"\x04\x88\x80\x19\x040\x01\x12]\n" +
 	"\x0eShutdownDaemon\x12!.sockmgr.v1.ShutdownDaemonRequest\x1a\".sockmgr.v1.ShutdownDaemonResponse\"\x04\x88\x80\x19\x04B\x9b\x01\n" +
 	"\x0ecom.sockmgr.v1B\vDaemonProtoP\x01Z3github.com/sockmgr/sockmgr/gen/sockmgr/v1;sockmgrv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sockmgr.V1\xca\x02\n" +
@@ -1106,65 +1334,72 @@ func file_sockmgr_v1_daemon_proto_rawDescGZIP() []byte {
 	return file_sockmgr_v1_daemon_proto_rawDescData
 }
 
-var file_sockmgr_v1_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sockmgr_v1_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_sockmgr_v1_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_sockmgr_v1_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_sockmgr_v1_daemon_proto_goTypes = []any{
 	(LogLevel)(0),                  // 0: sockmgr.v1.LogLevel
 	(Finding_Status)(0),            // 1: sockmgr.v1.Finding.Status
-	(*DaemonInfo)(nil),             // 2: sockmgr.v1.DaemonInfo
-	(*GetDaemonInfoRequest)(nil),   // 3: sockmgr.v1.GetDaemonInfoRequest
-	(*GetDaemonInfoResponse)(nil),  // 4: sockmgr.v1.GetDaemonInfoResponse
-	(*WhoAmIRequest)(nil),          // 5: sockmgr.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),         // 6: sockmgr.v1.WhoAmIResponse
-	(*Grant)(nil),                  // 7: sockmgr.v1.Grant
-	(*DiagnoseRequest)(nil),        // 8: sockmgr.v1.DiagnoseRequest
-	(*DiagnoseResponse)(nil),       // 9: sockmgr.v1.DiagnoseResponse
-	(*Finding)(nil),                // 10: sockmgr.v1.Finding
-	(*GetLogLevelsRequest)(nil),    // 11: sockmgr.v1.GetLogLevelsRequest
-	(*GetLogLevelsResponse)(nil),   // 12: sockmgr.v1.GetLogLevelsResponse
-	(*SetLogLevelRequest)(nil),     // 13: sockmgr.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),    // 14: sockmgr.v1.SetLogLevelResponse
-	(*ShutdownDaemonRequest)(nil),  // 15: sockmgr.v1.ShutdownDaemonRequest
-	(*ShutdownDaemonResponse)(nil), // 16: sockmgr.v1.ShutdownDaemonResponse
-	nil,                            // 17: sockmgr.v1.GetLogLevelsResponse.LevelsEntry
-	nil,                            // 18: sockmgr.v1.SetLogLevelResponse.LevelsEntry
-	(*timestamppb.Timestamp)(nil),  // 19: google.protobuf.Timestamp
-	(*SocketAddress)(nil),          // 20: sockmgr.v1.SocketAddress
-	(Role)(0),                      // 21: sockmgr.v1.Role
-	(*durationpb.Duration)(nil),    // 22: google.protobuf.Duration
+	(UpgradeResponse_Phase)(0),     // 2: sockmgr.v1.UpgradeResponse.Phase
+	(*DaemonInfo)(nil),             // 3: sockmgr.v1.DaemonInfo
+	(*GetDaemonInfoRequest)(nil),   // 4: sockmgr.v1.GetDaemonInfoRequest
+	(*GetDaemonInfoResponse)(nil),  // 5: sockmgr.v1.GetDaemonInfoResponse
+	(*WhoAmIRequest)(nil),          // 6: sockmgr.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),         // 7: sockmgr.v1.WhoAmIResponse
+	(*Grant)(nil),                  // 8: sockmgr.v1.Grant
+	(*DiagnoseRequest)(nil),        // 9: sockmgr.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),       // 10: sockmgr.v1.DiagnoseResponse
+	(*Finding)(nil),                // 11: sockmgr.v1.Finding
+	(*GetLogLevelsRequest)(nil),    // 12: sockmgr.v1.GetLogLevelsRequest
+	(*GetLogLevelsResponse)(nil),   // 13: sockmgr.v1.GetLogLevelsResponse
+	(*SetLogLevelRequest)(nil),     // 14: sockmgr.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),    // 15: sockmgr.v1.SetLogLevelResponse
+	(*UpgradeRequest)(nil),         // 16: sockmgr.v1.UpgradeRequest
+	(*UpgradeResponse)(nil),        // 17: sockmgr.v1.UpgradeResponse
+	(*ShutdownDaemonRequest)(nil),  // 18: sockmgr.v1.ShutdownDaemonRequest
+	(*ShutdownDaemonResponse)(nil), // 19: sockmgr.v1.ShutdownDaemonResponse
+	nil,                            // 20: sockmgr.v1.GetLogLevelsResponse.LevelsEntry
+	nil,                            // 21: sockmgr.v1.SetLogLevelResponse.LevelsEntry
+	(*timestamppb.Timestamp)(nil),  // 22: google.protobuf.Timestamp
+	(*SocketAddress)(nil),          // 23: sockmgr.v1.SocketAddress
+	(Role)(0),                      // 24: sockmgr.v1.Role
+	(*durationpb.Duration)(nil),    // 25: google.protobuf.Duration
 }
 var file_sockmgr_v1_daemon_proto_depIdxs = []int32{
-	19, // 0: sockmgr.v1.DaemonInfo.start_time:type_name -> google.protobuf.Timestamp
-	20, // 1: sockmgr.v1.DaemonInfo.control:type_name -> sockmgr.v1.SocketAddress
-	2,  // 2: sockmgr.v1.GetDaemonInfoResponse.info:type_name -> sockmgr.v1.DaemonInfo
-	21, // 3: sockmgr.v1.WhoAmIResponse.role:type_name -> sockmgr.v1.Role
-	7,  // 4: sockmgr.v1.WhoAmIResponse.grants:type_name -> sockmgr.v1.Grant
-	21, // 5: sockmgr.v1.Grant.role:type_name -> sockmgr.v1.Role
-	10, // 6: sockmgr.v1.DiagnoseResponse.findings:type_name -> sockmgr.v1.Finding
+	22, // 0: sockmgr.v1.DaemonInfo.start_time:type_name -> google.protobuf.Timestamp
+	23, // 1: sockmgr.v1.DaemonInfo.control:type_name -> sockmgr.v1.SocketAddress
+	3,  // 2: sockmgr.v1.GetDaemonInfoResponse.info:type_name -> sockmgr.v1.DaemonInfo
+	24, // 3: sockmgr.v1.WhoAmIResponse.role:type_name -> sockmgr.v1.Role
+	8,  // 4: sockmgr.v1.WhoAmIResponse.grants:type_name -> sockmgr.v1.Grant
+	24, // 5: sockmgr.v1.Grant.role:type_name -> sockmgr.v1.Role
+	11, // 6: sockmgr.v1.DiagnoseResponse.findings:type_name -> sockmgr.v1.Finding
 	1,  // 7: sockmgr.v1.Finding.status:type_name -> sockmgr.v1.Finding.Status
-	17, // 8: sockmgr.v1.GetLogLevelsResponse.levels:type_name -> sockmgr.v1.GetLogLevelsResponse.LevelsEntry
+	20, // 8: sockmgr.v1.GetLogLevelsResponse.levels:type_name -> sockmgr.v1.GetLogLevelsResponse.LevelsEntry
 	0,  // 9: sockmgr.v1.SetLogLevelRequest.level:type_name -> sockmgr.v1.LogLevel
-	18, // 10: sockmgr.v1.SetLogLevelResponse.levels:type_name -> sockmgr.v1.SetLogLevelResponse.LevelsEntry
-	22, // 11: sockmgr.v1.ShutdownDaemonRequest.drain_timeout:type_name -> google.protobuf.Duration
-	0,  // 12: sockmgr.v1.GetLogLevelsResponse.LevelsEntry.value:type_name -> sockmgr.v1.LogLevel
-	0,  // 13: sockmgr.v1.SetLogLevelResponse.LevelsEntry.value:type_name -> sockmgr.v1.LogLevel
-	3,  // 14: sockmgr.v1.DaemonService.GetDaemonInfo:input_type -> sockmgr.v1.GetDaemonInfoRequest
-	5,  // 15: sockmgr.v1.DaemonService.WhoAmI:input_type -> sockmgr.v1.WhoAmIRequest
-	8,  // 16: sockmgr.v1.DaemonService.Diagnose:input_type -> sockmgr.v1.DiagnoseRequest
-	11, // 17: sockmgr.v1.DaemonService.GetLogLevels:input_type -> sockmgr.v1.GetLogLevelsRequest
-	13, // 18: sockmgr.v1.DaemonService.SetLogLevel:input_type -> sockmgr.v1.SetLogLevelRequest
-	15, // 19: sockmgr.v1.DaemonService.ShutdownDaemon:input_type -> sockmgr.v1.ShutdownDaemonRequest
-	4,  // 20: sockmgr.v1.DaemonService.GetDaemonInfo:output_type -> sockmgr.v1.GetDaemonInfoResponse
-	6,  // 21: sockmgr.v1.DaemonService.WhoAmI:output_type -> sockmgr.v1.WhoAmIResponse
-	9,  // 22: sockmgr.v1.DaemonService.Diagnose:output_type -> sockmgr.v1.DiagnoseResponse
-	12, // 23: sockmgr.v1.DaemonService.GetLogLevels:output_type -> sockmgr.v1.GetLogLevelsResponse
-	14, // 24: sockmgr.v1.DaemonService.SetLogLevel:output_type -> sockmgr.v1.SetLogLevelResponse
-	16, // 25: sockmgr.v1.DaemonService.ShutdownDaemon:output_type -> sockmgr.v1.ShutdownDaemonResponse
-	20, // [20:26] is the sub-list for method output_type
-	14, // [14:20] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	21, // 10: sockmgr.v1.SetLogLevelResponse.levels:type_name -> sockmgr.v1.SetLogLevelResponse.LevelsEntry
+	25, // 11: sockmgr.v1.UpgradeRequest.drain_timeout:type_name -> google.protobuf.Duration
+	2,  // 12: sockmgr.v1.UpgradeResponse.phase:type_name -> sockmgr.v1.UpgradeResponse.Phase
+	25, // 13: sockmgr.v1.ShutdownDaemonRequest.drain_timeout:type_name -> google.protobuf.Duration
+	0,  // 14: sockmgr.v1.GetLogLevelsResponse.LevelsEntry.value:type_name -> sockmgr.v1.LogLevel
+	0,  // 15: sockmgr.v1.SetLogLevelResponse.LevelsEntry.value:type_name -> sockmgr.v1.LogLevel
+	4,  // 16: sockmgr.v1.DaemonService.GetDaemonInfo:input_type -> sockmgr.v1.GetDaemonInfoRequest
+	6,  // 17: sockmgr.v1.DaemonService.WhoAmI:input_type -> sockmgr.v1.WhoAmIRequest
+	9,  // 18: sockmgr.v1.DaemonService.Diagnose:input_type -> sockmgr.v1.DiagnoseRequest
+	12, // 19: sockmgr.v1.DaemonService.GetLogLevels:input_type -> sockmgr.v1.GetLogLevelsRequest
+	14, // 20: sockmgr.v1.DaemonService.SetLogLevel:input_type -> sockmgr.v1.SetLogLevelRequest
+	16, // 21: sockmgr.v1.DaemonService.Upgrade:input_type -> sockmgr.v1.UpgradeRequest
+	18, // 22: sockmgr.v1.DaemonService.ShutdownDaemon:input_type -> sockmgr.v1.ShutdownDaemonRequest
+	5,  // 23: sockmgr.v1.DaemonService.GetDaemonInfo:output_type -> sockmgr.v1.GetDaemonInfoResponse
+	7,  // 24: sockmgr.v1.DaemonService.WhoAmI:output_type -> sockmgr.v1.WhoAmIResponse
+	10, // 25: sockmgr.v1.DaemonService.Diagnose:output_type -> sockmgr.v1.DiagnoseResponse
+	13, // 26: sockmgr.v1.DaemonService.GetLogLevels:output_type -> sockmgr.v1.GetLogLevelsResponse
+	15, // 27: sockmgr.v1.DaemonService.SetLogLevel:output_type -> sockmgr.v1.SetLogLevelResponse
+	17, // 28: sockmgr.v1.DaemonService.Upgrade:output_type -> sockmgr.v1.UpgradeResponse
+	19, // 29: sockmgr.v1.DaemonService.ShutdownDaemon:output_type -> sockmgr.v1.ShutdownDaemonResponse
+	23, // [23:30] is the sub-list for method output_type
+	16, // [16:23] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_daemon_proto_init() }
@@ -1179,8 +1414,8 @@ func file_sockmgr_v1_daemon_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sockmgr_v1_daemon_proto_rawDesc), len(file_sockmgr_v1_daemon_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   17,
+			NumEnums:      3,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const (
 	DaemonService_Diagnose_FullMethodName       = "/sockmgr.v1.DaemonService/Diagnose"
 	DaemonService_GetLogLevels_FullMethodName   = "/sockmgr.v1.DaemonService/GetLogLevels"
 	DaemonService_SetLogLevel_FullMethodName    = "/sockmgr.v1.DaemonService/SetLogLevel"
+	DaemonService_Upgrade_FullMethodName        = "/sockmgr.v1.DaemonService/Upgrade"
 	DaemonService_ShutdownDaemon_FullMethodName = "/sockmgr.v1.DaemonService/ShutdownDaemon"
 )
 
@@ -45,6 +46,8 @@ type DaemonServiceClient interface {
 	GetLogLevels(ctx context.Context, in *GetLogLevelsRequest, opts ...grpc.CallOption) (*GetLogLevelsResponse, error)
 	// Changes a log level, for a while if asked to.
 	SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*SetLogLevelResponse, error)
+	// Hands all sockets to a new process and streams progress.
+	Upgrade(ctx context.Context, in *UpgradeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[UpgradeResponse], error)
 	// Drains and exits.
 	ShutdownDaemon(ctx context.Context, in *ShutdownDaemonRequest, opts ...grpc.CallOption) (*ShutdownDaemonResponse, error)
 }
@@ -107,6 +110,25 @@ func (c *daemonServiceClient) SetLogLevel(ctx context.Context, in *SetLogLevelRe
 	return out, nil
 }
 
+func (c *daemonServiceClient) Upgrade(ctx context.Context, in *UpgradeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[UpgradeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &DaemonService_ServiceDesc.Streams[0], DaemonService_Upgrade_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UpgradeRequest, UpgradeResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type DaemonService_UpgradeClient = grpc.ServerStreamingClient[UpgradeResponse]
+
 func (c *daemonServiceClient) ShutdownDaemon(ctx context.Context, in *ShutdownDaemonRequest, opts ...grpc.CallOption) (*ShutdownDaemonResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ShutdownDaemonResponse)
@@ -133,6 +155,8 @@ type DaemonServiceServer interface {
 	GetLogLevels(context.Context, *GetLogLevelsRequest) (*GetLogLevelsResponse, error)
 	// Changes a log level, for a while if asked to.
 	SetLogLevel(context.Context, *SetLogLevelRequest) (*SetLogLevelResponse, error)
+	// Hands all sockets to a new process and streams progress.
+	Upgrade(*UpgradeRequest, grpc.ServerStreamingServer[UpgradeResponse]) error
 	// Drains and exits.
 	ShutdownDaemon(context.Context, *ShutdownDaemonRequest) (*ShutdownDaemonResponse, error)
 	mustEmbedUnimplementedDaemonServiceServer()
@@ -159,6 +183,9 @@ func (UnimplementedDaemonServiceServer) GetLogLevels(context.Context, *GetLogLev
 }
 func (UnimplementedDaemonServiceServer) SetLogLevel(context.Context, *SetLogLevelRequest) (*SetLogLevelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetLogLevel not implemented")
+}
+func (UnimplementedDaemonServiceServer) Upgrade(*UpgradeRequest, grpc.ServerStreamingServer[UpgradeResponse]) error {
+	return status.Error(codes.Unimplemented, "method Upgrade not implemented")
 }
 func (UnimplementedDaemonServiceServer) ShutdownDaemon(context.Context, *ShutdownDaemonRequest) (*ShutdownDaemonResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ShutdownDaemon not implemented")
@@ -274,6 +301,17 @@ func _DaemonService_SetLogLevel_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DaemonService_Upgrade_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(UpgradeRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(DaemonServiceServer).Upgrade(m, &grpc.GenericServerStream[UpgradeRequest, UpgradeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type DaemonService_UpgradeServer = grpc.ServerStreamingServer[UpgradeResponse]
+
 func _DaemonService_ShutdownDaemon_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ShutdownDaemonRequest)
 	if err := dec(in); err != nil {
@@ -324,6 +362,12 @@ var DaemonService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _DaemonService_ShutdownDaemon_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Upgrade",
+			Handler:       _DaemonService_Upgrade_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "sockmgr/v1/daemon.proto",
 }

@@ -69,6 +69,8 @@ const (
 	ErrorReason_ERROR_REASON_TLS_INVALID ErrorReason = 18
 	// UNAVAILABLE: the daemon is draining or handing over; retry.
 	ErrorReason_ERROR_REASON_DAEMON_DRAINING ErrorReason = 19
+	// FAILED_PRECONDITION: an upgrade already runs.
+	ErrorReason_ERROR_REASON_UPGRADE_RUNNING ErrorReason = 20
 	// INVALID_ARGUMENT: the filter or order_by expression does not parse.
 	ErrorReason_ERROR_REASON_FILTER_INVALID ErrorReason = 22
 	// INVALID_ARGUMENT: the page token is unknown or from another query.
@@ -89,6 +91,9 @@ const (
 	// PERMISSION_DENIED: the policy of the caller's grants does not allow what was
 	// asked for: metadata has the list (policy), the value, and the rule.
 	ErrorReason_ERROR_REASON_POLICY_DENIED ErrorReason = 30
+	// FAILED_PRECONDITION: the program did not take over; the daemon goes on as
+	// before.
+	ErrorReason_ERROR_REASON_UPGRADE_FAILED ErrorReason = 31
 )
 
 // Enum value maps for ErrorReason.
@@ -113,6 +118,7 @@ var (
 		17: "ERROR_REASON_SPEC_INVALID",
 		18: "ERROR_REASON_TLS_INVALID",
 		19: "ERROR_REASON_DAEMON_DRAINING",
+		20: "ERROR_REASON_UPGRADE_RUNNING",
 		22: "ERROR_REASON_FILTER_INVALID",
 		23: "ERROR_REASON_PAGE_TOKEN_INVALID",
 		24: "ERROR_REASON_STORE_FAILED",
@@ -122,6 +128,7 @@ var (
 		28: "ERROR_REASON_SOCKET_CALL_FAILED",
 		29: "ERROR_REASON_TIMED_OUT",
 		30: "ERROR_REASON_POLICY_DENIED",
+		31: "ERROR_REASON_UPGRADE_FAILED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":             0,
@@ -143,6 +150,7 @@ var (
 		"ERROR_REASON_SPEC_INVALID":            17,
 		"ERROR_REASON_TLS_INVALID":             18,
 		"ERROR_REASON_DAEMON_DRAINING":         19,
+		"ERROR_REASON_UPGRADE_RUNNING":         20,
 		"ERROR_REASON_FILTER_INVALID":          22,
 		"ERROR_REASON_PAGE_TOKEN_INVALID":      23,
 		"ERROR_REASON_STORE_FAILED":            24,
@@ -152,6 +160,7 @@ var (
 		"ERROR_REASON_SOCKET_CALL_FAILED":      28,
 		"ERROR_REASON_TIMED_OUT":               29,
 		"ERROR_REASON_POLICY_DENIED":           30,
+		"ERROR_REASON_UPGRADE_FAILED":          31,
 	}
 )
 
@@ -187,7 +196,7 @@ var File_sockmgr_v1_errors_proto protoreflect.FileDescriptor
 const file_sockmgr_v1_errors_proto_rawDesc = "" +
 	"\n" +
 	"\x17sockmgr/v1/errors.proto\x12\n" +
-	"sockmgr.v1*\xc8\a\n" +
+	"sockmgr.v1*\x8b\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_LISTENER_NOT_FOUND\x10\x01\x12(\n" +
@@ -208,7 +217,8 @@ const file_sockmgr_v1_errors_proto_rawDesc = "" +
 	"\x1dERROR_REASON_MANAGER_CONFLICT\x10\x10\x12\x1d\n" +
 	"\x19ERROR_REASON_SPEC_INVALID\x10\x11\x12\x1c\n" +
 	"\x18ERROR_REASON_TLS_INVALID\x10\x12\x12 \n" +
-	"\x1cERROR_REASON_DAEMON_DRAINING\x10\x13\x12\x1f\n" +
+	"\x1cERROR_REASON_DAEMON_DRAINING\x10\x13\x12 \n" +
+	"\x1cERROR_REASON_UPGRADE_RUNNING\x10\x14\x12\x1f\n" +
 	"\x1bERROR_REASON_FILTER_INVALID\x10\x16\x12#\n" +
 	"\x1fERROR_REASON_PAGE_TOKEN_INVALID\x10\x17\x12\x1d\n" +
 	"\x19ERROR_REASON_STORE_FAILED\x10\x18\x12\x19\n" +
@@ -217,7 +227,8 @@ const file_sockmgr_v1_errors_proto_rawDesc = "" +
 	"\x1dERROR_REASON_SOCKET_NOT_FOUND\x10\x1b\x12#\n" +
 	"\x1fERROR_REASON_SOCKET_CALL_FAILED\x10\x1c\x12\x1a\n" +
 	"\x16ERROR_REASON_TIMED_OUT\x10\x1d\x12\x1e\n" +
-	"\x1aERROR_REASON_POLICY_DENIED\x10\x1eB\x9b\x01\n" +
+	"\x1aERROR_REASON_POLICY_DENIED\x10\x1e\x12\x1f\n" +
+	"\x1bERROR_REASON_UPGRADE_FAILED\x10\x1fB\x9b\x01\n" +
 	"\x0ecom.sockmgr.v1B\vErrorsProtoP\x01Z3github.com/sockmgr/sockmgr/gen/sockmgr/v1;sockmgrv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Sockmgr.V1\xca\x02\n" +
 	"Sockmgr\\V1\xe2\x02\x16Sockmgr\\V1\\GPBMetadata\xea\x02\vSockmgr::V1b\x06proto3"
