@@ -1,11 +1,14 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -60,6 +63,10 @@ func newManager(c manager.Config, from *predecessor, keep *keeper) (*manager.Man
 		return nil, err
 	}
 	m.Begin()
+	m.Tell(context.Background(), manager.Event{
+		Resource: "daemon", Type: "daemon.upgrade.done", Severity: manager.Notice, Message: fmt.Sprintf("the daemon is version %s, pid %d", Version, os.Getpid()),
+		Attributes: map[string]string{"version": Version, "pid": strconv.Itoa(os.Getpid())},
+	})
 	keep.listenAgain()
 	go from.listen(keep, m)
 	return m, nil
