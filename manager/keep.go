@@ -57,6 +57,7 @@ func (m *Manager) keep() {
 		}
 		m.tellChanges()
 		m.tellHeard()
+		m.dueByAddress()
 		next := min(m.retryFailed(), m.healLost(), m.revertDue(), m.resumeDue())
 		m.dropUnused()
 		if m.allClosed() && m.isClosing() {

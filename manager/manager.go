@@ -67,6 +67,8 @@ type Manager struct {
 	changed   []changedListener // for the keeper
 	heard     []Event           // what the loop has to tell, for the keeper
 	lost      map[string]bool   // listeners with sockets that were shut from outside
+
+	addressCame atomic.Bool // the host has another address
 }
 
 // entry is one listener. Its fields are guarded by Manager.mu, and changed
@@ -168,6 +170,7 @@ func (m *Manager) tend() {
 	m.keeper.Go(m.sample)
 	m.keeper.Go(m.measure)
 	m.keeper.Go(m.watchCertificates)
+	m.keepAddresses()
 }
 
 // Shutdown refuses further changes, gives open connections the time to finish,
