@@ -28,7 +28,9 @@ func FuzzRequest(f *testing.F) {
 		f.Fatal(err)
 	}
 	s := &Server{
-		Allow: func(uint32) bool { return true }, Failed: func(uint32, error) {}, Reason: func(error) string { return "NO" },
+		Enter:   func(ctx context.Context, _ *net.UnixConn) (context.Context, error) { return ctx, nil },
+		Failed:  func(error) {},
+		Refusal: func(err error) (string, string) { return err.Error(), "NO" },
 		Handle: func(_ context.Context, r Request) (names []string, files []int, err error) {
 			if r.Verb != Take {
 				return nil, nil, errors.New(r.Verb)

@@ -11,21 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// strangers is how long one who is refused may take to say what it wants.
+const strangers = time.Second
+
 // maxCallers bounds how many are answered at once; others wait to be accepted.
 const maxCallers = 8
 
 // A Server answers on one socket.
 type Server struct {
-	// Allow says whether a user may call.
-	Allow func(uid uint32) bool
+	// Enter finds out who calls, before anything is read, and returns the context
+	// of the call. Who may not call is refused with its error.
+	Enter func(ctx context.Context, conn *net.UnixConn) (context.Context, error)
 	// Handle returns the descriptors that are asked for, each with its name. They
 	// are closed once they have been sent. A refusal is an error, with its reason.
 	Handle func(ctx context.Context, r Request) (names []string, files []int, err error)
-	// Failed is told what went wrong with a call. It may be called from several
-	// goroutines at once.
-	Failed func(uid uint32, err error)
-	// Reason is that of an error of Handle.
-	Reason func(error) string
+	// Failed is told what went wrong with a call that nobody refused. It may be
+	// called from several goroutines at once.
+	Failed func(err error)
+	// Refusal is what the caller is told of an error of Enter and Handle.
+	Refusal func(error) (message, reason string)
 }
 
 // Serve answers until l is closed, and returns when all calls have ended.
@@ -47,50 +51,57 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) {
 		calls.Go(func() {
 			defer func() { <-room }()
 			defer func() { _ = conn.Close() }()
-			if uid, err := s.answer(ctx, conn); err != nil {
-				s.Failed(uid, err)
+			if err := s.answer(ctx, conn); err != nil {
+				s.Failed(err)
 			}
 		})
 	}
 }
 
-func (s *Server) answer(ctx context.Context, conn *net.UnixConn) (uid uint32, err error) {
+func (s *Server) answer(ctx context.Context, conn *net.UnixConn) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return 0, err
+		return err
 	}
 	end := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // the daemon ends: who says nothing does not hold it up
 	defer end()
-	cred, err := credentials(conn)
-	if err != nil {
-		return 0, err
-	}
-	if !s.Allow(cred.Uid) {
-		err := errors.New("only root and the daemon's own user may have its sockets")
-		return cred.Uid, errors.Join(err, send(conn, Reply{Error: err.Error(), Reason: "ROLE_MISSING"}, nil))
-	}
+	ctx, refused := s.Enter(ctx, conn)
 	text := make([]byte, maxMessage)
+	if refused != nil {
+		text = text[:1] // it is not looked at, but who is hung up on while it writes does not hear why
+		if err := conn.SetDeadline(time.Now().Add(strangers)); err != nil {
+			return err
+		}
+	}
 	n, _, _, _, err := conn.ReadMsgUnix(text, nil) // descriptors that come are closed by the kernel
 	if err != nil {
-		return cred.Uid, err
+		return err
+	}
+	if refused != nil {
+		return s.refuse(conn, refused)
 	}
 	var request Request
 	if err := json.Unmarshal(text[:n], &request); err != nil {
-		return cred.Uid, errors.Join(err, send(conn, Reply{Error: err.Error(), Reason: "SPEC_INVALID"}, nil))
+		return errors.Join(err, send(conn, Reply{Error: err.Error(), Reason: "SPEC_INVALID"}, nil))
 	}
 	names, files, err := s.Handle(ctx, request)
 	defer closeAll(files)
 	if err != nil {
-		return cred.Uid, send(conn, Reply{Error: err.Error(), Reason: s.Reason(err)}, nil)
+		return s.refuse(conn, err)
 	}
 	for len(files) > PerMessage {
 		if err := send(conn, Reply{Names: names[:PerMessage], More: true}, files[:PerMessage]); err != nil {
-			return cred.Uid, err
+			return err
 		}
 		names, files = names[PerMessage:], files[PerMessage:]
 	}
-	return cred.Uid, send(conn, Reply{Names: names}, files)
+	return send(conn, Reply{Names: names}, files)
+}
+
+func (s *Server) refuse(conn *net.UnixConn, err error) error {
+	message, reason := s.Refusal(err)
+	return send(conn, Reply{Error: message, Reason: reason}, nil)
 }
 
 func send(conn *net.UnixConn, r Reply, files []int) error {

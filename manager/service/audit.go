@@ -55,6 +55,7 @@ var audited = map[string]bool{
 
 // toldHere are changes of which the manager has no event.
 var toldHere = map[string]bool{
+	takeMethod: true, superviseMethod: true,
 	"/sockmgr.v1.DaemonService/SetLogLevel": true, "/sockmgr.v1.DaemonService/ShutdownDaemon": true, "/sockmgr.v1.DaemonService/Upgrade": true,
 	"/sockmgr.v1.ConnectionService/CloseConnections": true, "/sockmgr.v1.StatsService/ResetPeaks": true,
 	"/sockmgr.v1.SocketService/CreateSocket": true, "/sockmgr.v1.SocketService/Bind": true,

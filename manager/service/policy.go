@@ -58,6 +58,12 @@ func wantsOf(ctx context.Context, m *manager.Manager, req any) []access.Want {
 		return unboundWants(ctx, m, r.GetName())
 	case *pb.ConnectRequest:
 		return []access.Want{{Kind: access.Upstream, Value: r.GetAddress()}}
+	case namesRequest:
+		var all []access.Want
+		for _, name := range r.names {
+			all = append(all, nameOf(name)...)
+		}
+		return all
 	case *pb.SendToRequest:
 		return []access.Want{{Kind: access.Upstream, Value: r.GetAddress()}}
 	}

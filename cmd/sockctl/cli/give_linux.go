@@ -100,7 +100,7 @@ func notGiven(addr string, err error) error {
 	refused, ok := errors.AsType[*handover.Error](err)
 	switch {
 	case !ok && errors.Is(err, fs.ErrPermission):
-		return failf(codes.PermissionDenied, "not allowed to have the sockets of the daemon at %s: be root, or the daemon's own user", addr)
+		return failf(codes.PermissionDenied, "not allowed to open %s.fd: be root, the daemon's own user, or in its control group", addr)
 	case !ok && (errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)):
 		return failf(codes.Unavailable, "no daemon gives sockets at %s (%v)", addr, err)
 	case !ok:
@@ -110,7 +110,7 @@ func notGiven(addr string, err error) error {
 	switch refused.Reason {
 	case "LISTENER_NOT_FOUND":
 		f.exit, f.code = exitNotFound, codes.NotFound
-	case "ROLE_MISSING":
+	case "ROLE_MISSING", "POLICY_DENIED":
 		f.exit, f.code = exitNotAllowed, codes.PermissionDenied
 	case "SPEC_INVALID":
 		f.exit, f.code = exitUsage, codes.InvalidArgument

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -10,14 +9,17 @@ import (
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 
 	"github.com/sockmgr/sockmgr/internal/handover"
 	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/manager"
+	"github.com/sockmgr/sockmgr/manager/access"
+	"github.com/sockmgr/sockmgr/manager/service"
 )
 
-// listenHandover binds a socket beside each control socket. Without it the daemon
-// can do all but give sockets away.
+// listenHandover binds a socket beside each control socket, for the same users.
+// Without it the daemon can do all but give sockets away.
 func listenHandover(keep *keeper, controls []string, log hclog.Logger) (all []*net.UnixListener) {
 	for _, path := range handoverPaths(controls) {
 		l, err := listenPath(keep, handoverRole, "unixpacket", "unix://"+path, -1)
@@ -25,21 +27,47 @@ func listenHandover(keep *keeper, controls []string, log hclog.Logger) (all []*n
 			log.Warn("sockets cannot be given to programs, nor to another supervisor", "error", err)
 			continue
 		}
-		all = append(all, l.(ownSocket).Listener.(*net.UnixListener))
+		own := l.(ownSocket)
+		if err := openAlike(own, path); err != nil {
+			log.Warn("sockets are given to fewer users than may open the control socket", "error", err)
+		}
+		all = append(all, own.Listener.(*net.UnixListener))
 	}
 	return all
 }
 
+// openAlike gives the socket at path the group and the mode of the control socket
+// beside it, which may be systemd's.
+func openAlike(own ownSocket, path string) error {
+	if own.foreign {
+		return nil
+	}
+	var control, st unix.Stat_t
+	if err := unix.Lstat(strings.TrimSuffix(path, handover.Path("")), &control); err != nil {
+		return &os.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	if err := unix.Lstat(path, &st); err != nil {
+		return &os.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	if st.Gid != control.Gid {
+		if err := os.Lchown(path, -1, int(control.Gid)); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(path, os.FileMode(control.Mode&0o777))
+}
+
 // serveHandover answers there until the func that it returns is called.
-func serveHandover(all []*net.UnixListener, m *manager.Manager, keep *keeper, log hclog.Logger) (end func()) {
+func serveHandover(all []*net.UnixListener, m *manager.Manager, keep *keeper, rules *access.Rules, log hclog.Logger) (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
+	beside := service.NewBeside(m, log, rules)
 	s := &handover.Server{
-		Allow: func(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() },
+		Enter: beside.Enter,
 		Handle: func(ctx context.Context, r handover.Request) ([]string, []int, error) {
-			return handOver(ctx, r, m, keep)
+			return handOver(ctx, r, m, keep, beside)
 		},
-		Failed: func(uid uint32, err error) { log.Warn("sockets were not given", "uid", uid, "error", err) },
-		Reason: reasonOf,
+		Failed:  func(err error) { log.Warn("sockets were not given", "error", err) },
+		Refusal: service.Refusal,
 	}
 	var serving sync.WaitGroup
 	for _, l := range all {
@@ -63,23 +91,17 @@ func handoverPaths(controls []string) (paths []string) {
 	return paths
 }
 
-func handOver(ctx context.Context, r handover.Request, m *manager.Manager, keep *keeper) ([]string, []int, error) {
+func handOver(ctx context.Context, r handover.Request, m *manager.Manager, keep *keeper, beside *service.Beside) (names []string, files []int, err error) {
 	switch r.Verb {
 	case handover.Take:
-		return m.Give(ctx, r.Names)
+		err = beside.Take(ctx, r.Names, func(ctx context.Context) error {
+			names, files, err = m.Give(ctx, r.Names)
+			return err
+		})
 	case handover.Supervise:
-		return nil, nil, keep.superviseBy(ctx, r.Socket, m)
+		err = beside.Supervise(ctx, r.Socket, func(ctx context.Context) error { return keep.superviseBy(ctx, r.Socket, m) })
 	default:
-		return nil, nil, &listeners.Fault{Reason: listeners.SpecInvalid, Message: fmt.Sprintf("%.40q is not asked here", r.Verb)}
+		err = &listeners.Fault{Reason: listeners.SpecInvalid, Message: fmt.Sprintf("%.40q is not asked here", r.Verb)}
 	}
-}
-
-func reasonOf(err error) string {
-	if invalid, ok := errors.AsType[*manager.Invalid](err); ok {
-		return string(invalid.Reason())
-	}
-	if fault, ok := errors.AsType[*listeners.Fault](err); ok {
-		return string(fault.Reason)
-	}
-	return string(listeners.Internal)
+	return names, files, err
 }
