@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/hashicorp/go-hclog"
@@ -57,13 +58,20 @@ func (l *logWriter) Write(p []byte) (int, error) {
 // take for a command: names and messages may have bytes of anybody's.
 func scrub(p []byte) []byte {
 	out := make([]byte, 0, len(p))
+	isJSON := len(p) > 0 && p[0] == '{' // a line of text begins with the time
 	for len(p) > 0 {
 		r, n := utf8.DecodeRune(p)
 		switch {
 		case r == '\n' || r == '\t':
 			out = append(out, p[0])
+		case r == utf8.RuneError && n == 1 && isJSON:
+			out = append(out, `\ufffd`...)
 		case r == utf8.RuneError && n == 1:
 			out = fmt.Appendf(out, `\x%02x`, p[0])
+		case isJSON && !unicode.IsPrint(r): // which has no \x and no \U
+			for _, unit := range utf16.Encode([]rune{r}) {
+				out = fmt.Appendf(out, `\u%04x`, unit)
+			}
 		case !unicode.IsPrint(r): // escape sequences, of C1 too, and marks that turn the direction
 			out = append(out, strings.Trim(strconv.QuoteRuneToASCII(r), "'")...)
 		default:

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 	"unicode"
@@ -10,7 +11,7 @@ import (
 // Whatever anybody has put into a message, a name or a value: one record is one
 // line that begins as lines do, and none of it is for the terminal.
 func TestLogScrubbed(t *testing.T) {
-	const evil = "\x1b]0;owned\x07\x1b[2J\r\x9b31m\u009b31m\u202etxt.exe\u2028\x00\xff ok"
+	const evil = "\x1b]0;owned\x07\x1b[2J\r\x9b31m\u009b31m\u202etxt.exe\u2028\x00\xff\x7f\U000e0041 ok"
 	for _, format := range []string{"text", "json"} {
 		var out bytes.Buffer
 		w := newLogWriter(&out)
@@ -23,6 +24,9 @@ func TestLogScrubbed(t *testing.T) {
 			}
 		}
 		for i, line := range strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n") {
+			if err := json.Unmarshal([]byte(line), &map[string]any{}); format == "json" && err != nil {
+				t.Errorf("%q: %v", line, err)
+			}
 			if i > 0 && !strings.HasPrefix(line, " ") {
 				t.Errorf("%s: a line of its own: %q", format, line)
 			}
