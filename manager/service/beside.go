@@ -67,7 +67,7 @@ func (b *Beside) Take(ctx context.Context, names []string, do func(context.Conte
 // Supervise runs do for root and the daemon's own user: who supervises the daemon
 // has all that it has.
 func (b *Beside) Supervise(ctx context.Context, socket string, do func(context.Context) error) error {
-	return b.call(ctx, superviseMethod, namesRequest{[]string{socket}}, func(ctx context.Context) error {
+	return b.call(ctx, superviseMethod, socketRequest{socket}, func(ctx context.Context) error {
 		if c := callerOf(ctx); !c.who.IsUser || c.who.UID != 0 && int(c.who.UID) != os.Geteuid() {
 			return &listeners.Fault{
 				Reason: listeners.RoleMissing, Message: c.String() + " may not supervise the daemon: that is for root and the daemon's own user",
@@ -78,7 +78,7 @@ func (b *Beside) Supervise(ctx context.Context, socket string, do func(context.C
 	})
 }
 
-func (b *Beside) call(ctx context.Context, method string, req namesRequest, do func(context.Context) error) error {
+func (b *Beside) call(ctx context.Context, method string, req any, do func(context.Context) error) error {
 	_, err := b.guard.unary(ctx, req, &grpc.UnaryServerInfo{FullMethod: method}, func(ctx context.Context, _ any) (any, error) {
 		return nil, do(ctx)
 	})
@@ -96,3 +96,16 @@ type namesRequest struct{ names []string }
 
 // GetName is for the audit.
 func (r namesRequest) GetName() string { return strings.Join(r.names, " ") }
+
+func (r namesRequest) wants() (all []access.Want) {
+	for _, name := range r.names {
+		all = append(all, nameOf(name)...)
+	}
+	return all
+}
+
+// socketRequest is about a socket of the caller's.
+type socketRequest struct{ path string }
+
+// GetName is for the audit.
+func (r socketRequest) GetName() string { return r.path }

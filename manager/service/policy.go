@@ -59,11 +59,7 @@ func wantsOf(ctx context.Context, m *manager.Manager, req any) []access.Want {
 	case *pb.ConnectRequest:
 		return []access.Want{{Kind: access.Upstream, Value: r.GetAddress()}}
 	case namesRequest:
-		var all []access.Want
-		for _, name := range r.names {
-			all = append(all, nameOf(name)...)
-		}
-		return all
+		return r.wants()
 	case *pb.SendToRequest:
 		return []access.Want{{Kind: access.Upstream, Value: r.GetAddress()}}
 	}

@@ -53,18 +53,18 @@ func (s *shared) audits(t *testing.T) (lines []map[string]any) {
 }
 
 // giver is a manager with two listeners, whose sockets are given at the path.
-func giver(t *testing.T, rules *access.Rules) (path string, log *shared, m *manager.Manager) {
+func giver(t *testing.T, rules *access.Rules) (string, *shared, *manager.Manager) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "give") // short, and open to other users
-	if err == nil {
-		err = os.Chmod(dir, 0o755)
+	dir := t.TempDir()
+	for _, d := range []string{filepath.Dir(dir), dir} { // other users shall come in
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	log = &shared{}
+	log := &shared{}
 	l := hclog.New(&hclog.LoggerOptions{Output: log, JSONFormat: true})
-	if m, err = manager.New(manager.Config{Poller: "epoll", Log: hclog.NewNullLogger()}); err != nil {
+	m, err := manager.New(manager.Config{Poller: "epoll", Log: hclog.NewNullLogger()})
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"web-1", "db"} {
@@ -85,7 +85,6 @@ func giver(t *testing.T, rules *access.Rules) (path string, log *shared, m *mana
 	t.Cleanup(func() {
 		end()
 		_ = own.Close()
-		_ = os.RemoveAll(dir)
 		if err := m.Shutdown(context.Background(), 0); err != nil {
 			t.Error(err)
 		}
