@@ -129,6 +129,9 @@ func (k *Kept) who() Keeper {
 	return k.keeper
 }
 
+// Has reports whether somebody keeps copies.
+func (k *Kept) Has() bool { return k.who() != nil }
+
 // SetKeeper gives it another keeper, which has nothing yet: see StoreAgain.
 func (k *Kept) SetKeeper(keeper Keeper) {
 	k.mu.Lock()

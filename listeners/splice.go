@@ -13,8 +13,8 @@ const (
 	// worthSplicing is what is long: a pipe costs two system calls for each
 	// move, as a copy does, and more for each page than a copy of a few.
 	worthSplicing = 32 << 10
-	// pipeSize is the room of a pipe. With 64 KiB a byte costs twice the CPU.
-	pipeSize = 1 << 20
+	// PipeSize is the room of a pipe. With 64 KiB a byte costs twice the CPU.
+	PipeSize = 1 << 20
 	// pipesKept is how many empty pipes wait for the next flow. All pipes of a
 	// user share 64 MiB (pipe-user-pages-soft); beyond it new ones are small.
 	pipesKept = 16
@@ -42,7 +42,7 @@ func (s *Set) takePipe() *pipe {
 		return nil
 	}
 	s.used += 2
-	_, _ = unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize) // EPERM: it stays smaller
+	_, _ = unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, PipeSize) // EPERM: it stays smaller
 	return &pipe{set: s, r: fds[0], w: fds[1]}
 }
 
@@ -75,7 +75,7 @@ func (f *flow) splice(r *relay, from, to int) bool {
 		f.full = 0
 		return false
 	}
-	n, errno := sysSplice(from, p.w, pipeSize)
+	n, errno := sysSplice(from, p.w, PipeSize)
 	if errno != 0 || n == 0 {
 		p.release()
 		f.full = 0

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -43,7 +42,13 @@ func (m *Manager) Diagnose(ctx context.Context) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := []Finding{m.checkFiles(), m.checkStore(), checkPidfd(), checkOverflow()}
+	found := []Finding{m.checkFiles(), m.checkStore()}
+	if file, ok := strings.CutPrefix(m.Store(), "file:"); ok {
+		found = append(found, checkStateMode(filepath.Dir(file)))
+	}
+	found = append(found, m.checkKept())
+	found = append(found, checkCalls()...)
+	found = append(found, checkPipes(), checkOverflow(), checkHandshakes(all))
 	found = append(found, checkCapabilities()...)
 	found = append(found, checkClamps(all)...)
 	return append(found, checkListeners(all)...), nil
@@ -82,15 +87,6 @@ func (m *Manager) checkStore() Finding {
 		f.Message = file + " is in memory (tmpfs), and lost when the host goes down"
 	}
 	return f
-}
-
-func checkPidfd() Finding {
-	fd, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		return Finding{"kernel.pidfd", FindingWarning, fmt.Sprintf("pidfd_open: %v; the handler exec needs it", err), "Linux 5.3 or later"}
-	}
-	_ = unix.Close(fd)
-	return Finding{Check: "kernel.pidfd", Message: "programs can be started and watched"}
 }
 
 func checkOverflow() Finding {
