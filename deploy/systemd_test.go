@@ -191,6 +191,7 @@ func TestUnderSystemd(t *testing.T) {
 			}
 		}},
 		{"systemctl restart", fromEnv(t, "SYSTEMD_RESTARTS", 2), func() { s.systemctl(ctx, t, "restart", "sockmgr.service") }},
+		{"sockctl daemon upgrade", fromEnv(t, "SYSTEMD_UPGRADES", 2), func() { s.sockctl(ctx, t, "daemon", "upgrade") }},
 	} {
 		s.meanwhile(ctx, t, event.what, event.times, event.do)
 		t.Logf("%s: restarts by systemd: %s, sockets that it keeps: %s", event.what,
