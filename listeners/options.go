@@ -227,8 +227,5 @@ func getMode(s *socket) (Value, error) {
 }
 
 func setMode(s *socket, v Value) error {
-	if _, err := s.pathMode(); err != nil {
-		return err
-	}
-	return os.Chmod(s.addr.Path, modeOf(v))
+	return s.chmodPath(modeOf(v))
 }

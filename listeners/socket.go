@@ -136,12 +136,8 @@ func (s *socket) bindPath(sa unix.Sockaddr, mode os.FileMode) error {
 	if err := unix.Bind(s.fd, sa); err != nil {
 		return bindFault(s.addr, err)
 	}
-	var st unix.Stat_t
-	if err := unix.Lstat(s.addr.Path, &st); err != nil {
-		return os.NewSyscallError("lstat", err)
-	}
-	s.dev, s.ino = st.Dev, st.Ino
-	return os.Chmod(s.addr.Path, mode)
+	s.dev, s.ino = 0, 0 // whatever is there now
+	return s.chmodPath(mode)
 }
 
 // identify asks the kernel what it bound.

@@ -68,6 +68,29 @@ func lockDirectory(path string) (unlock func()) {
 	return func() { _ = unix.Close(fd) }
 }
 
+// chmodPath gives the path of the socket its mode; the first time it notes which
+// file it is. Who can write to the directory may put a link there meanwhile: that
+// is not followed, and what is no socket keeps its mode.
+func (s *socket) chmodPath(mode os.FileMode) error {
+	fd, err := unix.Open(s.addr.Path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: s.addr.Path, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || s.ino != 0 && (st.Dev != s.dev || st.Ino != s.ino) {
+		return &os.PathError{Op: "chmod", Path: s.addr.Path, Err: unix.ENOENT} // it is another file by now
+	}
+	s.dev, s.ino = st.Dev, st.Ino
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), uint32(mode)); err != nil { // fchmod takes no such descriptor
+		return &os.PathError{Op: "chmod", Path: s.addr.Path, Err: err}
+	}
+	return nil
+}
+
 // pathMode returns the permissions of the socket's path. When the path is
 // gone, or is not this socket's any more, that is ENOENT.
 func (s *socket) pathMode() (os.FileMode, error) {

@@ -426,3 +426,43 @@ func TestUnixRaceProcesses(t *testing.T) {
 		t.Error(all)
 	}
 }
+
+// Who can write to the directory swaps the path for a link while it is bound: the
+// file that the link leads to keeps its mode.
+func TestUnixModeFollowsNoLink(t *testing.T) {
+	dir := shortDir(t)
+	noLeaks(t)
+	path, victim, link := dir+"/s", dir+"/victim", dir+"/link"
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	swapped := make(chan int)
+	stop := make(chan struct{})
+	go func() {
+		n := 0
+		defer func() { swapped <- n }()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			_ = os.Symlink(victim, link)
+			if fi, err := os.Lstat(path); err == nil && fi.Mode()&os.ModeSocket != 0 && os.Rename(link, path) == nil {
+				n++
+			}
+		}
+	}()
+	for range 500 {
+		l, err := listeners.Open("test", spec(t, listeners.Echo{}, "unix.mode=0666", "unix://"+path))
+		if err == nil {
+			l.Close()
+		}
+		_ = os.Remove(path)
+	}
+	close(stop)
+	t.Log(<-swapped, "swapped")
+	if got := modeOf(t, victim); got != 0o600 {
+		t.Errorf("the mode of another file is %v", got)
+	}
+}

@@ -27,6 +27,9 @@ func openLocked(dir, path string) (*os.File, error) {
 		return nil, err
 	}
 	defer unlock(d)
+	if err := trust(d); err != nil {
+		return nil, err
+	}
 	if err := lock(d); err != nil { // nobody else makes the file meanwhile
 		return nil, err
 	}
@@ -43,11 +46,35 @@ func openLocked(dir, path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot be opened and is left as it is: %w", err)
 	}
-	if err := lock(file); err != nil {
+	err = trust(file)
+	if err == nil {
+		err = lock(file)
+	}
+	if err != nil {
 		_ = file.Close()
 		return nil, err
 	}
 	return file, nil
+}
+
+// trust refuses what another user could have put there, or could change: who
+// writes the store says what the daemon does. A file of our own that was opened to
+// others by a copy or a chmod is closed to them.
+func trust(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	mode := st.Mode & 0o7777
+	switch kind := st.Mode & unix.S_IFMT; {
+	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("%s belongs to another user (uid %d): chown it, or give another --state", f.Name(), st.Uid)
+	case kind == unix.S_IFDIR && mode&0o002 != 0 && mode&unix.S_ISVTX == 0:
+		return fmt.Errorf("%s can be written by everybody (mode %04o): chmod 0700 it", f.Name(), mode)
+	case kind == unix.S_IFREG && mode&0o077 != 0:
+		return os.NewSyscallError("fchmod", unix.Fchmod(int(f.Fd()), 0o600))
+	}
+	return nil
 }
 
 // create makes an empty store. It has its name once it is on disk: a file of
