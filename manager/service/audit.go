@@ -81,7 +81,7 @@ func (a *auditor) done(ctx context.Context, method string, need pb.Role, req, re
 		outcome = status.Code(toStatus(err)).String()
 	}
 	line := append(whoLine(ctx), "method", method, "what", subjectOf(req), "outcome", outcome)
-	if id := requestID(req); id != "" {
+	if id := requestIDOf(ctx); id != "" {
 		line = append(line, "request", id)
 	}
 	if changes := changesOf(resp); len(changes) > 0 {
@@ -108,6 +108,9 @@ func (a *auditor) refused(ctx context.Context, method string, req any, err error
 		return
 	}
 	line := append(whoLine(ctx), "method", method, "what", subjectOf(req), "outcome", "refused", "error", clip(err.Error(), maxDescription))
+	if id := requestIDOf(ctx); id != "" {
+		line = append(line, "request", id)
+	}
 	if dropped > 0 {
 		line = append(line, "not-written", dropped)
 	}

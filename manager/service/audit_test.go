@@ -89,7 +89,7 @@ func TestAudit(t *testing.T) {
 		t.Errorf("%d lines", len(got))
 	}
 	for _, l := range got {
-		if l["outcome"] != "refused" || l["broken"] != nil {
+		if l["outcome"] != "refused" || l["request"] == nil || l["broken"] != nil {
 			t.Error(l)
 		}
 	}

@@ -112,7 +112,7 @@ func (g *guard) within(ctx context.Context, method string, req any) (context.Con
 }
 
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
-	ctx = withCause(ctx, req)
+	ctx = withRequestID(withCause(ctx, req), info.FullMethod, req)
 	defer func() { g.audit.done(ctx, info.FullMethod, g.roles[info.FullMethod], req, resp, err) }()
 	defer g.recover(info.FullMethod, &err)
 	if err := g.check(ctx, info.FullMethod); err != nil {
@@ -138,7 +138,7 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 }
 
 func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
-	ctx := withCause(stream.Context(), nil)
+	ctx := withRequestID(withCause(stream.Context(), nil), info.FullMethod, nil)
 	checked := &checkedStream{ServerStream: stream, ctx: ctx, guard: g, method: info.FullMethod}
 	defer func() { g.audit.done(ctx, info.FullMethod, g.roles[info.FullMethod], checked.first, nil, err) }()
 	defer g.recover(info.FullMethod, &err)
