@@ -204,6 +204,7 @@ func subjectOf(req any) string {
 		given(req, func(r interface{ GetAddress() string }) string { return r.GetAddress() }),
 		given(req, func(r interface{ GetFilter() string }) string { return r.GetFilter() }),
 		given(req, func(r interface{ GetLogger() string }) string { return r.GetLogger() }),
+		given(req, func(r interface{ GetExecutable() string }) string { return r.GetExecutable() }),
 	} {
 		add(get())
 	}

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+	"github.com/sockmgr/sockmgr/listeners"
 )
 
 // An Upgrade is which program to put in the place of the daemon.
@@ -34,6 +35,9 @@ func (s *daemonService) Upgrade(r *pb.UpgradeRequest, stream grpc.ServerStreamin
 	drain, err := drainFromPB("drain_timeout", r.GetDrainTimeout())
 	if err != nil {
 		return err
+	}
+	if s.c.Upgrade == nil {
+		return &listeners.Fault{Reason: listeners.StateInvalid, Message: "this server cannot be upgraded: nobody has said how", Fix: "restart it"}
 	}
 	ctx := stream.Context()
 	s.c.Log.Info("upgrade asked for", "caller", callerOf(ctx), "executable", r.GetExecutable(), "validate_only", r.GetValidateOnly())
