@@ -141,7 +141,7 @@ func (b *batch) offer() {
 		l.stats.reject(RejectedProxy)
 		return
 	}
-	if _, err := l.handler.Handle(&b.peer, b.peer.data); err != nil {
+	if err := b.give(l.handler); err != nil {
 		l.stats.reject(RejectedHandler)
 	}
 }

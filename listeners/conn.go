@@ -87,7 +87,7 @@ func (c *conn) serve(ev mux.Events) {
 			c.proceed(c.in)
 		}
 	case c.is(feeds) && !c.is(done):
-		c.settle(c.in, c.handler.(Feeder).Feed(c))
+		c.settle(c.in, c.feed(c.handler.(Feeder)))
 	}
 	if c.fd >= 0 && ev&mux.Readable != 0 && c.want&mux.Readable != 0 {
 		c.read()
@@ -220,7 +220,7 @@ func (c *conn) proceed(p []byte) {
 		for len(p) > 0 && err == nil && !c.Pending() {
 			var n int
 			before := c.handler
-			if n, err = before.Handle(c, p); n == 0 && c.handler == before {
+			if n, err = c.handle(p); n == 0 && c.handler == before || c.fd < 0 {
 				break
 			}
 			p = p[n:]

@@ -79,7 +79,7 @@ func (c *conn) begin() error {
 	if !ok {
 		return nil
 	}
-	h, err := o.Open(c)
+	h, err := c.open(o)
 	if h != nil {
 		c.handler = h
 	}

@@ -93,15 +93,17 @@ func (c *conn) retire(before, left time.Duration) bool {
 		return false
 	}
 	c.flags |= told
-	if d.Drain(c) && !c.Pending() && len(c.in) == 0 && c.unread() == 0 && c.opened < before {
+	if c.comesToRest(d) && !c.Pending() && len(c.in) == 0 && c.unread() == 0 && c.opened < before {
 		r, ok := d.(Rester)
 		if !ok {
 			c.settle(nil, errDone)
 			return true
 		}
-		r.Rest(c, min(drainGrace, left*3/4))
+		c.restFor(r, min(drainGrace, left*3/4))
 	}
-	c.arm() // it may have set a deadline
+	if c.fd >= 0 {
+		c.arm() // it may have set a deadline
+	}
 	return true
 }
 

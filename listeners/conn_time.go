@@ -45,7 +45,7 @@ func (c *conn) Expired() {
 			return
 		}
 		if h, ok := c.handler.(Expirer); ok {
-			err := h.Expired(c)
+			err := c.expire(h)
 			if errors.Is(err, errDone) && !c.is(told) {
 				c.because(ClosedByDeadline)
 			}

@@ -105,7 +105,10 @@ func (x *executor) failed(l *Listener, why string) {
 	x.failures = slices.Delete(x.failures, 0, 1)
 	if now-first <= failuresIn && x == l.handler && l.failing == "" {
 		x.failures = nil
-		l.despair(why)
+		l.despair("its program fails: " + why)
+		if l.set.failing != nil {
+			l.set.failing(l, why, failingRest)
+		}
 	}
 }
 
@@ -124,8 +127,10 @@ func (l *Listener) despair(why string) {
 	l.failing = why
 	l.tryAgain = l.set.loop.After(failingRest, l.cheerUp)
 	l.limit()
-	if l.set.failing != nil {
-		l.set.failing(l, why, failingRest)
+	for _, e := range l.endpoints {
+		if s, ok := e.(*packetSocket); ok {
+			s.rest()
+		}
 	}
 }
 
@@ -150,7 +155,7 @@ func (l *Listener) executes() bool {
 func (l *Listener) limitText() string {
 	switch {
 	case l.failing != "":
-		return fmt.Sprintf("its program fails: %s; it is tried again within %v", l.failing, failingRest)
+		return fmt.Sprintf("%s; it is tried again within %v", l.failing, failingRest)
 	case l.tunables.MaxConnections > 0 && l.active >= l.tunables.MaxConnections:
 		return "max_connections is reached"
 	case l.crowded():

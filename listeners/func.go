@@ -27,7 +27,8 @@ var funcs = map[string]func(net.Conn){}
 // the daemon knows of connections is there for it too: limits, rates,
 // idle_timeout, the PROXY protocol, TLS, inspection. When the connection is
 // closed by others, Read and Write fail, and serve shall return: the daemon
-// waits for that when it ends. A panic ends the one connection.
+// waits for that when it ends. A panic ends the one connection; ten in a minute give the
+// listener a rest of 30 s.
 func HandleFunc(name string, serve func(net.Conn)) {
 	if _, taken := funcs[name]; taken || name == "" {
 		panic("listeners: HandleFunc: the name " + name + " is taken, or empty")

@@ -42,8 +42,9 @@ type Listener struct {
 	throttle  *throttle              // while accept_rate is set
 	deadline  mux.Timer              // of its lame-duck time, then of the drain
 	passed    bool                   // a program has the sockets, or is about to: see executor
-	failing   string                 // why its programs fail so often that none is started for now
+	failing   string                 // why it accepts nothing for now: its programs, or its handler, fail so often
 	tryAgain  *mux.Timer             // set while it is failing
+	panics    *panics                // nil: its handler never did
 	came      uint64                 // what had come when it was last asked: see Stirred
 
 	configured config // of the handler, once somebody has asked
@@ -117,6 +118,7 @@ func (l *Listener) Attach(set *Set, counters *Counters) error {
 // setHandler makes h serve what comes from now on.
 func (l *Listener) setHandler(h Handler) {
 	before, passed := l.handler, l.passer() != nil
+	l.calmDown()
 	if x, ok := h.(*executor); ok && x.spec.PassListener && !passed {
 		l.gather(false)
 	}

@@ -92,7 +92,7 @@ func (s *packetSocket) Ready(ev mux.Events) {
 		if len(s.unsent) > 0 {
 			return
 		}
-		if s.paused != NotPaused || s.lost {
+		if s.paused != NotPaused || s.lost || s.l.failing != "" {
 			s.rest()
 			return
 		}

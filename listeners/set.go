@@ -35,9 +35,10 @@ type Set struct {
 
 	lost func(*Listener, Address) // nil: nobody is told
 
-	starter starter                                            // of programs
-	resolve func(*Exec) (*Exec, error)                         // set once in NewSet
-	failing func(l *Listener, why string, pause time.Duration) // nil: nobody is told
+	starter  starter                                                           // of programs
+	resolve  func(*Exec) (*Exec, error)                                        // set once in NewSet
+	failing  func(l *Listener, why string, pause time.Duration)                // nil: nobody is told
+	panicked func(l *Listener, what string, total uint64, pause time.Duration) // nil: nobody is told
 
 	rechecks  []*Listener // whose options are looked at when there is time: see recheck
 	restoring bool        // there is none
@@ -71,6 +72,10 @@ type SetConfig struct {
 	// Failing is called on the loop when the programs of a listener fail so
 	// often that none is started for a while. It must not block. It may be nil.
 	Failing func(l *Listener, why string, pause time.Duration)
+	// Panicked is called on the loop when the handler of a listener has panicked,
+	// at most once a minute, with how often it has so far; and when the listener
+	// accepts nothing for a pause because of that. It must not block. It may be nil.
+	Panicked func(l *Listener, what string, total uint64, pause time.Duration)
 	// Resolve returns what is to be run for an exec handler, each time before it
 	// is, or why that is not allowed. nil: what it says itself.
 	Resolve func(*Exec) (*Exec, error)
@@ -86,7 +91,7 @@ type SetConfig struct {
 // NewSet returns an empty Set.
 func NewSet(c SetConfig) *Set {
 	s := &Set{
-		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, lost: c.Lost, limit: c.Descriptors, metadata: c.Metadata, resolve: c.Resolve,
+		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, panicked: c.Panicked, lost: c.Lost, limit: c.Descriptors, metadata: c.Metadata, resolve: c.Resolve,
 		buf: make([]byte, 64<<10), udpPorts: map[uint16]int{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -55,6 +55,9 @@ func (l *Listener) to(s State) {
 	}
 	attached := l.state == Opened // who attaches knows
 	l.state = s
+	if s == Closed {
+		l.calmDown()
+	}
 	if a, ok := l.handler.(Attacher); ok && s == Closed && l.set != nil {
 		a.Detach()
 	}

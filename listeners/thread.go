@@ -46,12 +46,8 @@ func (c *conn) thread(driven bool, serve func(conn net.Conn, t *thread) error) *
 	v.t, v.begin, v.State = t, t.write, v.why
 	c.flags |= served
 	c.handler = t
-	log, name := c.l.set.log, c.l.Name
 	c.l.set.offLoop.Go(func() {
 		err := caught(func() error { return serve(v, t) })
-		if p, ok := errors.AsType[*panicked](err); ok {
-			log.Error("a handler panicked; its connection is closed", "listener", name, "panic", p.what, "stack", string(p.stack))
-		}
 		if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 			_ = v.Close()
 			return
@@ -63,6 +59,9 @@ func (c *conn) thread(driven bool, serve func(conn net.Conn, t *thread) error) *
 
 // fail closes the connection because of what its goroutine says.
 func (t *thread) fail(why error) {
+	if p, ok := errors.AsType[*panicked](why); ok {
+		t.c.l.hasPanicked(p)
+	}
 	if !t.gone {
 		t.c.close(why)
 	}

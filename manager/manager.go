@@ -150,7 +150,7 @@ func newOn(loop *mux.Loop, c Config) (*Manager, []Record, error) {
 		loopLog = c.Log
 	}
 	m.set = listeners.NewSet(listeners.SetConfig{
-		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Lost: m.onLost, Metadata: c.Metadata, Resolve: m.programs.Resolve, Kept: c.Kept,
+		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Panicked: m.onPanicked, Lost: m.onLost, Metadata: c.Metadata, Resolve: m.programs.Resolve, Kept: c.Kept,
 	})
 	m.sockets = sockets.New(sockets.Config{Loop: loop, Set: m.set, Log: loopLog})
 	return m, records, nil
