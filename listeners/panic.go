@@ -44,7 +44,7 @@ func caught(f func() error) (err error) {
 
 // On the loop only calls of a Handler are guarded, so that a panic of the loop's
 // own code ends the process: what it has left behind nobody knows, and the
-// supervisor starts another. The calls below cost two nanoseconds each for that.
+// supervisor starts another.
 
 func (c *conn) handle(p []byte) (n int, err error) {
 	defer c.guard(&err)
