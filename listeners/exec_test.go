@@ -91,7 +91,7 @@ func TestExecDescriptors(t *testing.T) {
 	l := h.open(spec(t, shell("/bin/ls -m /proc/self/fd; cat /proc/self/fdinfo/0 | grep flags; readlink /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/fd/2; pwd -P; cut -d' ' -f5,6 /proc/$$/stat; echo $$"), "", "tcp://127.0.0.1:0"))
 	lines := strings.Split(converse(t, h.addr(l, 0), ""), "\n")
 	if len(lines) != 9 {
-		t.Fatalf("it said %q", lines)
+		t.Fatalf("it said %q; log %s", lines, h.log.text.String())
 	}
 	if lines[0] != "0, 1, 2, 3" { // 3 is the directory that is read
 		t.Errorf("descriptors %s", lines[0])

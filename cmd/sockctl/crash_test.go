@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -176,4 +178,43 @@ func verify(ctx context.Context, t *testing.T, listeners pb.ListenerServiceClien
 	}
 	*k = client{known: is}
 	return made
+}
+
+// A daemon whose log nobody reads any more goes on without one.
+func TestLogThatNobodyReads(t *testing.T) {
+	dir := t.TempDir()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sockmgr", "--control", "unix://"+dir+"/c", "--state", "memory", "--log-level", "trace")
+	out := &firstLine{ready: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = out, w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	t.Cleanup(func() {
+		if !ended {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	<-out.ready
+	if err := errors.Join(w.Close(), r.Close()); err != nil { // from here on a write is EPIPE
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		start := exec.Command("sockctl", "--addr", "unix://"+dir+"/c", "start", fmt.Sprintf("l%d", i), "--listen", "tcp://127.0.0.1:0", "--handler", "echo")
+		if text, err := start.CombinedOutput(); err != nil {
+			t.Fatalf("call %d: %v: %s", i, err, text)
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	ended = true
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
 }

@@ -87,6 +87,9 @@ func cmdExpect(ts *testscript.TestScript, neg bool, args []string) {
 		n, err = io.ReadFull(c, got[:len(want)])
 	default: // one message
 		n, err = c.Read(got)
+		for err == nil && strings.HasPrefix(string(got[:n]), "FDSTORE") { // to a service manager: see TestKillKeepsTheControlAddresses
+			n, err = c.Read(got)
+		}
 	}
 	if string(got[:n]) != want || err != nil {
 		ts.Fatalf("%s: got %q, %v; want %q", args[0], got[:n], err, want)

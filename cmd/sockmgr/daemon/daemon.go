@@ -71,7 +71,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP) // HUP: a terminal that closes
 	defer signal.Stop(signals)
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGXFSZ) // a write beyond RLIMIT_FSIZE fails with EFBIG, and the daemon goes on
+	// What the daemon cannot write it can do without: a log that nobody reads any
+	// more (EPIPE), a file beyond RLIMIT_FSIZE (EFBIG).
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGXFSZ)
 	next, err := run(c, log, back, longNames, from, signals, stdout)
 	switch {
 	case err != nil && from != nil:
