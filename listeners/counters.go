@@ -68,6 +68,7 @@ const (
 	RejectedFault                         // fault.loss_percent, or more than fault.delay may hold
 	RejectedAmplifies                     // the answer was longer than the datagram, and than udp.max_reply_bytes
 	RejectedReplyRate                     // udp.reply_rate
+	RejectedLoop                          // a forward leads back to its own listener
 	rejections                            // how many there are
 )
 
@@ -78,7 +79,7 @@ var rejectionWords = [rejections]string{
 	RejectedLimit: "limit", RejectedTooLong: "too_long", RejectedHandler: "handler",
 	RejectedUnanswerable: "unanswerable", RejectedBuffer: "buffer", RejectedSend: "send",
 	RejectedProxy: "proxy_protocol", RejectedUpstream: "upstream", RejectedAccess: "access", RejectedSource: "source",
-	RejectedTLS: "tls", RejectedFault: "fault", RejectedAmplifies: "amplifies", RejectedReplyRate: "reply_rate",
+	RejectedTLS: "tls", RejectedFault: "fault", RejectedAmplifies: "amplifies", RejectedReplyRate: "reply_rate", RejectedLoop: "loop",
 }
 
 // String returns the word that clients and metrics have for it.

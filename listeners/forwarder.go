@@ -127,6 +127,9 @@ func (s *Set) dialTo(a Address) (fd int, connected bool, err error) {
 	if a.Network.Class() == OnTCP {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // what is relayed has waited enough
 	}
+	if family == unix.AF_UNIX {
+		_ = unix.Bind(fd, &unix.SockaddrUnix{}) // an abstract name, by which a loop is seen: see follow
+	}
 	switch err = unix.Connect(fd, sa); {
 	case err == nil:
 		return fd, true, nil

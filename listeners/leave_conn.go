@@ -203,6 +203,7 @@ func (ses *session) part() {
 	_ = set.loop.Remove(ses.fd) // before the close, as always
 	sysClose(ses.fd)
 	ses.fd = -1
+	set.closedOut(ses.out, ses.hop)
 	ses.up.active--
 	delete(ses.f.sessions, ses.from)
 	set.used--

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/sockmgr/sockmgr/mux"
 )
@@ -34,6 +35,7 @@ type Listener struct {
 	lingers   bool      // SO_LINGER is or was on: what is queued has it from that time
 	paused    PauseMode
 	drain     drain
+	loopTold  time.Duration          // when tellLoop logged
 	origins   map[netip.Addr]*origin // while max_connections_per_source is set
 	counted   originRule             // what they are counted by
 	paced     rates                  // of bytes

@@ -25,6 +25,8 @@ type mover struct {
 	ls   map[string]*listeners.Listener
 	ran  chan error
 	kept *listeners.Kept // nil: nobody keeps anything
+
+	counters map[string]*listeners.Counters // once it has moved
 }
 
 func newMover(t *testing.T) *mover {
@@ -151,7 +153,7 @@ func (m *mover) move(abandon bool) {
 		if err != nil {
 			return err
 		}
-		m.ls = r.Listeners
+		m.ls, m.counters = r.Listeners, r.Counters
 		m.run()
 		t.Done()
 		for _, l := range ls {

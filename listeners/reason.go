@@ -68,6 +68,8 @@ var closeErrors = []struct {
 	{errProxyHeader, ClosedByProxy},
 	{errTLS, ClosedByTLS},
 	{errNoUpstream, ClosedByUpstream},
+	{errLoop, ClosedByUpstream},
+	{errHops, ClosedByUpstream},
 	{errNotTaken, ClosedByUpstream},
 	{errUpstreamReset, ClosedByUpstream},
 	{errStuck, ClosedBySize},

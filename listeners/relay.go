@@ -33,6 +33,9 @@ type relay struct {
 	up    *upstream // nil: held
 	tried []*upstream
 
+	hop *hop   // nil: not looked for yet
+	out outlet // of fd
+
 	server string // that TLS asked for; empty: none, or nobody looked
 
 	fd     int32 // to the upstream; -1: none
@@ -54,6 +57,13 @@ type relay struct {
 // begin connects to the next upstream, or finds that there is none.
 func (r *relay) begin() {
 	set := r.f.l.set
+	if r.hop == nil {
+		if err := r.follow(); err != nil {
+			r.c.l.tellLoop(err)
+			r.c.reset(err)
+			return
+		}
+	}
 	for {
 		r.up = r.f.poolFor(r.server).choose(sourceOf(r.c), set.loop.Clock(), r.tried)
 		if r.up == nil {
@@ -80,6 +90,7 @@ func (r *relay) begin() {
 		set.used++
 		r.fd, r.want = int32(fd), mux.Writable
 		r.up.active++
+		r.out = set.goesOut(fd, a, r.hop)
 		if connected {
 			r.opened()
 			return
@@ -138,6 +149,7 @@ func (r *relay) leave() {
 	}
 	sysClose(int(r.fd))
 	r.fd, r.isOpen = -1, false
+	set.closedOut(r.out, r.hop)
 	r.up.active--
 	set.released()
 }

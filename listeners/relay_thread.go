@@ -103,6 +103,7 @@ func (r *relay) handOver(header []byte) {
 // handedBack is that the goroutine has closed it.
 func (r *relay) handedBack() {
 	r.up.active--
+	r.f.l.set.closedOut(r.out, r.hop)
 	r.f.l.set.released()
 }
 

@@ -285,6 +285,7 @@ func (r *Resumption) session(f *forwarder, s *SavedSession, sockets []endpoint) 
 	}
 	r.set.used++
 	ses.up.active++
+	ses.hop, ses.out = r.set.goesOn(fd, ses.up.network(), f.l)
 	f.sessions[ses.from] = ses
 	ses.arm()
 	return nil

@@ -173,6 +173,7 @@ func (r *Resumption) relay(c *conn, s *SavedRelay) error {
 	}
 	r.set.used++
 	up.up.active++
+	up.hop, up.out = r.set.goesOn(fd, up.up.network(), c.l)
 	up.settle()
 	return nil
 }

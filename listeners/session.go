@@ -43,6 +43,9 @@ type session struct {
 	control []byte // which address of ours answers
 	header  []byte // of the PROXY protocol, before each datagram
 
+	hop *hop
+	out outlet // of fd
+
 	segments segments
 	gathers  bool // datagrams from the upstream may come as one buffer
 }
@@ -136,6 +139,11 @@ func (f *forwarder) openSession(peer *packetPeer, key source) *session {
 		l.stats.reject(RejectedLimit)
 		return nil
 	}
+	way, err := set.follow(datagramOutlet(key.ip, key.name), l)
+	if err != nil {
+		l.tellLoop(err)
+		return nil
+	}
 	now := set.loop.Clock()
 	var tried []*upstream
 	for {
@@ -165,6 +173,7 @@ func (f *forwarder) openSession(peer *packetPeer, key source) *session {
 		if f.spec.SendProxy > 0 {
 			ses.header = ses.proxyHeader()
 		}
+		ses.hop, ses.out = way, set.goesOut(fd, a, way)
 		set.used++
 		up.active++
 		up.connects++ // whether it is there, its answer tells
@@ -238,6 +247,7 @@ func (ses *session) end() {
 	_ = set.loop.Remove(ses.fd) // before the close, as always
 	sysClose(ses.fd)
 	ses.fd = -1
+	set.closedOut(ses.out, ses.hop)
 	ses.up.active--
 	delete(ses.f.sessions, ses.from)
 	set.released()

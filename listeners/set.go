@@ -45,8 +45,9 @@ type Set struct {
 
 	durables *durables // nil: nobody keeps anything
 
-	metadata bool           // set once in NewSet
-	udpPorts map[uint16]int // ports of our own datagram sockets: see answerTo
+	metadata bool            // set once in NewSet
+	udpPorts map[uint16]int  // ports of our own datagram sockets: see answerTo
+	outlets  map[outlet]*hop // of sockets to upstreams
 	answers  answerTable
 
 	used     int // descriptors of listeners and connections
@@ -92,7 +93,7 @@ type SetConfig struct {
 func NewSet(c SetConfig) *Set {
 	s := &Set{
 		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, panicked: c.Panicked, lost: c.Lost, limit: c.Descriptors, metadata: c.Metadata, resolve: c.Resolve,
-		buf: make([]byte, 64<<10), udpPorts: map[uint16]int{},
+		buf: make([]byte, 64<<10), udpPorts: map[uint16]int{}, outlets: map[outlet]*hop{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if c.Kept != nil {

@@ -22,11 +22,12 @@ import (
 // A caller is who is at the other end, with what it was given.
 type caller struct {
 	credentials.CommonAuthInfo
-	who     access.Identity
-	grants  []access.Grant
-	granted pb.Role // the highest of them
-	used    *usage  // by its connection
-	answers *answers
+	who      access.Identity
+	grants   []access.Grant
+	granted  pb.Role // the highest of them
+	overUnix bool    // it has come over a Unix socket
+	used     *usage  // by its connection
+	answers  *answers
 }
 
 // newCaller returns the caller with what the rules give.
@@ -105,7 +106,7 @@ func (g *guard) check(ctx context.Context, method string) error {
 	need := g.roles[method]
 	who := callerOf(ctx)
 	if need != pb.Role_ROLE_UNSPECIFIED && who.granted >= need {
-		if strings.HasPrefix(method, reflectionPrefix) && !who.who.IsUser {
+		if strings.HasPrefix(method, reflectionPrefix) && !who.overUnix {
 			return &listeners.Fault{
 				Reason: listeners.RoleMissing, Message: fmt.Sprintf("%v may not call %s: it is for admins on the Unix socket", who, method),
 				Fix: "sockctl and clients with the .proto files need no reflection", Meta: map[string]string{"role": "admin", "caller": who.String()},

@@ -47,6 +47,7 @@ func (i identify) handshake(conn net.Conn) (net.Conn, caller, error) {
 		return nil, caller{}, err
 	}
 	defer end()
+	_, overUnix := conn.(*net.UnixConn)
 	conn, who, err := i.whose(conn)
 	if err != nil {
 		return nil, caller{}, err
@@ -57,6 +58,7 @@ func (i identify) handshake(conn net.Conn) (net.Conn, caller, error) {
 	c := newCaller(i.rules, who)
 	h := newHeard(conn)
 	c.used, c.answers = &usage{}, h.answers
+	c.overUnix = overUnix
 	return h, c, nil
 }
 

@@ -23,7 +23,9 @@ import (
 
 // callAs is the context of a call by a user.
 func callAs(uid int) context.Context {
-	return peer.NewContext(context.Background(), &peer.Peer{AuthInfo: newCaller(ownOnly(), access.Identity{IsUser: true, UID: uint32(uid), PID: 1})})
+	c := newCaller(ownOnly(), access.Identity{IsUser: true, UID: uint32(uid), PID: 1})
+	c.overUnix = true
+	return peer.NewContext(context.Background(), &peer.Peer{AuthInfo: c})
 }
 
 // served are the methods of the server, as clients can call them.
@@ -105,6 +107,21 @@ func TestRolesFit(t *testing.T) {
 		reads := slices.ContainsFunc([]string{"Get", "List", "Watch", "Who", "Check", "Diagnose"}, func(p string) bool { return strings.HasPrefix(name, p) && name != "Listen" })
 		if reads != (role == pb.Role_ROLE_VIEWER) {
 			t.Errorf("%s asks for %s", method, roleName(role))
+		}
+	}
+}
+
+// Reflection is for admins, though it changes nothing.
+func TestReflectionRole(t *testing.T) {
+	g := &guard{log: hclog.NewNullLogger(), roles: methodRoles()}
+	const method = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+	for role := range pb.Role_ROLE_ADMIN + 1 {
+		for _, overUnix := range []bool{true, false} {
+			c := caller{who: access.Identity{IsUser: true, UID: 4242}, granted: role, overUnix: overUnix}
+			err := g.check(peer.NewContext(t.Context(), &peer.Peer{AuthInfo: c}), method)
+			if may := role == pb.Role_ROLE_ADMIN && overUnix; may != (err == nil) || !may && status.Code(toStatus(err)) != codes.PermissionDenied {
+				t.Errorf("%v, over Unix %v: %v", role, overUnix, err)
+			}
 		}
 	}
 }

@@ -372,6 +372,8 @@ type ListenerStats struct {
 	// Accepted per second.
 	AcceptRate *Rate `protobuf:"bytes,3,opt,name=accept_rate,json=acceptRate,proto3" json:"accept_rate,omitempty"`
 	// Refused, by reason. Connections: limit, for which the poller had no place.
+	// Both: loop (a forward leads back to its own listener, or is the ninth in a
+	// row).
 	// Datagrams without an answer: too_long, handler (which did not take it),
 	// unanswerable (its sender has no name, or may be a service that answers
 	// for ever), amplifies (the answer is longer, and than udp.max_reply_bytes),
