@@ -190,6 +190,9 @@ func (s *Set) dialPacket(a Address) (int, error) {
 		fd, _, err := s.dialTo(a)
 		return fd, err
 	}
+	if err := s.MayConnect(a); err != nil {
+		return -1, err
+	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err

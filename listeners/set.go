@@ -45,9 +45,10 @@ type Set struct {
 
 	durables *durables // nil: nobody keeps anything
 
-	metadata bool            // set once in NewSet
-	udpPorts map[uint16]int  // ports of our own datagram sockets: see answerTo
-	outlets  map[outlet]*hop // of sockets to upstreams
+	metadata bool                   // set once in NewSet
+	reserved func(path string) bool // nil: nothing is
+	udpPorts map[uint16]int         // ports of our own datagram sockets: see answerTo
+	outlets  map[outlet]*hop        // of sockets to upstreams
 	answers  answerTable
 
 	used     int // descriptors of listeners and connections
@@ -84,6 +85,9 @@ type SetConfig struct {
 	Kept *Kept
 	// Metadata lets connect to addresses of cloud metadata: see MayConnect.
 	Metadata bool
+	// Reserved reports paths of Unix sockets that nothing is sent to for others:
+	// see MayConnect. It may be nil.
+	Reserved func(path string) bool
 	// Lost is called on the loop when a socket of a listener was shut from
 	// outside. It must not block. It may be nil.
 	Lost func(l *Listener, a Address)
@@ -92,7 +96,7 @@ type SetConfig struct {
 // NewSet returns an empty Set.
 func NewSet(c SetConfig) *Set {
 	s := &Set{
-		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, panicked: c.Panicked, lost: c.Lost, limit: c.Descriptors, metadata: c.Metadata, resolve: c.Resolve,
+		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, panicked: c.Panicked, lost: c.Lost, limit: c.Descriptors, metadata: c.Metadata, reserved: c.Reserved, resolve: c.Resolve,
 		buf: make([]byte, 64<<10), udpPorts: map[uint16]int{}, outlets: map[outlet]*hop{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

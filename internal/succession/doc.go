@@ -57,6 +57,7 @@ type Message struct {
 	Store     string   `json:"store,omitempty"` // where it is; a copy comes if it is a file
 	Epoch     int64    `json:"epoch,omitempty"` // of the loop's clock
 	LongNames bool     `json:"long_names,omitempty"`
+	Former    []int    `json:"former,omitempty"` // pids of the daemons before, which may serve still what cannot move
 
 	Socket string `json:"socket,omitempty"` // told: where the service manager listens
 }

@@ -90,7 +90,7 @@ func (a *auditor) done(ctx context.Context, method string, need pb.Role, req, re
 	if err != nil {
 		line = append(line, "error", clip(err.Error(), maxDescription))
 	}
-	a.log.Info("audit", line...)
+	a.log.Info("audit", oneLine(line)...)
 	if err == nil && toldHere[method] {
 		_, call, _ := strings.Cut(method[1:], "/")
 		a.tell(ctx, manager.Event{
@@ -114,11 +114,21 @@ func (a *auditor) refused(ctx context.Context, method string, req any, err error
 	if dropped > 0 {
 		line = append(line, "not-written", dropped)
 	}
-	a.log.Warn("audit", line...)
+	a.log.Warn("audit", oneLine(line)...)
 	a.tell(ctx, manager.Event{
 		Type: "call.refused", Severity: manager.Warning, Message: clip(err.Error(), maxDescription),
 		Attributes: map[string]string{"method": method, "what": subjectOf(req)},
 	})
+}
+
+// oneLine keeps newlines in anybody's texts from making more lines than one.
+func oneLine(values []any) []any {
+	for i, v := range values {
+		if text, ok := v.(string); ok {
+			values[i] = strings.ReplaceAll(text, "\n", `\n`)
+		}
+	}
+	return values
 }
 
 // shut notes a connection that was refused before anybody was known.

@@ -114,3 +114,26 @@ func TestAudit(t *testing.T) {
 		t.Errorf("%d callers", n)
 	}
 }
+
+// Whatever somebody gives as a name, what is noted of it is one line.
+func TestAuditIsOneLine(t *testing.T) {
+	m, err := manager.New(manager.Config{Poller: "epoll", Log: hclog.NewNullLogger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Shutdown(context.Background(), 0); err != nil {
+			t.Error(err)
+		}
+	})
+	var log bytes.Buffer
+	g := &guard{log: hclog.NewNullLogger(), roles: methodRoles(), m: m, audit: newAuditor(hclog.New(&hclog.LoggerOptions{Output: &log}), m)}
+	for _, uid := range []int{0, 4242} { // done, refused
+		_, _ = g.unary(callAs(uid), &pb.StopListenerRequest{Name: "x\n2026-01-01T00:00:00Z [INFO] audit: caller=uid:0"},
+			&grpc.UnaryServerInfo{FullMethod: "/sockmgr.v1.ListenerService/StopListener"},
+			func(context.Context, any) (any, error) { return nil, errors.New("no\nsuch") })
+	}
+	if n := strings.Count(log.String(), "\n"); n != 2 {
+		t.Errorf("two calls are %d lines:\n%s", n, log.String())
+	}
+}

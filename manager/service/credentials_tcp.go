@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/sockmgr/sockmgr/listeners"
@@ -84,21 +85,34 @@ func (i identify) localUser(c *net.TCPConn) (who access.Identity, err error) {
 	if err != nil {
 		return who, fmt.Errorf("nobody knows whose the connection from %v is: %w", remote, err)
 	}
-	if i.refuseOwn && int(uid) == os.Geteuid() && isOwnSocket(inode) {
+	if i.refuseOwn && int(uid) == os.Geteuid() && i.isOwnSocket(inode) {
 		return who, errOwn
 	}
 	return access.Identity{IsUser: true, UID: uid}, nil
 }
 
-// isOwnSocket reports whether this process has the socket open.
-func isOwnSocket(inode uint64) bool {
+// isOwnSocket reports whether this process, or one that it has taken over from,
+// has the socket open.
+func (i identify) isOwnSocket(inode uint64) bool {
+	own := isOpenIn("self", inode)
+	for _, pid := range i.former {
+		dir := strconv.Itoa(pid)
+		if _, err := os.Stat(filepath.Join("/proc", dir)); err == nil { // or it has ended
+			own = own || isOpenIn(dir, inode)
+		}
+	}
+	return own
+}
+
+func isOpenIn(process string, inode uint64) bool {
 	want := fmt.Sprintf("socket:[%d]", inode)
-	entries, err := os.ReadDir("/proc/self/fd")
+	dir := filepath.Join("/proc", process, "fd")
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return true // nobody knows
 	}
 	for _, e := range entries {
-		if target, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name())); err == nil && target == want {
+		if target, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil && target == want {
 			return true
 		}
 	}

@@ -43,6 +43,9 @@ type Config struct {
 	InsecureLoopback bool
 	// RefuseOwn refuses connections that come from this very process.
 	RefuseOwn bool
+	// Former are the pids of daemons that this one has taken over from: they are
+	// refused alike, for as long as they serve what could not move.
+	Former []int
 	// Shutdown begins to end the daemon. It returns at once.
 	Shutdown func(drain time.Duration)
 	// Upgrade puts another program in the place of the daemon: see Upgrade.
@@ -58,7 +61,7 @@ func NewServer(c Config) *grpc.Server {
 	guard := &guard{log: c.Log, roles: methodRoles(), m: c.Manager, audit: audit}
 	once := newOnce()
 	s := grpc.NewServer(
-		grpc.Creds(identify{rules: c.Access, tls: c.TLS, loopback: c.InsecureLoopback, refuseOwn: c.RefuseOwn, refused: audit.shut, conns: newConns()}),
+		grpc.Creds(identify{rules: c.Access, tls: c.TLS, loopback: c.InsecureLoopback, refuseOwn: c.RefuseOwn, former: c.Former, refused: audit.shut, conns: newConns()}),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),

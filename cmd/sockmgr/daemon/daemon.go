@@ -123,7 +123,7 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, fr
 		return nil, err
 	}
 	keep.unlinkOwn()
-	up := &upgrader{log: log, m: m, keep: keep, longNames: longNames, succeeded: from != nil, done: make(chan *legacy, 1)}
+	up := &upgrader{log: log, m: m, keep: keep, longNames: longNames, succeeded: from != nil, former: from.former(), done: make(chan *legacy, 1)}
 	endMetrics := serveMetrics(own.metrics, m, loggers.Logger("metrics"))
 	ends := make(chan time.Duration, 1)
 	server := newServer(c, loggers, certificates, up, ends)
@@ -133,7 +133,7 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, fr
 	if certificates != nil {
 		serving.Go(func() { watchTLS(ctx, certificates, loggers.Logger("api")) })
 	}
-	endHandover := serveHandover(own.beside, m, keep, c.rules, loggers.Logger("api"))
+	endHandover := serveHandover(own.beside, m, keep, c.rules, loggers.Logger("api"), from.former()...)
 	defer endHandover()
 	serveControls(&serving, server, own.controls, log)
 	printReady(stdout, c.Control, from, log)

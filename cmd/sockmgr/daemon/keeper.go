@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -129,6 +131,21 @@ func (k *keeper) superviseBy(ctx context.Context, socket string, m *manager.Mana
 	k.mu.Unlock()
 	k.log.Info("goes on under another supervisor", "socket", socket)
 	return m.StoreAgain(ctx)
+}
+
+// isManager reports whether a path is that of the service manager's socket,
+// whatever link leads there: what this process sends there is the daemon's word.
+func (k *keeper) isManager(path string) bool {
+	socket := k.address()
+	if socket == "" || strings.HasPrefix(socket, "@") {
+		return socket != "" && path == socket
+	}
+	want, err := os.Stat(socket)
+	if err != nil {
+		return path == socket
+	}
+	is, err := os.Stat(path)
+	return err == nil && os.SameFile(is, want)
 }
 
 // address is where the service manager is told; empty: nowhere.

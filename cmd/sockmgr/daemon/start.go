@@ -45,7 +45,7 @@ func managerConfig(c config, keep *keeper, loggers *service.Loggers, limit int) 
 		dir = ""
 	}
 	return manager.Config{
-		Poller: c.Poller, Kept: keep.rest(), StateDir: dir, Descriptors: limit - reserve, Programs: listeners.Programs(c.ExecAllow), Metadata: c.AllowMetadata,
+		Poller: c.Poller, Kept: keep.rest(), StateDir: dir, Descriptors: limit - reserve, Programs: listeners.Programs(c.ExecAllow), Metadata: c.AllowMetadata, Reserved: keep.isManager,
 		Log: loggers.Logger("manager"), LoopLog: loggers.Logger("loop"),
 	}
 }
@@ -75,7 +75,7 @@ func newManager(c manager.Config, from *predecessor, keep *keeper) (*manager.Man
 func newServer(c config, loggers *service.Loggers, certificates *listeners.TLSServer, up *upgrader, ends chan<- time.Duration) *grpc.Server {
 	return service.NewServer(service.Config{
 		Manager: up.m, Log: loggers.Logger("api"), Loggers: loggers, Info: daemonInfo(c),
-		Access: c.rules, TLS: configOf(certificates), InsecureLoopback: c.InsecureLoopback, RefuseOwn: true,
+		Access: c.rules, TLS: configOf(certificates), InsecureLoopback: c.InsecureLoopback, RefuseOwn: true, Former: up.former,
 		Shutdown: func(drain time.Duration) {
 			select {
 			case ends <- drain:

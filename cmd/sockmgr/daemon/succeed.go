@@ -60,6 +60,14 @@ func meet() (*predecessor, error) {
 	return p, nil
 }
 
+// former are the pids of the daemons before: what they connect is the daemon's own.
+func (p *predecessor) former() []int {
+	if p == nil {
+		return nil
+	}
+	return p.begin.Former
+}
+
 // fail tells what keeps this process from taking over.
 func (p *predecessor) fail(err error) {
 	if !errors.Is(err, errNotWanted) {

@@ -40,7 +40,8 @@ type upgrader struct {
 	m         *manager.Manager
 	keep      *keeper
 	longNames bool
-	succeeded bool // this process has taken over from another itself
+	succeeded bool  // this process has taken over from another itself
+	former    []int // and from these
 
 	running atomic.Bool
 	done    chan *legacy // of size 1: it has
@@ -202,7 +203,7 @@ func (u *upgrader) introduce(h *heir) error {
 	if err != nil {
 		return err
 	}
-	m := succession.Message{Step: succession.Begin, Store: u.m.Store(), Epoch: int64(epoch), LongNames: u.longNames}
+	m := succession.Message{Step: succession.Begin, Store: u.m.Store(), Epoch: int64(epoch), LongNames: u.longNames, Former: append(slices.Clone(u.former), os.Getpid())}
 	names, files, err := u.keep.ownFiles()
 	defer func() {
 		for _, fd := range files {
