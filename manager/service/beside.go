@@ -29,12 +29,14 @@ type Beside struct {
 }
 
 // NewBeside returns one. Without rules it is for root and the daemon's own user.
-func NewBeside(m *manager.Manager, log hclog.Logger, rules *access.Rules, former ...int) *Beside {
+// The daemon before may call it: it becomes the supervisor. No forward leads
+// there, since none goes to a socket of that type.
+func NewBeside(m *manager.Manager, log hclog.Logger, rules *access.Rules) *Beside {
 	if rules == nil {
 		rules = ownOnly()
 	}
 	return &Beside{
-		identify: identify{rules: rules, refuseOwn: true, former: former},
+		identify: identify{rules: rules, refuseOwn: true},
 		guard: &guard{log: log, m: m, audit: newAuditor(log, m), roles: map[string]pb.Role{
 			takeMethod: pb.Role_ROLE_OPERATOR, superviseMethod: pb.Role_ROLE_ADMIN,
 		}},

@@ -133,7 +133,7 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, fr
 	if certificates != nil {
 		serving.Go(func() { watchTLS(ctx, certificates, loggers.Logger("api")) })
 	}
-	endHandover := serveHandover(own.beside, m, keep, c.rules, loggers.Logger("api"), from.former()...)
+	endHandover := serveHandover(own.beside, m, keep, c.rules, loggers.Logger("api"))
 	defer endHandover()
 	serveControls(&serving, server, own.controls, log)
 	printReady(stdout, c.Control, from, log)

@@ -58,9 +58,9 @@ func openAlike(own ownSocket, path string) error {
 }
 
 // serveHandover answers there until the func that it returns is called.
-func serveHandover(all []*net.UnixListener, m *manager.Manager, keep *keeper, rules *access.Rules, log hclog.Logger, former ...int) (end func()) {
+func serveHandover(all []*net.UnixListener, m *manager.Manager, keep *keeper, rules *access.Rules, log hclog.Logger) (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	beside := service.NewBeside(m, log, rules, former...)
+	beside := service.NewBeside(m, log, rules)
 	s := &handover.Server{
 		Enter: beside.Enter,
 		Handle: func(ctx context.Context, r handover.Request) ([]string, []int, error) {

@@ -79,7 +79,7 @@ func (l *legacy) pass(s os.Signal) {
 	}
 	pid := l.cmd.Process.Pid
 	for _, path := range handoverPaths(l.controls) {
-		if who, err := handover.Who(path); err == nil {
+		if who, err := handover.Who(path); err == nil && who != os.Getpid() { // this one, until the heir listens itself
 			pid = who
 		}
 	}
