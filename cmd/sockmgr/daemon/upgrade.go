@@ -203,7 +203,7 @@ func (u *upgrader) introduce(h *heir) error {
 	if err != nil {
 		return err
 	}
-	m := succession.Message{Step: succession.Begin, Store: u.m.Store(), Epoch: int64(epoch), LongNames: u.longNames, Former: append(slices.Clone(u.former), os.Getpid())}
+	m := succession.Message{Step: succession.Begin, Store: u.m.Store(), Epoch: int64(epoch), LongNames: u.longNames, Former: append(living(u.former), os.Getpid())}
 	names, files, err := u.keep.ownFiles()
 	defer func() {
 		for _, fd := range files {
@@ -337,4 +337,10 @@ func (h *heir) kill(after time.Duration) string {
 		_ = h.cmd.Wait() // ProcessState tells
 	}
 	return h.cmd.ProcessState.String()
+}
+
+// living leaves out the pids of processes that have ended: another may get such
+// a number, and is nobody's predecessor.
+func living(pids []int) []int {
+	return slices.DeleteFunc(slices.Clone(pids), func(pid int) bool { return errors.Is(unix.Kill(pid, 0), unix.ESRCH) })
 }
