@@ -112,6 +112,7 @@ func (m *Manager) want(ctx context.Context, name, etag string, edit func(*step) 
 	if err != nil {
 		return Info{}, err
 	}
+	m.tellBefore(ctx, e)
 	after := before
 	s := &step{e: e, before: before, after: &after}
 	if err := edit(s); err != nil {
@@ -143,6 +144,7 @@ func (m *Manager) Delete(ctx context.Context, name, etag string, drain time.Dura
 	if err != nil {
 		return Info{}, err
 	}
+	m.tellBefore(ctx, e)
 	if m.isDeleting(e) { // once more: sooner, perhaps
 		if l := m.liveOf(e); l != nil && !checkOnly {
 			err = m.on(ctx, func() error { l.Stop(e.record.drainTime(drain)); return nil })
@@ -246,6 +248,7 @@ func (m *Manager) Update(ctx context.Context, name, etag string, edit func(*Draf
 	if err != nil {
 		return Info{}, nil, err
 	}
+	m.tellBefore(ctx, e)
 	after, changed, err := m.edited(e, before, edit, rebind)
 	if err != nil {
 		return Info{}, nil, err

@@ -29,7 +29,8 @@ func errorPage(root string) (string, error) {
 
 Every error of the API has a reason: a name that never changes and that programs can act on. It is the ` + "`reason`" + ` of a
 ` + "`google.rpc.ErrorInfo`" + ` with the domain ` + "`sockmgr`" + `; its metadata has the facts, such as ` + "`errno`" + `, ` + "`holder_pid`" + ` or ` + "`fix`" + `.
-sockctl prints it as the last line of an error, and with ` + "`-o json`" + ` as ` + "`error.reason`" + `.
+sockctl prints it as the last line of an error, and with ` + "`-o json`" + ` as ` + "`error.reason`" + `. The id of the call, by which the audit knows it
+([security.md](security.md#audit)), is in a ` + "`google.rpc.RequestInfo`" + `, and in ` + "`error.requestId`" + `.
 
 | reason | gRPC code | sockctl exits with | |
 |---|---|---|---|

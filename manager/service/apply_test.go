@@ -134,7 +134,7 @@ func TestEvents(t *testing.T) {
 	if m, err := stream.Recv(); err != nil || m.GetEvent().GetResource() != "listeners/web" || m.GetResumeToken() == "" {
 		t.Errorf("%v, %v", m, err)
 	}
-	tail, err := d.events.WatchEvents(d.ctx, &pb.WatchEventsRequest{Tail: 1, Filter: `type = "listener.deleted"`})
+	tail, err := d.events.WatchEvents(d.ctx, &pb.WatchEventsRequest{Tail: 2, Filter: `type = "listener.deleted"`})
 	if err != nil {
 		t.Fatal(err)
 	}

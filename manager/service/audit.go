@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc/status"
@@ -16,248 +14,210 @@ import (
 	"github.com/sockmgr/sockmgr/manager"
 )
 
-// An auditor writes a line for every change, and a line and an event for every
-// refusal; changes that the manager tells of have an event already. Refusals
-// that come in numbers are counted only: nobody fills the log with them.
+// An auditor writes one line and tells one event of every call that changes
+// something, and of every refusal: who, what, from what to what, how it ended,
+// and under which id. Refusals that come in numbers are counted only.
 type auditor struct {
 	log hclog.Logger
 	m   *manager.Manager
 
-	mu     sync.Mutex
-	denied map[string]*denials // by caller
-}
-
-// denials of one caller: so many at once, then so many in a second.
-type denials struct {
-	left    float64
-	at      time.Time
-	dropped uint64
+	denied *quota // lines and events of refusals
+	busy   *quota // of those who use sockets: their events, and what they begin
+	begun  firsts
 }
 
 const (
-	deniedBurst   = 10
-	deniedRate    = 1.0
-	deniedCallers = 1024 // more are one
-	auditChanges  = 16   // of one call, before and after
-	auditText     = 200  // bytes of one of them
+	deniedBurst, deniedRate = 10, 1
+	busyBurst, busyRate     = 100, 10
+	auditChanges            = 16  // of one call, before and after
+	auditText               = 200 // bytes of one of them
 )
 
 func newAuditor(log hclog.Logger, m *manager.Manager) *auditor {
-	return &auditor{log: log, m: m, denied: map[string]*denials{}}
+	log = log.With() // with a level of its own, that of the start: who sets levels does not silence it
+	return &auditor{log: log, m: m, denied: newQuota(deniedBurst, deniedRate), busy: newQuota(busyBurst, busyRate)}
 }
 
-// audited are methods below the operator's that change what is reachable; what
-// moves bytes is not written down.
+// audited are methods below the operator's that change what is reachable, or how.
+// What moves bytes is not written down.
 var audited = map[string]bool{
+	"/sockmgr.v1.TuningService/SetOptions":   true,
 	"/sockmgr.v1.SocketService/CreateSocket": true, "/sockmgr.v1.SocketService/Bind": true,
-	"/sockmgr.v1.SocketService/Listen": true, "/sockmgr.v1.SocketService/Connect": true,
+	"/sockmgr.v1.SocketService/Listen": true, "/sockmgr.v1.SocketService/Connect": true, "/sockmgr.v1.SocketService/CloseSocket": true,
 }
 
-// toldHere are changes of which the manager has no event.
-var toldHere = map[string]bool{
-	takeMethod: true, superviseMethod: true,
-	"/sockmgr.v1.DaemonService/SetLogLevel": true, "/sockmgr.v1.DaemonService/ShutdownDaemon": true, "/sockmgr.v1.DaemonService/Upgrade": true,
-	"/sockmgr.v1.ConnectionService/CloseConnections": true, "/sockmgr.v1.StatsService/ResetPeaks": true,
-	"/sockmgr.v1.SocketService/CreateSocket": true, "/sockmgr.v1.SocketService/Bind": true,
-	"/sockmgr.v1.SocketService/Listen": true, "/sockmgr.v1.SocketService/Connect": true,
+// auditedOnce are methods that reach others and move bytes: of each caller, the
+// first for every socket and address is written down.
+var auditedOnce = map[string]bool{
+	"/sockmgr.v1.SocketService/SendTo": true, "/sockmgr.v1.SocketService/Accept": true,
 }
 
-// done notes a call that has ended.
-func (a *auditor) done(ctx context.Context, method string, need pb.Role, req, resp any, err error) {
-	reason := listeners.Reason("")
-	if err != nil {
-		reason = listeners.Reason(issueOf(err).GetCode())
-	}
-	if reason == listeners.RoleMissing || reason == listeners.PolicyDenied {
+// upgradeMethod runs a program even to look only.
+const upgradeMethod = "/sockmgr.v1.DaemonService/Upgrade"
+
+// done notes a call that has ended, and returns the error that its caller gets.
+func (a *auditor) done(ctx context.Context, method string, need pb.Role, req, resp any, err error) error {
+	if err != nil && isRefusal(err) {
+		ctx = noted(ctx)
 		a.refused(ctx, method, req, err)
-		return
+		return identified(ctx, err)
 	}
-	checks, _ := req.(interface{ GetValidateOnly() bool })
-	if need < pb.Role_ROLE_OPERATOR && !audited[method] || checks != nil && checks.GetValidateOnly() {
-		return
+	if !changes(method, need, req) {
+		return identified(ctx, err)
 	}
-	outcome := "done"
+	if auditedOnce[method] {
+		who := callerOf(ctx).String()
+		if !a.begun.is(who + " " + method + " " + subjectOf(req)) {
+			return identified(ctx, err)
+		}
+		if ok, _ := a.busy.take(who); !ok {
+			return identified(ctx, err)
+		}
+		ctx = noted(ctx)
+	}
+	if n := noteOf(ctx); n != nil && n.again {
+		return err
+	}
+	outcome, kind := "done", "call.done"
 	if err != nil {
-		outcome = status.Code(toStatus(err)).String()
+		outcome, kind = status.Code(toStatus(err)).String(), "call.failed"
 	}
-	line := append(whoLine(ctx), "method", method, "what", subjectOf(req), "outcome", outcome)
-	if id := requestIDOf(ctx); id != "" {
-		line = append(line, "request", id)
+	noteAnswer(ctx, resp)
+	e := a.entry(ctx, method, req, outcome, err)
+	a.log.Info("audit", e.line...)
+	e.event.Type, e.event.Severity = kind, manager.Notice
+	if err == nil && !toldHere(method) {
+		e.event.Severity = manager.Debug // the manager has told more of it
 	}
-	if changes := changesOf(resp); len(changes) > 0 {
-		line = append(line, "changes", changes)
+	if strings.HasPrefix(method, socketMethods) && !auditedOnce[method] {
+		ok, dropped := a.busy.take(callerOf(ctx).String())
+		if !ok {
+			return identified(ctx, err)
+		}
+		e.dropped(dropped)
 	}
-	if err != nil {
-		line = append(line, "error", clip(err.Error(), maxDescription))
+	a.tell(ctx, e.event)
+	return identified(ctx, err)
+}
+
+// changes reports whether a call that nobody refused is written down.
+func changes(method string, need pb.Role, req any) bool {
+	if r, ok := req.(interface{ GetValidateOnly() bool }); ok && r.GetValidateOnly() && method != upgradeMethod {
+		return false
 	}
-	a.log.Info("audit", oneLine(line)...)
-	if err == nil && toldHere[method] {
-		_, call, _ := strings.Cut(method[1:], "/")
-		a.tell(ctx, manager.Event{
-			Type: "call.done", Severity: manager.Notice, Message: fmt.Sprintf("%v called %s", callerOf(ctx), call),
-			Attributes: map[string]string{"method": method, "what": subjectOf(req)},
-		})
-	}
+	return need >= pb.Role_ROLE_OPERATOR && !strings.HasPrefix(method, reflectionPrefix) || audited[method] || auditedOnce[method]
+}
+
+// toldHere reports whether the manager has no event of its own of a change.
+func toldHere(method string) bool {
+	return method == "/sockmgr.v1.TuningService/ConfirmOptions" ||
+		!strings.HasPrefix(method, "/sockmgr.v1.ListenerService/") && !strings.HasPrefix(method, "/sockmgr.v1.TuningService/")
+}
+
+func isRefusal(err error) bool {
+	reason := listeners.Reason(issueOf(err).GetCode())
+	return reason == listeners.RoleMissing || reason == listeners.PolicyDenied
 }
 
 // refused notes a refusal.
 func (a *auditor) refused(ctx context.Context, method string, req any, err error) {
-	who := callerOf(ctx)
-	ok, dropped := a.mayNote(who.String())
+	ok, dropped := a.denied.take(callerOf(ctx).String())
 	if !ok {
 		return
 	}
-	line := append(whoLine(ctx), "method", method, "what", subjectOf(req), "outcome", "refused", "error", clip(err.Error(), maxDescription))
-	if id := requestIDOf(ctx); id != "" {
-		line = append(line, "request", id)
-	}
-	if dropped > 0 {
-		line = append(line, "not-written", dropped)
-	}
-	a.log.Warn("audit", oneLine(line)...)
-	a.tell(ctx, manager.Event{
-		Type: "call.refused", Severity: manager.Warning, Message: clip(err.Error(), maxDescription),
-		Attributes: map[string]string{"method": method, "what": subjectOf(req)},
-	})
-}
-
-// oneLine keeps newlines in anybody's texts from making more lines than one.
-func oneLine(values []any) []any {
-	for i, v := range values {
-		if text, ok := v.(string); ok {
-			values[i] = strings.ReplaceAll(text, "\n", `\n`)
-		}
-	}
-	return values
+	e := a.entry(ctx, method, req, "refused", err)
+	e.dropped(dropped)
+	a.log.Warn("audit", e.line...)
+	e.event.Type, e.event.Severity = "call.refused", manager.Warning
+	e.event.Message = clip(err.Error(), maxDescription)
+	a.tell(ctx, e.event)
 }
 
 // shut notes a connection that was refused before anybody was known.
 func (a *auditor) shut(conn net.Conn, err error) {
-	if ok, dropped := a.mayNote("handshake"); ok {
-		a.log.Warn("audit", "caller", "unknown", "remote", conn.RemoteAddr().String(), "local", conn.LocalAddr().String(),
-			"outcome", "connection refused", "error", clip(err.Error(), maxDescription), "not-written", dropped)
+	ok, dropped := a.denied.take("handshake")
+	if !ok {
+		return
 	}
-}
-
-// mayNote keeps the refusals of one caller few.
-func (a *auditor) mayNote(who string) (ok bool, dropped uint64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	now := time.Now()
-	d := a.denied[who]
-	if d == nil {
-		if len(a.denied) >= deniedCallers {
-			clear(a.denied)
-		}
-		d = &denials{left: deniedBurst, at: now}
-		a.denied[who] = d
-	}
-	d.left, d.at = min(deniedBurst, d.left+deniedRate*now.Sub(d.at).Seconds()), now
-	if d.left < 1 {
-		d.dropped++
-		return false, 0
-	}
-	d.left--
-	dropped, d.dropped = d.dropped, 0
-	return true, dropped
+	e := auditEntry{event: manager.Event{Type: "connection.refused", Severity: manager.Warning, Attributes: map[string]string{}}}
+	e.add("caller", "unknown")
+	e.add("remote", conn.RemoteAddr().String())
+	e.add("local", conn.LocalAddr().String())
+	e.add("outcome", "connection refused")
+	e.add("error", clip(err.Error(), maxDescription))
+	e.dropped(dropped)
+	a.log.Warn("audit", e.line...)
+	e.event.Message = "a control connection was refused: " + clip(err.Error(), maxDescription)
+	a.tell(context.Background(), e.event)
 }
 
 func (a *auditor) tell(ctx context.Context, e manager.Event) {
-	if a.m != nil {
-		e.Resource = "daemon"
-		a.m.Tell(ctx, e)
+	if a.m == nil {
+		return
 	}
+	e.Resource = "daemon"
+	a.m.Tell(manager.WithCause(ctx, manager.Cause{Actor: callerOf(ctx).String(), RequestID: requestIDOf(ctx)}), e)
 }
 
-// whoLine says who called, as far as is known.
-func whoLine(ctx context.Context) []any {
+// An auditEntry is a line and an event, which say the same.
+type auditEntry struct {
+	line  []any
+	event manager.Event
+}
+
+// entry says who called, what, and how it ended.
+func (a *auditor) entry(ctx context.Context, method string, req any, outcome string, err error) *auditEntry {
 	c := callerOf(ctx)
-	line := []any{"caller", c.String()}
+	_, call, _ := strings.Cut(method[1:], "/")
+	e := &auditEntry{event: manager.Event{Message: fmt.Sprintf("%v called %s", c, call), Attributes: map[string]string{}}}
+	e.add("caller", c.String())
 	if c.who.IsUser {
-		line = append(line, "uid", c.who.UID, "pid", c.who.PID)
+		e.add("uid", c.who.UID)
+		e.add("pid", c.who.PID)
 	}
 	if len(c.who.Names) > 0 {
-		line = append(line, "certificate", clip(strings.Join(c.who.Names, " "), maxDescription))
+		e.add("certificate", clip(strings.Join(c.who.Names, " "), maxDescription))
 	}
-	return line
+	e.add("method", method)
+	e.add("what", subjectOf(req))
+	e.add("outcome", outcome)
+	if id := requestIDOf(ctx); id != "" {
+		e.add("request", id)
+	}
+	if n := noteOf(ctx); n != nil {
+		if all := n.all(); len(all) > 0 {
+			e.add("changes", all)
+		}
+	}
+	if err != nil {
+		e.add("error", clip(err.Error(), maxDescription))
+	}
+	return e
 }
 
-func requestID(req any) string {
-	r, _ := req.(interface{ GetRequestId() string })
-	if r == nil {
-		return ""
+// add adds a value; newlines in anybody's texts do not make more lines than one.
+func (e *auditEntry) add(name string, value any) {
+	text := fmt.Sprint(value)
+	switch v := value.(type) {
+	case string:
+		value = oneLine(v)
+	case []string:
+		text = strings.Join(v, "\n")
+		lines := make([]string, len(v))
+		for i, one := range v {
+			lines[i] = oneLine(one)
+		}
+		value = lines
 	}
-	return clip(r.GetRequestId(), auditText)
+	e.line = append(e.line, name, value)
+	e.event.Attributes[name] = text
 }
 
-// subjectOf is what a request is about, as far as it names it.
-func subjectOf(req any) string {
-	var texts []string
-	add := func(text string) {
-		if text != "" {
-			texts = append(texts, clip(text, auditText))
-		}
-	}
-	if r, ok := req.(interface{ GetListenerId() string }); ok {
-		add(r.GetListenerId())
-	}
-	if r, ok := req.(interface{ GetListener() *pb.Listener }); ok {
-		add(r.GetListener().GetName())
-	}
-	if r, ok := req.(*pb.ApplyListenersRequest); ok {
-		add(fmt.Sprintf("%d listeners of %q", len(r.GetListeners()), r.GetManager()))
-	}
-	for _, get := range []func() string{
-		given(req, func(r interface{ GetName() string }) string { return r.GetName() }),
-		given(req, func(r interface{ GetTarget() string }) string { return r.GetTarget() }),
-		given(req, func(r interface{ GetChangeId() string }) string { return r.GetChangeId() }),
-		given(req, func(r interface{ GetAddress() string }) string { return r.GetAddress() }),
-		given(req, func(r interface{ GetFilter() string }) string { return r.GetFilter() }),
-		given(req, func(r interface{ GetLogger() string }) string { return r.GetLogger() }),
-		given(req, func(r interface{ GetExecutable() string }) string { return r.GetExecutable() }),
-	} {
-		add(get())
-	}
-	return strings.Join(texts, " ")
-}
+func oneLine(text string) string { return strings.NewReplacer("\n", `\n`, "\r", `\r`).Replace(text) }
 
-func given[T any](req any, get func(T) string) func() string {
-	return func() string {
-		if r, ok := req.(T); ok {
-			return get(r)
-		}
-		return ""
+// dropped says how many of the caller were not written before this one.
+func (e *auditEntry) dropped(n uint64) {
+	if n > 0 {
+		e.add("not-written", n)
 	}
-}
-
-// changesOf is what a call has changed, from what to what.
-func changesOf(resp any) []string {
-	var all []string
-	add := func(path, before, after string) {
-		if len(all) < auditChanges {
-			all = append(all, fmt.Sprintf("%s: %s -> %s", clip(path, auditText), clip(before, auditText), clip(after, auditText)))
-		}
-	}
-	fields := func(prefix string, changes []*pb.FieldChange) {
-		for _, c := range changes {
-			add(prefix+c.GetPath(), c.GetBefore(), c.GetAfter())
-		}
-	}
-	switch r := resp.(type) {
-	case *pb.CreateListenerResponse:
-		fields("", fieldChanges(&pb.Listener{}, r.GetListener()))
-	case *pb.UpdateListenerResponse:
-		fields("", r.GetChanges())
-	case *pb.DeleteListenerResponse:
-		fields("", fieldChanges(r.GetListener(), &pb.Listener{}))
-	case *pb.ApplyListenersResponse:
-		for _, c := range r.GetChanges() {
-			fields(c.GetName()+" ", c.GetFields())
-		}
-	case *pb.SetOptionsResponse:
-		for _, o := range r.GetResults() {
-			add(o.GetTarget()+" "+o.GetName(), fmt.Sprint(o.GetPrevious().AsInterface()), fmt.Sprint(o.GetEffective().AsInterface()))
-		}
-	}
-	return all
 }

@@ -110,7 +110,7 @@ func TestAudit(t *testing.T) {
 		t.Error(events[0])
 	}
 	g.audit.refused(stranger, "/x", nil, errors.New("x"))
-	if n := len(g.audit.denied); n != 2 {
+	if n := len(g.audit.denied.by); n != 2 {
 		t.Errorf("%d callers", n)
 	}
 }

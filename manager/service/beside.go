@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -52,18 +53,26 @@ func (b *Beside) Enter(ctx context.Context, conn *net.UnixConn) (context.Context
 		return ctx, err
 	}
 	c := newCaller(b.identify.rules, who)
-	ctx = withCause(narrowed(ctx, c), nil)
+	ctx = narrowed(ctx, c)
 	if len(c.grants) == 0 {
 		err := roleMissing(c, "have sockets of the daemon", pb.Role_ROLE_OPERATOR)
-		b.guard.audit.refused(ctx, takeMethod, nil, err)
-		return ctx, err
+		ctx = begin(ctx, takeMethod, nil)
+		return ctx, b.guard.audit.done(ctx, takeMethod, pb.Role_ROLE_OPERATOR, nil, nil, err)
 	}
 	return ctx, nil
 }
 
 // Take runs do for who may change all of the listeners.
 func (b *Beside) Take(ctx context.Context, names []string, do func(context.Context) error) error {
-	return b.call(ctx, takeMethod, namesRequest{names}, do)
+	return b.call(ctx, takeMethod, namesRequest{names}, func(ctx context.Context) error {
+		err := do(ctx)
+		if pid := callerOf(ctx).who.PID; err == nil {
+			for _, name := range names {
+				noteChange(ctx, "sockets of "+name, "the daemon's", fmt.Sprintf("also those of pid %d", pid))
+			}
+		}
+		return err
+	})
 }
 
 // Supervise runs do for root and the daemon's own user: who supervises the daemon
@@ -76,7 +85,11 @@ func (b *Beside) Supervise(ctx context.Context, socket string, do func(context.C
 				Fix: "call as one of them", Meta: map[string]string{"caller": c.String()},
 			}
 		}
-		return do(ctx)
+		err := do(ctx)
+		if err == nil {
+			noteChange(ctx, "supervisor", "another or none", fmt.Sprintf("pid %d", callerOf(ctx).who.PID))
+		}
+		return err
 	})
 }
 

@@ -15,7 +15,6 @@ import (
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/listeners"
-	"github.com/sockmgr/sockmgr/manager"
 	"github.com/sockmgr/sockmgr/manager/access"
 )
 
@@ -61,15 +60,6 @@ func callerOf(ctx context.Context) caller {
 	}
 	c, _ := p.AuthInfo.(caller) // or nobody
 	return c
-}
-
-// withCause says in the event log who called, and with what request.
-func withCause(ctx context.Context, req any) context.Context {
-	cause := manager.Cause{Actor: callerOf(ctx).String()}
-	if r, ok := req.(interface{ GetRequestId() string }); ok {
-		cause.RequestID = r.GetRequestId()
-	}
-	return manager.WithCause(ctx, cause)
 }
 
 // openMethods are those of gRPC's own services: they carry no annotation.

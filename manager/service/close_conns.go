@@ -39,6 +39,7 @@ func (s *connectionService) CloseConnections(r *pb.CloseConnectionsRequest, stre
 		return err
 	}
 	resp := &pb.CloseConnectionsResponse{Matched: uint64(len(matched))}
+	defer noteClosed(stream.Context(), matched, resp)
 	if grace > 0 && len(matched) > 0 && !r.GetValidateOnly() {
 		if matched, err = s.waitClosed(matched, grace, resp, stream); err != nil {
 			return err
@@ -60,6 +61,17 @@ func (s *connectionService) CloseConnections(r *pb.CloseConnectionsRequest, stre
 	}
 	resp.Done = true
 	return stream.Send(resp)
+}
+
+// noteClosed notes what has become of connections.
+func noteClosed(ctx context.Context, matched []listeners.ConnStatus, resp *pb.CloseConnectionsResponse) {
+	noteChange(ctx, "connections", fmt.Sprintf("%d open", len(matched)), fmt.Sprintf("%d closed", resp.GetClosed()))
+	if resp.GetClosed() < uint64(len(matched)) {
+		return // which of them it was is not known here
+	}
+	for _, c := range matched[:min(len(matched), auditChanges)] {
+		noteChange(ctx, fmt.Sprintf("%s of %s, from %v", hexName(connectionPrefix, c.Cookie), c.Listener, c.Remote), "open", "closed")
+	}
 }
 
 // closeProgress is how often a client is told how many have closed.

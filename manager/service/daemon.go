@@ -2,6 +2,9 @@ package service
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -35,11 +38,16 @@ func (s *daemonService) GetLogLevels(context.Context, *pb.GetLogLevelsRequest) (
 }
 
 // SetLogLevel is DaemonService.
-func (s *daemonService) SetLogLevel(_ context.Context, r *pb.SetLogLevelRequest) (*pb.SetLogLevelResponse, error) {
+func (s *daemonService) SetLogLevel(ctx context.Context, r *pb.SetLogLevelRequest) (*pb.SetLogLevelResponse, error) {
+	was := s.c.Loggers.levels()
 	if err := s.c.Loggers.set(r.GetLogger(), r.GetLevel()); err != nil {
 		return nil, err
 	}
-	return &pb.SetLogLevelResponse{Levels: s.c.Loggers.levels()}, nil
+	resp := &pb.SetLogLevelResponse{Levels: s.c.Loggers.levels()}
+	for _, name := range slices.Sorted(maps.Keys(was)) {
+		noteChange(ctx, name, enumWord(was[name]), enumWord(resp.GetLevels()[name]))
+	}
+	return resp, nil
 }
 
 // ShutdownDaemon is DaemonService. It answers before the end begins.
@@ -53,5 +61,6 @@ func (s *daemonService) ShutdownDaemon(ctx context.Context, r *pb.ShutdownDaemon
 	}
 	s.c.Log.Info("shutdown asked for", "caller", callerOf(ctx), "drain", r.GetDrainTimeout().AsDuration())
 	s.c.Shutdown(drain)
+	noteChange(ctx, "daemon", "runs", fmt.Sprintf("ends, drain %v", r.GetDrainTimeout().AsDuration()))
 	return &pb.ShutdownDaemonResponse{}, nil
 }

@@ -280,7 +280,7 @@ func TestLongFaults(t *testing.T) {
 		// 256 faults: the first are told, the others counted.
 		_, err = d.listeners.CreateListener(d.ctx, &pb.CreateListenerRequest{ListenerId: "x", Listener: &pb.Listener{Spec: echoSpec(slices.Repeat([]string{"nowhere"}, 256)...)}})
 		st, _ := status.FromError(err)
-		if len(st.Details()) != 2 || st.Code() != codes.InvalidArgument {
+		if len(st.Details()) != 3 || st.Code() != codes.InvalidArgument {
 			t.Fatal(err)
 		}
 		faults := st.Details()[1].(*errdetails.BadRequest).GetFieldViolations()

@@ -152,16 +152,19 @@ func (s *listenerService) UpdateListener(ctx context.Context, r *pb.UpdateListen
 	if err != nil {
 		return nil, err
 	}
-	was, _ := s.m.Get(ctx, name, false) // one that is not there has no fields
+	ctx, was := noticing(ctx)
 	info, notes, err := s.m.Update(ctx, name, l.GetEtag(), withoutRaw(ctx, edit), r.GetAllowRebind(), r.GetValidateOnly())
 	if r.GetAllowMissing() && errors.Is(err, listeners.ListenerNotFound) {
 		made, err := s.CreateListener(ctx, &pb.CreateListenerRequest{ListenerId: name, Listener: l, ValidateOnly: r.GetValidateOnly()})
+		if err == nil {
+			noteFields(ctx, "", fieldChanges(&pb.Listener{}, made.GetListener()))
+		}
 		return &pb.UpdateListenerResponse{Listener: made.GetListener(), Issues: made.GetIssues()}, err
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &pb.UpdateListenerResponse{Listener: infoToPB(info), Issues: notesToPB(notes), Changes: fieldChanges(infoToPB(was), infoToPB(info))}, nil
+	return &pb.UpdateListenerResponse{Listener: infoToPB(info), Issues: notesToPB(notes), Changes: fieldChanges(infoToPB(*was), infoToPB(info))}, nil
 }
 
 // DeleteListener is ListenerService.
@@ -170,6 +173,7 @@ func (s *listenerService) DeleteListener(ctx context.Context, r *pb.DeleteListen
 	if err != nil {
 		return nil, err
 	}
+	ctx, was := noticing(ctx)
 	info, err := s.m.Delete(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag(), drain, r.GetValidateOnly())
 	if r.GetAllowMissing() && errors.Is(err, listeners.ListenerNotFound) {
 		return &pb.DeleteListenerResponse{}, nil
@@ -177,15 +181,18 @@ func (s *listenerService) DeleteListener(ctx context.Context, r *pb.DeleteListen
 	if err != nil {
 		return nil, err
 	}
+	noteStep(ctx, *was, info)
 	return &pb.DeleteListenerResponse{Listener: infoToPB(info)}, nil
 }
 
 // StartListener is ListenerService.
 func (s *listenerService) StartListener(ctx context.Context, r *pb.StartListenerRequest) (*pb.StartListenerResponse, error) {
+	ctx, was := noticing(ctx)
 	info, err := s.m.Start(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag())
 	if err != nil {
 		return nil, err
 	}
+	noteStep(ctx, *was, info)
 	return &pb.StartListenerResponse{Listener: infoToPB(info)}, nil
 }
 
@@ -195,10 +202,12 @@ func (s *listenerService) StopListener(ctx context.Context, r *pb.StopListenerRe
 	if err != nil {
 		return nil, err
 	}
+	ctx, was := noticing(ctx)
 	info, err := s.m.Stop(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag(), drain)
 	if err != nil {
 		return nil, err
 	}
+	noteStep(ctx, *was, info)
 	return &pb.StopListenerResponse{Listener: infoToPB(info)}, nil
 }
 
@@ -218,19 +227,23 @@ func (s *listenerService) PauseListener(ctx context.Context, r *pb.PauseListener
 	if after == nil {
 		after = new(time.Duration)
 	}
+	ctx, was := noticing(ctx)
 	info, err := s.m.Pause(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag(), mode, *after)
 	if err != nil {
 		return nil, err
 	}
+	noteStep(ctx, *was, info)
 	return &pb.PauseListenerResponse{Listener: infoToPB(info)}, nil
 }
 
 // ResumeListener is ListenerService.
 func (s *listenerService) ResumeListener(ctx context.Context, r *pb.ResumeListenerRequest) (*pb.ResumeListenerResponse, error) {
+	ctx, was := noticing(ctx)
 	info, err := s.m.Resume(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag())
 	if err != nil {
 		return nil, err
 	}
+	noteStep(ctx, *was, info)
 	return &pb.ResumeListenerResponse{Listener: infoToPB(info)}, nil
 }
 
@@ -240,9 +253,11 @@ func (s *listenerService) DrainListener(ctx context.Context, r *pb.DrainListener
 	if err != nil {
 		return nil, err
 	}
+	ctx, was := noticing(ctx)
 	info, err := s.m.Drain(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag(), timeout)
 	if err != nil {
 		return nil, err
 	}
+	noteStep(ctx, *was, info)
 	return &pb.DrainListenerResponse{Listener: infoToPB(info)}, nil
 }

@@ -72,6 +72,7 @@ func (o *once) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, n
 		case <-c.done:
 		}
 		if c.err == nil {
+			noteAgain(ctx)
 			return c.resp, nil
 		}
 	}

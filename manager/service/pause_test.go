@@ -397,7 +397,7 @@ func TestPauseEvents(t *testing.T) {
 			if e.Type == want {
 				return
 			}
-			if e.Type != "listener.updated" && e.Type != "listener.draining" {
+			if e.Type != "listener.updated" && e.Type != "listener.draining" && e.Type != "call.done" {
 				t.Errorf("%s, want %s", e.Type, want)
 			}
 		}

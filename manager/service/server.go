@@ -115,8 +115,8 @@ func (g *guard) within(ctx context.Context, method string, req any) (context.Con
 }
 
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
-	ctx = withRequestID(withCause(ctx, req), info.FullMethod, req)
-	defer func() { g.audit.done(ctx, info.FullMethod, g.roles[info.FullMethod], req, resp, err) }()
+	ctx = begin(ctx, info.FullMethod, req)
+	defer func() { err = g.audit.done(ctx, info.FullMethod, g.roles[info.FullMethod], req, resp, err) }()
 	defer g.recover(info.FullMethod, &err)
 	if err := g.check(ctx, info.FullMethod); err != nil {
 		return nil, toStatus(err)
@@ -141,9 +141,9 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 }
 
 func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
-	ctx := withRequestID(withCause(stream.Context(), nil), info.FullMethod, nil)
+	ctx := begin(stream.Context(), info.FullMethod, nil)
 	checked := &checkedStream{ServerStream: stream, ctx: ctx, guard: g, method: info.FullMethod}
-	defer func() { g.audit.done(ctx, info.FullMethod, g.roles[info.FullMethod], checked.first, nil, err) }()
+	defer func() { err = g.audit.done(ctx, info.FullMethod, g.roles[info.FullMethod], checked.first, nil, err) }()
 	defer g.recover(info.FullMethod, &err)
 	if err := g.check(ctx, info.FullMethod); err != nil {
 		return toStatus(err)

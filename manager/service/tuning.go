@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -136,6 +137,7 @@ func (s *tuningService) ConfirmOptions(ctx context.Context, r *pb.ConfirmOptions
 		return nil, &listeners.Violation{Field: "change_id", Message: "is empty: it is in the answer of SetOptions"}
 	}
 	values, err := s.m.Tried(id)
+	target := s.m.TriedOn(id)
 	if err == nil {
 		err = mayTuneRaw(ctx, values)
 	}
@@ -148,6 +150,13 @@ func (s *tuningService) ConfirmOptions(ctx context.Context, r *pb.ConfirmOptions
 	}
 	if err != nil {
 		return nil, err
+	}
+	now := "kept"
+	if r.GetRevert() {
+		now = "undone"
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		noteChange(ctx, fmt.Sprintf("%s %s=%v", target, name, values[name]), "tried", now)
 	}
 	return &pb.ConfirmOptionsResponse{}, nil
 }

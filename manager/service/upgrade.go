@@ -1,6 +1,8 @@
 package service
 
 import (
+	"fmt"
+	"os"
 	"time"
 
 	"google.golang.org/grpc"
@@ -42,6 +44,9 @@ func (s *daemonService) Upgrade(r *pb.UpgradeRequest, stream grpc.ServerStreamin
 	ctx := stream.Context()
 	s.c.Log.Info("upgrade asked for", "caller", callerOf(ctx), "executable", r.GetExecutable(), "validate_only", r.GetValidateOnly())
 	tell := func(phase UpgradePhase, message string, pid int) {
+		if pid != 0 {
+			noteChange(ctx, "pid", fmt.Sprint(os.Getpid()), fmt.Sprint(pid))
+		}
 		_ = stream.Send(&pb.UpgradeResponse{Phase: phase, Progress: upgradeProgress[phase], Message: message, Pid: int32(pid)}) // or the client is gone
 	}
 	err = s.c.Upgrade(ctx, Upgrade{Executable: r.GetExecutable(), ValidateOnly: r.GetValidateOnly(), Drain: drain}, tell)

@@ -35,7 +35,7 @@ func (a *app) eventsCommand() *cobra.Command {
 	c.Flags().BoolVarP(&f.follow, "follow", "f", false, "go on with what happens from now on, until interrupted")
 	c.Flags().DurationVar(&f.since, "since", 0, "only what happened in this time up to now")
 	c.Flags().IntVar(&f.tail, "tail", -1, "only this many of the last (default 50 with neither --since nor --tail)")
-	c.Flags().StringVar(&f.filter, "filter", "", `only those that match, as AIP-160 has it: resource = "listeners/web"`)
+	c.Flags().StringVar(&f.filter, "filter", "", `only those that match, as AIP-160 has it: resource = "listeners/web" (default severity >= info, which leaves out the calls that an event tells of already)`)
 	c.RunE = a.run(func(ctx context.Context, _ []string) error { return a.events(ctx, f) })
 	return c
 }
@@ -46,6 +46,9 @@ func (a *app) events(ctx context.Context, f eventsFlags) error {
 	}
 	if f.tail < 0 && f.since == 0 {
 		f.tail = 50
+	}
+	if f.filter == "" {
+		f.filter = "severity >= info"
 	}
 	api, err := a.dial()
 	if err != nil {

@@ -50,11 +50,16 @@ var exitOf = map[codes.Code]int{
 	codes.Unimplemented:      exitUnknownHere,
 }
 
+// askAbout are the reasons for which somebody else is asked, who finds the call in
+// the audit by its id. Never written to.
+var askAbout = map[string]bool{"ROLE_MISSING": true, "POLICY_DENIED": true, "STORE_FAILED": true, "INTERNAL": true}
+
 // failure is an error with everything the user gets to see of it.
 type failure struct {
 	exit       int
 	code       codes.Code // OK when no gRPC code says it
 	reason     string
+	request    string // id of the call, by which the audit knows it
 	message    string
 	metadata   map[string]string
 	violations []*errdetails.BadRequest_FieldViolation
@@ -115,6 +120,8 @@ func (a *app) explain(err error) *failure {
 		switch d := detail.(type) {
 		case *errdetails.ErrorInfo:
 			f.reason, f.metadata = d.GetReason(), d.GetMetadata()
+		case *errdetails.RequestInfo:
+			f.request = d.GetRequestId()
 		case *errdetails.BadRequest:
 			f.violations = append(f.violations, d.GetFieldViolations()...)
 		}
@@ -192,6 +199,9 @@ func (f *failure) text(b *bytes.Buffer) {
 			b.WriteString("  " + clean(v.GetField()+": "+v.GetDescription()) + "\n")
 		}
 	}
+	if f.request != "" && askAbout[f.reason] {
+		b.WriteString("  request  " + clean(f.request) + "\n")
+	}
 	if f.reason != "" {
 		b.WriteString("  reason " + clean(f.reason) + "\n")
 	}
@@ -204,6 +214,9 @@ func (f *failure) tree() object {
 	}
 	if f.reason != "" {
 		t = append(t, member{"reason", f.reason})
+	}
+	if f.request != "" {
+		t = append(t, member{"requestId", f.request})
 	}
 	t = append(t, member{"message", f.message})
 	if len(f.metadata) > 0 {

@@ -1,0 +1,139 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
+)
+
+func requestID(req any) string {
+	r, _ := req.(interface{ GetRequestId() string })
+	if r == nil {
+		return ""
+	}
+	return clip(r.GetRequestId(), auditText)
+}
+
+// subjectOf is what a request is about, as far as it names it.
+func subjectOf(req any) string {
+	var texts []string
+	add := func(text string) {
+		if text != "" {
+			texts = append(texts, clip(text, auditText))
+		}
+	}
+	if r, ok := req.(interface{ GetListenerId() string }); ok {
+		add(r.GetListenerId())
+	}
+	if r, ok := req.(interface{ GetListener() *pb.Listener }); ok {
+		add(r.GetListener().GetName())
+	}
+	if r, ok := req.(*pb.ApplyListenersRequest); ok {
+		add(fmt.Sprintf("%d listeners of %q", len(r.GetListeners()), r.GetManager()))
+	}
+	switch r := req.(type) {
+	case *pb.CloseConnectionsRequest:
+		if r.GetFilter() == "" {
+			add("all connections")
+		}
+	case *pb.ResetPeaksRequest:
+		if r.GetFilter() == "" {
+			add("all listeners")
+		}
+	case *pb.CreateSocketRequest:
+		add(enumWord(r.GetNetwork()))
+	case *pb.SetLogLevelRequest, *pb.ShutdownDaemonRequest, *pb.UpgradeRequest:
+		add("daemon")
+	}
+	for _, get := range []func() string{
+		given(req, func(r interface{ GetName() string }) string { return r.GetName() }),
+		given(req, func(r interface{ GetTarget() string }) string { return r.GetTarget() }),
+		given(req, func(r interface{ GetChangeId() string }) string { return r.GetChangeId() }),
+		given(req, func(r interface{ GetAddress() string }) string { return r.GetAddress() }),
+		given(req, func(r interface{ GetFilter() string }) string { return r.GetFilter() }),
+		given(req, func(r interface{ GetLogger() string }) string { return r.GetLogger() }),
+		given(req, func(r interface{ GetExecutable() string }) string { return r.GetExecutable() }),
+	} {
+		add(get())
+	}
+	return strings.Join(texts, " ")
+}
+
+func given[T any](req any, get func(T) string) func() string {
+	return func() string {
+		if r, ok := req.(T); ok {
+			return get(r)
+		}
+		return ""
+	}
+}
+
+// noteAnswer notes what an answer tells of changes.
+func noteAnswer(ctx context.Context, resp any) {
+	switch r := resp.(type) {
+	case *pb.CreateListenerResponse:
+		noteFields(ctx, "", fieldChanges(&pb.Listener{}, r.GetListener()))
+	case *pb.UpdateListenerResponse:
+		noteFields(ctx, "", r.GetChanges())
+	case *pb.DeleteListenerResponse:
+		noteFields(ctx, "", fieldChanges(r.GetListener(), &pb.Listener{}))
+	case *pb.ApplyListenersResponse:
+		for _, c := range r.GetChanges() {
+			noteAction(ctx, c)
+			noteFields(ctx, c.GetName()+" ", c.GetFields())
+		}
+	case *pb.SetOptionsResponse:
+		for _, o := range r.GetResults() {
+			noteChange(ctx, o.GetTarget()+" "+o.GetName(), fmt.Sprint(o.GetPrevious().AsInterface()), inForce(o))
+		}
+		if r.GetChangeId() != "" {
+			noteChange(ctx, "tried as "+r.GetChangeId(), "", "until "+timeText(r.GetRevertTime().AsTime()))
+		}
+	case *pb.CreateSocketResponse:
+		noteChange(ctx, "socket", "none", r.GetSocket().GetName())
+	case *pb.BindResponse:
+		noteChange(ctx, "local", "unbound", r.GetLocal().GetUri())
+	case *pb.ListenResponse:
+		noteChange(ctx, "backlog", "does not listen", fmt.Sprint(r.GetBacklog()))
+	case *pb.ConnectResponse:
+		noteChange(ctx, "remote", "none", r.GetSocket().GetRemote().GetUri())
+	case *pb.CloseSocketResponse:
+		noteChange(ctx, "socket", "open", "closed")
+	case *pb.AcceptResponse:
+		noteChange(ctx, "accepts", "nothing", r.GetSocket().GetName()+" from "+r.GetSocket().GetRemote().GetUri())
+	case *pb.SendToResponse:
+		noteChange(ctx, "sends to it", "no", "yes")
+	}
+}
+
+// noteAction notes what Apply has done with one listener.
+func noteAction(ctx context.Context, c *pb.ListenerChange) {
+	switch c.GetAction() {
+	case pb.ListenerChange_ACTION_UNCHANGED:
+	case pb.ListenerChange_ACTION_FAILED:
+		noteChange(ctx, c.GetName(), "as before", "failed, "+c.GetError().GetCode())
+	default:
+		noteChange(ctx, c.GetName(), "as before", enumWord(c.GetAction()))
+	}
+}
+
+// inForce is what has come of an option.
+func inForce(o *pb.OptionResult) string {
+	if o.GetOutcome() == pb.OptionResult_OUTCOME_FAILED {
+		return fmt.Sprintf("failed to be %v", o.GetRequested().AsInterface())
+	}
+	return fmt.Sprint(o.GetEffective().AsInterface())
+}
+
+// enumWord is deleted for ACTION_DELETED.
+func enumWord(e protoreflect.Enum) string {
+	value := e.Descriptor().Values().ByNumber(e.Number())
+	if value == nil {
+		return fmt.Sprint(e.Number())
+	}
+	return strings.ToLower(strings.TrimPrefix(string(value.Name()), enumPrefix(e.Descriptor())))
+}
