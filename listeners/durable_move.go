@@ -16,15 +16,15 @@ func (t *Transfer) arenas() {
 
 // arenas goes on with it: slots that are live are those of connections that have
 // moved too.
-func (r *Resumption) arenas() error {
+func (r *Resumption) arenas(all []SavedArena) error {
 	if r.kept == nil {
 		return nil
 	}
 	if r.set.durables == nil {
 		r.set.durables = newDurables(r.set, r.kept)
 	}
-	for _, s := range r.saved.Arenas {
-		fd, err := r.file(s.File)
+	for _, s := range all {
+		fd, err := r.File(s.File)
 		if err != nil {
 			return err
 		}
@@ -32,10 +32,18 @@ func (r *Resumption) arenas() error {
 			return err
 		}
 	}
-	if k := r.set.durables; k != nil {
-		k.found = nil // they are those of connections that come here too
-	}
 	return nil
+}
+
+// settle is for when all connections have come that move: slots that were in use
+// are theirs, or of those that the process before has forsaken.
+func (k *durables) settle() {
+	for _, one := range k.found {
+		if one.word(wordLive) == 0 {
+			k.empty = append(k.empty, one)
+		}
+	}
+	k.found = nil
 }
 
 // durable gives a connection that has moved its slot.

@@ -13,42 +13,43 @@ import (
 // loop must not turn until it is known what becomes of it: either Done, or it is
 // dropped, and all is as before. Nothing is taken off the loop for it: as long as
 // the loop stands still, nobody touches a descriptor.
+//
+// It comes in parts, so that the other process takes up one while the next is
+// made: see Next.
 type Transfer struct {
 	Saved
 	Files []int // that are copied to the other process
 
 	set       *Set
 	listeners []*Listener
+	moving    map[*Listener]bool
+	next      int // descriptor to go on from
+	before    int // files of the parts before
 	conns     []*conn
-	handlers  map[*httpHandler]int // 1 + places in Saved.Handlers
+	offered   map[uint64]bool      // cookies of those that clients use, or may
+	handlers  map[*httpHandler]int // 1 + places in all of Saved.Handlers
 }
 
-// Transfer saves the listeners and their connections. What cannot move is left
-// out: connections that a thread or a program has.
+// The most of a part: as many files as go over at once, nearly, and so many bytes
+// that connections hold.
+const (
+	partFiles = 200
+	partBytes = 1 << 20
+)
+
+// Transfer saves the listeners. Their connections are in the parts that follow.
 func (s *Set) Transfer(ls []*Listener, kept *Kept) (*Transfer, error) {
-	t := &Transfer{set: s, listeners: ls, handlers: map[*httpHandler]int{}}
-	moving := make(map[*Listener]bool, len(ls))
+	t := &Transfer{set: s, listeners: ls, moving: make(map[*Listener]bool, len(ls)), offered: map[uint64]bool{}, handlers: map[*httpHandler]int{}}
 	for _, l := range ls {
 		for len(l.retired) > 0 {
 			l.retired[0].Expired() // so that each address has one socket
 		}
-		moving[l] = true
+		t.moving[l] = true
 		saved, err := t.listener(l)
 		if err != nil {
 			return nil, err
 		}
 		t.Listeners = append(t.Listeners, saved)
-	}
-	for fd := range s.loop.Span() {
-		c, ok := s.loop.HandlerOf(fd).(*conn)
-		if !ok || !moving[c.l] {
-			continue
-		}
-		if saved, ok := t.conn(c); ok {
-			t.Conns, t.conns = append(t.Conns, saved), append(t.conns, c)
-		} else {
-			c.forsake() // its slot is the other process's
-		}
 	}
 	t.arenas()
 	if kept != nil {
@@ -57,13 +58,35 @@ func (s *Set) Transfer(ls []*Listener, kept *Kept) (*Transfer, error) {
 	return t, nil
 }
 
+// Next makes the next part, which is in the place of the one before; false: that
+// was the last. What cannot move is left out: connections that a thread or a
+// program has.
+func (t *Transfer) Next() bool {
+	t.before += len(t.Files)
+	t.Saved, t.Files = Saved{Conns: t.Conns[:0]}, t.Files[:0]
+	held, span := 0, t.set.loop.Span()
+	for ; t.next < span && len(t.Files) < partFiles && held < partBytes; t.next++ {
+		c, ok := t.set.loop.HandlerOf(t.next).(*conn)
+		if !ok || !t.moving[c.l] {
+			continue
+		}
+		if saved, ok := t.conn(c); ok {
+			t.Conns, t.conns = append(t.Conns, saved), append(t.conns, c)
+			held += len(c.in) + len(c.out) + len(c.shared)
+		} else {
+			c.forsake() // its slot is the other process's
+		}
+	}
+	return t.next < span || len(t.Conns) > 0
+}
+
 // Moved is how many connections move.
 func (t *Transfer) Moved() int { return len(t.conns) }
 
 // File has a descriptor copied, and returns its place.
 func (t *Transfer) File(fd int) int {
 	t.Files = append(t.Files, fd)
-	return len(t.Files) - 1
+	return t.before + len(t.Files) - 1
 }
 
 // back saves what nobody has claimed.
@@ -200,15 +223,9 @@ func (t *Transfer) part(e endpoint) {
 	t.set.used--
 }
 
-// Takes reports whether the connection with that cookie moves.
-func (t *Transfer) Takes(cookie uint64) bool {
-	for _, c := range t.conns {
-		if c.cookie == cookie {
-			return true
-		}
-	}
-	return false
-}
+// Takes reports whether the connection with that cookie, which a client uses,
+// moves. It is known when there is no Next.
+func (t *Transfer) Takes(cookie uint64) bool { return t.offered[cookie] }
 
 // Leave lets go of a descriptor that is not a listener's, and has moved.
 func (s *Set) Leave(fd int) {

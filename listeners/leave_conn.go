@@ -43,7 +43,11 @@ func (t *Transfer) handler(c *conn, s *SavedHandler) bool {
 		return t.relay(h, s)
 	case *Offered:
 		s.Kind, s.Offered = savedOffered, &SavedOffered{Place: h.place, Since: h.since, Early: h.early, Taken: h.user != nil}
-		return h.user != nil || h.r.l != nil
+		moves := h.user != nil || h.r.l != nil
+		if moves {
+			t.offered[c.cookie] = true
+		}
+		return moves
 	}
 	switch h := c.handler.(type) {
 	case server: // a thread, or a program
@@ -92,7 +96,7 @@ func (t *Transfer) http(h *httpConn, l *Listener, s *SavedHandler) bool {
 			return false
 		}
 		t.Handlers = append(t.Handlers, spec)
-		t.handlers[h.h] = len(t.Handlers)
+		t.handlers[h.h] = len(t.handlers) + 1
 	}
 	s.HTTP.Spec = t.handlers[h.h]
 	return true

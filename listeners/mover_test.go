@@ -124,33 +124,44 @@ func (m *mover) move(abandon bool) {
 		if err != nil {
 			return err
 		}
+		if !abandon {
+			loop, err := mux.ContinueLoop(poller(m.t), epoch)
+			if err != nil {
+				return err
+			}
+			m.begin(loop)
+		}
+		r := m.set.Resume(m.kept)
 		var wire bytes.Buffer
-		if err := gob.NewEncoder(&wire).Encode(&t.Saved); err != nil {
-			return err
-		}
-		var saved listeners.Saved
-		if err := gob.NewDecoder(&wire).Decode(&saved); err != nil {
-			return err
-		}
-		files := make([]int, len(t.Files))
-		for i, fd := range t.Files {
-			if files[i], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		to, from := gob.NewEncoder(&wire), gob.NewDecoder(&wire)
+		for more := true; more; more = t.Next() {
+			if err := to.Encode(&t.Saved); err != nil {
+				return err
+			}
+			var saved listeners.Saved
+			if err := from.Decode(&saved); err != nil {
+				return err
+			}
+			files := make([]int, len(t.Files))
+			for i, fd := range t.Files {
+				if files[i], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+					return err
+				}
+			}
+			if abandon {
+				for _, fd := range files {
+					_ = unix.Close(fd)
+				}
+				continue
+			}
+			if err := r.TakeUp(&saved, files); err != nil {
 				return err
 			}
 		}
 		if abandon {
-			for _, fd := range files {
-				_ = unix.Close(fd)
-			}
 			return nil
 		}
-		loop, err := mux.ContinueLoop(poller(m.t), epoch)
-		if err != nil {
-			return err
-		}
-		m.begin(loop)
-		r, err := m.set.Resume(&saved, files, m.kept)
-		if err != nil {
+		if err := r.Finish(); err != nil {
 			return err
 		}
 		m.ls, m.counters = r.Listeners, r.Counters

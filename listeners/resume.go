@@ -3,6 +3,7 @@ package listeners
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"unsafe"
 
@@ -19,57 +20,70 @@ type Resumption struct {
 
 	set      *Set
 	kept     *Kept
-	saved    *Saved
+	specs    [][]byte // Saved.Handlers of all parts
 	files    []int
 	handlers map[int]*httpHandler
 }
 
-// Resume goes on with what another process has left, on a loop that does not
-// turn yet. files are the descriptors that came with it, which are the Set's from
-// here on. When it fails, what was made is of no use, and the process is to end.
-func (s *Set) Resume(saved *Saved, files []int, kept *Kept) (*Resumption, error) {
-	r := &Resumption{
-		Listeners: map[string]*Listener{}, Counters: map[string]*Counters{}, Taken: map[uint64]*Offered{},
-		set: s, kept: kept, saved: saved, files: files, handlers: map[int]*httpHandler{},
+// Resume goes on with what another process leaves, on a loop that does not turn
+// yet, once all parts of it are taken up.
+func (s *Set) Resume(kept *Kept) *Resumption {
+	return &Resumption{
+		Listeners: map[string]*Listener{}, Counters: map[string]*Counters{}, Taken: map[uint64]*Offered{}, set: s, kept: kept, handlers: map[int]*httpHandler{},
 	}
+}
+
+// TakeUp takes up a part. files are the descriptors that came with it, which are
+// the Set's from here on. When it fails, what was made is of no use, and the
+// process is to end.
+func (r *Resumption) TakeUp(saved *Saved, files []int) error {
+	r.files, r.specs = append(r.files, files...), append(r.specs, saved.Handlers...)
 	for _, b := range saved.Back {
-		fd, err := r.file(b.File)
+		fd, err := r.File(b.File)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if one, err := lookAt(Returned{Name: b.Name, FD: fd}); err == nil && kept != nil {
-			kept.giveBack(one)
+		if one, err := lookAt(Returned{Name: b.Name, FD: fd}); err == nil && r.kept != nil {
+			r.kept.giveBack(one)
 		} else {
 			sysClose(fd)
 		}
 	}
-	if err := r.arenas(); err != nil {
-		return nil, err
+	if err := r.arenas(saved.Arenas); err != nil {
+		return err
 	}
 	for i := range saved.Listeners {
 		if err := r.listener(&saved.Listeners[i]); err != nil {
-			return nil, named(saved.Listeners[i].Name, err)
+			return named(saved.Listeners[i].Name, err)
 		}
 	}
 	for i := range saved.Conns {
 		l := r.Listeners[saved.Conns[i].Listener]
 		if l == nil {
-			return nil, fmt.Errorf("a connection of listener %q came without it", saved.Conns[i].Listener)
+			return fmt.Errorf("a connection of listener %q came without it", saved.Conns[i].Listener)
 		}
 		if err := r.conn(l, &saved.Conns[i]); err != nil {
-			return nil, named(l.Name, err)
+			return named(l.Name, err)
 		}
 	}
-	for i := range saved.Listeners {
-		if err := r.Listeners[saved.Listeners[i].Name].serveAgain(); err != nil {
-			return nil, err
-		}
-	}
-	return r, nil
+	return nil
 }
 
-// file is the descriptor at a place.
-func (r *Resumption) file(at int) (int, error) {
+// Finish has the listeners serve again: all parts were taken up.
+func (r *Resumption) Finish() error {
+	if k := r.set.durables; k != nil {
+		k.settle()
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Listeners)) {
+		if err := r.Listeners[name].serveAgain(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// File is the descriptor at a place among those of all parts.
+func (r *Resumption) File(at int) (int, error) {
 	if at < 0 || at >= len(r.files) {
 		return -1, fmt.Errorf("descriptor %d is missing: %d came", at, len(r.files))
 	}
@@ -138,7 +152,7 @@ func (r *Resumption) listener(s *SavedListener) error {
 }
 
 func (r *Resumption) socket(l *Listener, s *SavedSocket) (endpoint, error) {
-	fd, err := r.file(s.File)
+	fd, err := r.File(s.File)
 	if err != nil {
 		return nil, err
 	}
@@ -264,7 +278,7 @@ func (f *forwarder) upstreamOr(at int, address string) *upstream {
 }
 
 func (r *Resumption) session(f *forwarder, s *SavedSession, sockets []endpoint) error {
-	fd, err := r.file(s.File)
+	fd, err := r.File(s.File)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func (r *Resumption) conn(l *Listener, s *SavedConn) error {
 
 // put puts a connection on the loop, which waits for nothing of it yet.
 func (r *Resumption) put(l *Listener, s *SavedConn) (*conn, error) {
-	fd, err := r.file(s.File)
+	fd, err := r.File(s.File)
 	if err != nil {
 		return nil, err
 	}
@@ -123,10 +123,10 @@ func (r *Resumption) http(l *Listener, s *SavedHTTP) (*httpConn, error) {
 	h, ok := l.handler.(*httpHandler)
 	if s.Spec > 0 {
 		if h = r.handlers[s.Spec]; h == nil {
-			if s.Spec > len(r.saved.Handlers) {
+			if s.Spec > len(r.specs) {
 				return nil, fmt.Errorf("handler %d is missing", s.Spec)
 			}
-			spec, err := unmarshalHandler(r.saved.Handlers[s.Spec-1])
+			spec, err := unmarshalHandler(r.specs[s.Spec-1])
 			if err != nil {
 				return nil, err
 			}
@@ -163,7 +163,7 @@ func (r *Resumption) relay(c *conn, s *SavedRelay) error {
 		})
 		return nil
 	}
-	fd, err := r.file(s.File)
+	fd, err := r.File(s.File)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 // not known there is lost without a word, so who adds one that matters raises
 // the version of the protocol (internal/succeed).
 
-// Saved is all that moves.
+// Saved is all that moves, or a part of it: see Transfer.Next.
 type Saved struct {
 	Listeners []SavedListener
 	Conns     []SavedConn

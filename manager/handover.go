@@ -14,7 +14,7 @@ import (
 	"github.com/sockmgr/sockmgr/sockets"
 )
 
-// An Estate is what one daemon leaves to the next.
+// An Estate is what one daemon leaves to the next, or a part of it.
 type Estate struct {
 	listeners.Saved
 	Entries  []SavedEntry
@@ -58,10 +58,12 @@ type Heir struct {
 	// Store is called when the store is free: the heir opens it, which may take a
 	// while.
 	Store func() error
-	// Take is called on the loop, which stands still until it returns. files are
-	// to be copied to the heir. Without an error the heir has all, and goes on; with
-	// one it is gone for good.
-	Take func(all *Estate, files []int) error
+	// Take is called on the loop, which stands still from then on, for each part.
+	// files are to be copied to the heir. Neither is of use after it returns.
+	Take func(part *Estate, files []int) error
+	// Go is called on the loop after the last. Without an error the heir has all,
+	// and goes on; with one, here or before, it is gone for good.
+	Go func() error
 }
 
 // SnapshotStore writes a copy of the store, none of one in memory.
@@ -130,6 +132,7 @@ func (m *Manager) lockLife(ctx context.Context) error {
 
 // handOver is on the loop.
 func (m *Manager) handOver(to Heir) error {
+	began := time.Now()
 	var all Estate
 	live, err := m.saveEntries(&all)
 	if err != nil {
@@ -139,8 +142,6 @@ func (m *Manager) handOver(to Heir) error {
 	if err != nil {
 		return err
 	}
-	all.Sockets = m.sockets.Save(transfer)
-	all.Saved = transfer.Saved
 	events := m.events.kept()
 	slices.Reverse(events)
 	all.Events = events
@@ -148,9 +149,25 @@ func (m *Manager) handOver(to Heir) error {
 	m.changedMu.Lock()
 	all.Lost = slices.Sorted(maps.Keys(m.lost))
 	m.changedMu.Unlock()
-	if err := to.Take(&all, transfer.Files); err != nil {
+	files := 0
+	for more := true; more && err == nil; {
+		all.Saved = transfer.Saved
+		files += len(transfer.Files)
+		err = to.Take(&all, transfer.Files)
+		all, more = Estate{}, transfer.Next()
+	}
+	if err == nil {
+		all.Sockets = m.sockets.Save(transfer)
+		files += len(transfer.Files)
+		err = to.Take(&all, transfer.Files)
+	}
+	if err == nil {
+		err = to.Go()
+	}
+	if err != nil {
 		return fmt.Errorf("handing over: %w", err)
 	}
+	m.log.Info("handed over", "connections", transfer.Moved(), "descriptors", files, "stood_still", time.Since(began).Round(time.Microsecond))
 	m.left = true
 	m.handed.Store(true)
 	m.sockets.Left()

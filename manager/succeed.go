@@ -46,49 +46,68 @@ func Prepare(c Config, epoch time.Duration) (*Manager, error) {
 	return m, nil
 }
 
-// TakeUp makes all of it m's. Nothing happens before Begin; if it is not to be
-// called, the process is to end.
-func (m *Manager) TakeUp(all *Estate, files []int) error {
-	if m.store.path == "" {
-		m.store.revision.Store(all.Revision)
-	}
-	r, err := m.set.Resume(&all.Saved, files, m.kept)
-	if err != nil {
+// A Takeover is how a Manager that is prepared takes up what another leaves, part
+// by part. Nothing happens before Begin; if it is not to be called, the process is
+// to end.
+type Takeover struct {
+	m *Manager
+	r *listeners.Resumption
+}
+
+// Takeover begins one.
+func (m *Manager) Takeover() *Takeover { return &Takeover{m, m.set.Resume(m.kept)} }
+
+// TakeUp makes a part m's, with the descriptors that came with it.
+func (t *Takeover) TakeUp(part *Estate, files []int) error {
+	m := t.m
+	if err := t.r.TakeUp(&part.Saved, files); err != nil {
 		return err
 	}
-	if err := m.sockets.Resume(all.Sockets, files, r.Taken); err != nil {
+	if err := m.sockets.Resume(part.Sockets, t.r); err != nil {
 		return err
 	}
-	for i := range all.Entries {
-		s := &all.Entries[i]
-		record, err := decodeRecord([]byte(s.Name), s.Record)
-		if err != nil {
-			return fmt.Errorf("listener %s: %w", s.Name, err)
+	for i := range part.Entries {
+		if err := t.entry(&part.Entries[i]); err != nil {
+			return fmt.Errorf("listener %s: %w", part.Entries[i].Name, err)
 		}
-		e := &entry{record: record, stats: &listeners.Counters{}, started: s.Started, cause: s.Cause, retry: s.Retry, backoff: s.Backoff}
-		if s.Failure != "" {
-			e.failure = errors.New(s.Failure)
-		}
-		if s.Counters != nil {
-			e.stats = s.Counters
-		}
-		if s.Live {
-			if e.live, e.stats = r.Listeners[s.Name], r.Counters[s.Name]; e.live == nil {
-				return fmt.Errorf("listener %s came without its sockets", s.Name)
-			}
-			m.attached[e.live] = true
-		}
-		m.insertLocked(e) // nobody else knows of m yet
 	}
-	if n := len(all.Events); n > 0 {
-		m.events = newRing(all.Events[0].Seq-1, Event.weight)
-		for _, e := range all.Events {
+	if m.store.path == "" && part.Revision > 0 {
+		m.store.revision.Store(part.Revision)
+	}
+	if n := len(part.Events); n > 0 {
+		m.events = newRing(part.Events[0].Seq-1, Event.weight)
+		for _, e := range part.Events {
 			m.events.publish(func(uint64) Event { return e })
 		}
 	}
-	for _, name := range all.Lost {
+	for _, name := range part.Lost {
 		m.lost[name] = true
 	}
+	return nil
+}
+
+// Finish is for when all parts were taken up.
+func (t *Takeover) Finish() error { return t.r.Finish() }
+
+func (t *Takeover) entry(s *SavedEntry) error {
+	record, err := decodeRecord([]byte(s.Name), s.Record)
+	if err != nil {
+		return err
+	}
+	e := &entry{record: record, stats: &listeners.Counters{}, started: s.Started, cause: s.Cause, retry: s.Retry, backoff: s.Backoff}
+	if s.Failure != "" {
+		e.failure = errors.New(s.Failure)
+	}
+	if s.Counters != nil {
+		e.stats = s.Counters
+	}
+	if s.Live {
+		if e.live, e.stats = t.r.Listeners[s.Name], t.r.Counters[s.Name]; e.live == nil {
+			return errors.New("it came without its sockets")
+		}
+		t.m.attached[e.live] = true
+	}
+	t.m.insertLocked(e) // nobody else knows of m yet
 	return nil
 }
 

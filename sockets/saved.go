@@ -95,11 +95,10 @@ func (s *Socket) part() {
 }
 
 // Resume goes on with what another process has left, on a loop that does not turn
-// yet. files are the descriptors that came, and conns the connections of
-// listeners.
-func (t *Table) Resume(all []Saved, files []int, conns map[uint64]*listeners.Offered) error {
+// yet, and after the listeners and their connections.
+func (t *Table) Resume(all []Saved, from *listeners.Resumption) error {
 	for i := range all {
-		s, err := t.resume(&all[i], files, conns)
+		s, err := t.resume(&all[i], from)
 		if err != nil {
 			return fmt.Errorf("socket %x of %s: %w", all[i].ID, all[i].Owner, err)
 		}
@@ -108,7 +107,7 @@ func (t *Table) Resume(all []Saved, files []int, conns map[uint64]*listeners.Off
 	return nil
 }
 
-func (t *Table) resume(saved *Saved, files []int, conns map[uint64]*listeners.Offered) (*Socket, error) {
+func (t *Table) resume(saved *Saved, from *listeners.Resumption) (*Socket, error) {
 	s := &Socket{
 		Descriptor: listeners.Descriptor{FD: -1, Family: saved.Family, Network: saved.Network, Made: saved.Made},
 		t:          t, id: saved.ID, owner: saved.Owner, of: saved.Of, role: saved.Role, peer: saved.Peer, path: boundPath{saved.Path, saved.Dev, saved.Ino},
@@ -118,24 +117,25 @@ func (t *Table) resume(saved *Saved, files []int, conns map[uint64]*listeners.Of
 		s.unread.put(taken[Datagram]{u.Place, u.Datagram})
 	}
 	for i := range saved.Waiting {
-		w, err := t.resume(&saved.Waiting[i].Saved, files, conns)
+		w, err := t.resume(&saved.Waiting[i].Saved, from)
 		if err != nil {
 			return nil, err
 		}
 		s.waiting.put(taken[*Socket]{saved.Waiting[i].Place, w})
 	}
 	if saved.File < 0 {
-		if s.conn = conns[s.id]; s.conn == nil {
+		if s.conn = from.Taken[s.id]; s.conn == nil {
 			return nil, errors.New("its connection did not come")
 		}
 		s.FD = s.conn.Descriptor().FD
 		s.conn.Use(s)
 		return s, nil
 	}
-	if saved.File >= len(files) {
-		return nil, fmt.Errorf("descriptor %d is missing: %d came", saved.File, len(files))
+	fd, err := from.File(saved.File)
+	if err != nil {
+		return nil, err
 	}
-	s.FD = files[saved.File]
+	s.FD = fd
 	if err := t.set.Acquire(); err != nil {
 		return nil, err
 	}

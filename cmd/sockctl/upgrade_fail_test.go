@@ -81,7 +81,9 @@ func TestUpgradeThatFails(t *testing.T) {
 		{heir("valid"), "it ended (exit status 3) while it took over"},
 		{heir("store"), "it ended (exit status 3) while it took over"},
 		{heir("estate"), "it ended (exit status 3) while it took over"},
-		{heir("estate-hangs"), "it did not take over within 2"},
+		{heir("part"), "it ended (exit status 3) while it took over"},
+		{heir("whole"), "it ended (exit status 3) while it took over"},
+		{heir("whole-hangs"), "it did not take over within 2"},
 		{heir("at-once-hangs"), "it did not say hello within"},
 	} {
 		err := validate(c.path, false)

@@ -64,13 +64,13 @@ func heirMain() {
 	end("store")
 	check(conn.Send(succession.Message{Step: succession.Open}, time.Second))
 	for {
-		m, _, err := conn.Receive(time.Minute, succession.Files, succession.Estate)
+		m, _, err := conn.Receive(time.Minute, succession.Estate, succession.Files, succession.Part, succession.Whole)
 		check(err)
-		if m.Step == succession.Estate {
+		end(string(m.Step))
+		if m.Step == succession.Whole {
 			break
 		}
 	}
-	end("estate")
 	say("does not know what to do: %s", how)
 }
 

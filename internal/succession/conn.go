@@ -97,16 +97,26 @@ func (c *Conn) Send(m Message, timeout time.Duration, files ...int) error {
 	}
 }
 
-// SendEstate sends descriptors, however many, and then a file with the rest.
-func (c *Conn) SendEstate(files []int, estate int, timeout time.Duration) error {
-	for len(files) > 0 {
-		n := min(len(files), handover.PerMessage)
-		if err := c.Send(Message{Step: Files}, timeout, files[:n]...); err != nil {
+// SendPart sends descriptors, however many, with a part of size bytes.
+func (c *Conn) SendPart(files []int, size int, timeout time.Duration) error {
+	for len(files) > handover.PerMessage {
+		if err := c.Send(Message{Step: Files}, timeout, files[:handover.PerMessage]...); err != nil {
 			return err
 		}
-		files = files[n:]
+		files = files[handover.PerMessage:]
 	}
-	return c.Send(Message{Step: Estate}, timeout, estate)
+	return c.Send(Message{Step: Part, Size: size}, timeout, files...)
+}
+
+// ReceivePart returns the next part, with its descriptors; false: there is no more.
+func (c *Conn) ReceivePart(timeout time.Duration) (size int, files []int, ok bool, err error) {
+	for {
+		m, some, err := c.Receive(timeout, Files, Part, Whole)
+		files = append(files, some...)
+		if err != nil || m.Step != Files {
+			return m.Size, files, err == nil && m.Step == Part, err
+		}
+	}
 }
 
 // Receive waits for one of some steps. What the other end says has failed is a

@@ -9,8 +9,11 @@
 //	    <-- valid      or an error
 //	    --> store      is free
 //	    <-- open       it is, by the new one
+//	    --> estate     a file in memory, with all that is to be gone on with
 //	    --> files ...  253 descriptors at a time
-//	    --> estate     all that is to be gone on with, in a file in memory
+//	    --> part       so much is written: it is taken up while the next is made
+//	    ...
+//	    --> whole      that was the last
 //	    <-- taken      or an error
 //	    --> go         from here on the new program serves
 //	    --> told       the service manager knows who its daemon is
@@ -22,7 +25,7 @@ package succession
 
 // Protocol is that of this program, and of what goes over in the estate. It grows
 // with every change that a program of another version would misunderstand.
-const Protocol = 1
+const Protocol = 2
 
 // Variable names the descriptor of the new program's end.
 const Variable = "SOCKMGR_SUCCEED"
@@ -39,6 +42,8 @@ const (
 	Open   Step = "open"
 	Files  Step = "files"
 	Estate Step = "estate"
+	Part   Step = "part"
+	Whole  Step = "whole"
 	Taken  Step = "taken"
 	Go     Step = "go"
 	Told   Step = "told"
@@ -58,6 +63,8 @@ type Message struct {
 	Epoch     int64    `json:"epoch,omitempty"` // of the loop's clock
 	LongNames bool     `json:"long_names,omitempty"`
 	Former    []int    `json:"former,omitempty"` // pids of the daemons before, which may serve still what cannot move
+
+	Size int `json:"size,omitempty"` // part: bytes of the file that it has
 
 	Socket string `json:"socket,omitempty"` // told: where the service manager listens
 }

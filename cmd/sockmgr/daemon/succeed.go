@@ -1,11 +1,12 @@
 package daemon
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -98,31 +99,44 @@ func (p *predecessor) succeed(c manager.Config) (*manager.Manager, error) {
 	if err := p.conn.Send(succession.Message{Step: succession.Open}, patience); err != nil {
 		return nil, notWanted(err)
 	}
-	var files []int
-	for {
-		got, some, err := p.conn.Receive(patience, succession.Files, succession.Estate)
-		if err != nil {
-			return nil, notWanted(err)
-		}
-		if got.Step == succession.Files {
-			files = append(files, some...)
-			continue
-		}
-		if len(some) != 1 {
-			return nil, fmt.Errorf("%d descriptors came with what is to be gone on with", len(some))
-		}
-		return m, p.takeUp(m, files, some[0])
+	_, files, err := p.conn.Receive(patience, succession.Estate)
+	if err != nil {
+		return nil, notWanted(err)
 	}
+	if len(files) != 1 {
+		return nil, fmt.Errorf("%d descriptors came for what is to be gone on with", len(files))
+	}
+	return m, p.takeUp(m.Takeover(), os.NewFile(uintptr(files[0]), "estate"))
 }
 
-func (p *predecessor) takeUp(m *manager.Manager, files []int, fd int) error {
-	f := os.NewFile(uintptr(fd), "estate")
-	defer func() { _ = f.Close() }()
-	var all manager.Estate
-	if err := gob.NewDecoder(bufio.NewReaderSize(f, 1<<20)).Decode(&all); err != nil {
-		return fmt.Errorf("what is to be gone on with cannot be read: %w", err)
+// takeUp takes up part after part, as they come.
+func (p *predecessor) takeUp(t *manager.Takeover, from *os.File) error {
+	defer func() { _ = from.Close() }()
+	var text bytes.Buffer
+	decoder, at := gob.NewDecoder(&text), int64(0)
+	for {
+		size, files, ok, err := p.conn.ReceivePart(patience)
+		if err != nil {
+			return notWanted(err)
+		}
+		if !ok {
+			break
+		}
+		text.Reset()
+		n, err := text.ReadFrom(io.NewSectionReader(from, at, int64(size)))
+		at += n
+		var part manager.Estate
+		if err == nil {
+			err = decoder.Decode(&part)
+		}
+		if err != nil {
+			return fmt.Errorf("what is to be gone on with cannot be read: %w", err)
+		}
+		if err := t.TakeUp(&part, files); err != nil {
+			return err
+		}
 	}
-	if err := m.TakeUp(&all, files); err != nil {
+	if err := t.Finish(); err != nil {
 		return err
 	}
 	if err := p.conn.Send(succession.Message{Step: succession.Taken}, patience); err != nil {

@@ -1,9 +1,7 @@
 package daemon
 
 import (
-	"bufio"
 	"context"
-	"encoding/gob"
 	"errors"
 	"fmt"
 	"io"
@@ -242,33 +240,31 @@ func memory(name string) (*os.File, error) {
 
 // handOver gives all to the program.
 func (u *upgrader) handOver(ctx context.Context, h *heir, drain time.Duration, tell func(service.UpgradePhase, string, int)) error {
-	began := time.Now()
-	how := func(err error) error {
+	orHow := func(err error) error {
+		if err == nil {
+			return nil
+		}
 		how := h.kill(grace(err)) // it must not serve, nor have the store, when this one goes on
 		if isGone(err) {
 			return fmt.Errorf("it ended (%s) while it took over", how)
 		}
 		return err
 	}
+	e := &estate{to: h.conn}
+	defer e.close()
 	err := u.m.HandOver(context.WithoutCancel(ctx), manager.Heir{
 		Store: func() error {
 			err := h.conn.Send(succession.Message{Step: succession.Store}, checkTime)
 			if err == nil {
 				_, _, err = h.conn.Receive(checkTime, succession.Open)
 			}
-			if err != nil {
-				return how(err)
+			if err == nil {
+				err = e.open()
 			}
-			return nil
+			return orHow(err)
 		},
-		Take: func(all *manager.Estate, files []int) error {
-			began = time.Now()
-			if err := h.take(all, files); err != nil {
-				return how(err)
-			}
-			u.log.Info("handed over", "connections", len(all.Conns), "descriptors", len(files), "took", time.Since(began).Round(time.Microsecond))
-			return nil
-		},
+		Take: func(part *manager.Estate, files []int) error { return orHow(e.take(part, files)) },
+		Go:   func() error { return orHow(e.finish()) },
 	})
 	if err != nil {
 		return err
@@ -286,32 +282,6 @@ func (u *upgrader) handOver(ctx context.Context, h *heir, drain time.Duration, t
 	tell(service.UpgradeDone, fmt.Sprintf("pid %d serves", pid), pid)
 	u.done <- l
 	return nil
-}
-
-func (h *heir) take(all *manager.Estate, files []int) error {
-	f, err := memory("estate")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	w := bufio.NewWriterSize(f, 1<<20)
-	if err := errors.Join(gob.NewEncoder(w).Encode(all), w.Flush()); err != nil {
-		return err
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	limit := takeTime + time.Duration(len(files))*takeEach
-	if err := h.conn.SendEstate(files, int(f.Fd()), limit); err != nil {
-		return err
-	}
-	if _, _, err := h.conn.Receive(limit, succession.Taken); err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return fmt.Errorf("it did not take over within %v", limit)
-		}
-		return err
-	}
-	return h.conn.Send(succession.Message{Step: succession.Go}, takeTime)
 }
 
 // isGone reports whether an error is the end of the program.
