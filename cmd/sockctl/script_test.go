@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 		"sockmgr": func() { os.Exit(daemon.Main(os.Args[1:], os.Stdout, os.Stderr)) }, //nolint:forbidigo // it is the main of sockmgr
 		"sockctl": main,
 		"heir":    heirMain,
+		"probe":   probeMain,
 	})
 }
 

@@ -27,7 +27,6 @@ type crowd struct {
 	all    sync.WaitGroup
 	pings  atomic.Int64
 	bytes  atomic.Int64
-	worst  atomic.Int64 // the longest round trip of a probe, since it was asked
 	failed atomic.Int64
 }
 
@@ -60,16 +59,11 @@ func (c *crowd) dial(network, address string) net.Conn {
 	return conn
 }
 
-// ping has n connections echo a number that grows, each every so often. The
-// round trips of the first few are measured.
-func (c *crowd) ping(network, address string, n, probes int, every time.Duration) {
+// ping has n connections echo a number that grows, each every so often.
+func (c *crowd) ping(network, address string, n int, every time.Duration) {
 	c.t.Helper()
-	for i := range n {
+	for range n {
 		conn := c.dial(network, address)
-		pause := every
-		if i < probes {
-			pause = time.Millisecond
-		}
 		c.all.Go(func() {
 			defer conn.Close()
 			pace := time.NewTimer(rand.N(every))
@@ -82,8 +76,7 @@ func (c *crowd) ping(network, address string, n, probes int, every time.Duration
 					return
 				}
 				binary.BigEndian.PutUint64(out[:], next)
-				began := time.Now()
-				_ = conn.SetDeadline(began.Add(30 * time.Second))
+				_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
 				_, err := conn.Write(out[:])
 				if err == nil {
 					_, err = io.ReadFull(conn, in[:])
@@ -92,36 +85,16 @@ func (c *crowd) ping(network, address string, n, probes int, every time.Duration
 					c.fail(network+" echo", errors.Join(err, errors.New("or another number came back")))
 					return
 				}
-				if i < probes {
-					c.took(int64(time.Since(began)))
-				}
 				c.pings.Add(1)
-				pace.Reset(pause)
+				pace.Reset(every)
 			}
 		})
 	}
 }
 
-// took notes a round trip if it is the longest.
-func (c *crowd) took(d int64) {
-	for was := c.worst.Load(); d > was; was = c.worst.Load() {
-		if c.worst.CompareAndSwap(was, d) {
-			return
-		}
-	}
-}
-
-// worstIn is the longest round trip of a probe in some time.
-func (c *crowd) worstIn(d time.Duration) time.Duration {
-	c.worst.Store(0)
-	timer := time.NewTimer(d)
-	<-timer.C
-	return time.Duration(c.worst.Load())
-}
-
-// stream sends bytes through n connections as fast as they go, and wants them back
-// as they were.
-func (c *crowd) stream(address string, n int) {
+// stream sends bytes through n connections, rate bytes a second on each, 0: as fast
+// as they go; and wants them back as they were.
+func (c *crowd) stream(address string, n, rate int) {
 	c.t.Helper()
 	for i := range n {
 		conn := c.dial("tcp", address)
@@ -132,7 +105,12 @@ func (c *crowd) stream(address string, n int) {
 			sent := make(chan int64, 1)
 			go func() {
 				random, buf, total := rand.NewChaCha8(seed), make([]byte, 32<<10), int64(0)
+				pace := time.NewTicker(max(1, time.Second*32<<10/time.Duration(max(1, rate))))
+				defer pace.Stop()
 				for c.ctx.Err() == nil {
+					if rate > 0 {
+						<-pace.C
+					}
 					_, _ = random.Read(buf)
 					n, err := conn.Write(buf)
 					if total += int64(n); err != nil {

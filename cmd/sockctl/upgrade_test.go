@@ -78,7 +78,8 @@ func serve(ctx context.Context, t *testing.T, conn *grpc.ClientConn, name string
 
 // Upgrades under load lose nothing: no connection, no byte, no datagram, no
 // connect, and the state. UPGRADES=100 UPGRADE_CONNECTIONS=10000
-// UPGRADE_FORWARDS=100 is the long form.
+// UPGRADE_FORWARDS=100 is the long form, with UPGRADE_RATE=1000000 for bytes a second
+// on each of them: else they go as fast as they can, and all wait for a processor.
 func TestUpgradeUnderLoad(t *testing.T) {
 	for name, start := range map[string]func(*testing.T, string, ...string) *supervised{"alone": alone, "supervised": supervise} {
 		t.Run(name, func(t *testing.T) {
@@ -94,15 +95,17 @@ func TestUpgradeUnderLoad(t *testing.T) {
 			forward := serve(ctx, t, conn, "forward", handled(&pb.Handler{Kind: &pb.Handler_Forward{Forward: &pb.ForwardHandler{Upstreams: []*pb.Upstream{{Address: up}}}}}, "tcp://127.0.0.1:0"))
 
 			c := newCrowd(t)
-			c.ping("tcp", echo, fromEnv(t, "UPGRADE_CONNECTIONS", 300), 4, time.Second)
-			c.ping("udp", udp, 4, 0, 5*time.Millisecond)
-			c.stream(forward, fromEnv(t, "UPGRADE_FORWARDS", 10))
+			n := fromEnv(t, "UPGRADE_CONNECTIONS", 300)
+			c.ping("tcp", echo, n, max(time.Second, time.Duration(n)*time.Millisecond/2))
+			c.ping("udp", udp, 4, 5*time.Millisecond)
+			c.stream(forward, fromEnv(t, "UPGRADE_FORWARDS", 10), fromEnv(t, "UPGRADE_RATE", 0))
 			c.connect(echo, 5*time.Millisecond)
 			c.get(web)
-			quiet := c.worstIn(time.Second)
+			p := startProbe(t, echo, 50)
+			quiet := p.longestIn(time.Second)
 			var stalls []time.Duration
 			for range fromEnv(t, "UPGRADES", 5) {
-				c.worst.Store(0)
+				p.longest()
 				all, err := upgrade(ctx, conn, &pb.UpgradeRequest{})
 				if err != nil {
 					t.Fatal(err)
@@ -118,11 +121,11 @@ func TestUpgradeUnderLoad(t *testing.T) {
 				pid = now
 				more := c.pings.Load() + 100
 				waitFor(t, func() bool { return c.pings.Load() > more || c.failed.Load() > 0 })
-				stalls = append(stalls, time.Duration(c.worst.Load()))
+				stalls = append(stalls, p.longest())
 			}
 			c.end()
 			t.Logf("%s: %d connections, %d forwards: %d echoes, %d MiB; the longest round trip of a client in a second without an upgrade: %v; in each upgrade: p50 %v, p99 %v, most %v", name,
-				fromEnv(t, "UPGRADE_CONNECTIONS", 300), fromEnv(t, "UPGRADE_FORWARDS", 10), c.pings.Load(), c.bytes.Load()>>20, quiet,
+				n, fromEnv(t, "UPGRADE_FORWARDS", 10), c.pings.Load(), c.bytes.Load()>>20, quiet,
 				percentile(stalls, 50), percentile(stalls, 99), percentile(stalls, 100))
 			if name == "supervised" { // and what is kept is kept still
 				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
