@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,6 +28,7 @@ type probe struct {
 	t     *testing.T
 	ask   io.WriteCloser
 	worst *bufio.Reader
+	end   func() // waits until it has ended
 }
 
 // startProbe starts one with n connections.
@@ -47,12 +49,13 @@ func startProbe(t *testing.T, address string, n int) *probe {
 		t.Fatal(err)
 	}
 	p := &probe{t: t, ask: ask, worst: bufio.NewReader(worst)}
-	t.Cleanup(func() {
+	p.end = sync.OnceFunc(func() {
 		_ = ask.Close()
 		if err := cmd.Wait(); err != nil {
 			t.Error("probe:", err)
 		}
 	})
+	t.Cleanup(p.end)
 	p.longest() // it has its connections
 	return p
 }
@@ -101,7 +104,10 @@ func probeMain() {
 	epoch := time.Now()
 	began := make([]atomic.Int64, n) // 0: nothing is under way
 	note := func(d int64) {
-		for was := worst.Load(); d > was && !worst.CompareAndSwap(was, d); was = worst.Load() {
+		for was := worst.Load(); d > was; was = worst.Load() {
+			if worst.CompareAndSwap(was, d) {
+				return
+			}
 		}
 	}
 	for i := range n {
@@ -140,6 +146,6 @@ func probeMain() {
 				note(now - at)
 			}
 		}
-		fmt.Println(worst.Swap(0))
+		_, _ = fmt.Fprintln(os.Stdout, worst.Swap(0)) // nobody asks any more
 	}
 }

@@ -101,7 +101,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 			c.stream(forward, fromEnv(t, "UPGRADE_FORWARDS", 10), fromEnv(t, "UPGRADE_RATE", 0))
 			c.connect(echo, 5*time.Millisecond)
 			c.get(web)
-			p := startProbe(t, echo, 50)
+			p := startProbe(t, echo, max(5, min(50, n/100)))
 			quiet := p.longestIn(time.Second)
 			var stalls []time.Duration
 			for range fromEnv(t, "UPGRADES", 5) {
@@ -124,6 +124,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 				stalls = append(stalls, p.longest())
 			}
 			c.end()
+			p.end()
 			t.Logf("%s: %d connections, %d forwards: %d echoes, %d MiB; the longest round trip of a client in a second without an upgrade: %v; in each upgrade: p50 %v, p99 %v, most %v", name,
 				n, fromEnv(t, "UPGRADE_FORWARDS", 10), c.pings.Load(), c.bytes.Load()>>20, quiet,
 				percentile(stalls, 50), percentile(stalls, 99), percentile(stalls, 100))
