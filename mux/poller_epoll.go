@@ -15,6 +15,7 @@ type epoll struct {
 	buf [256]unix.EpollEvent // more are reported by the next Wait
 
 	park parking
+	spin spinning
 }
 
 func newEpoll() (Poller, error) {
@@ -78,14 +79,24 @@ func (p *epoll) Wait(dst []Ready, timeout time.Duration) ([]Ready, error) {
 // blocks would hold the processor that garbage collection and timers need, and
 // a scheduled one that does not costs a fifth of an echo.
 func (p *epoll) wait(timeout time.Duration) (int, error) {
-	switch {
-	case timeout == 0:
+	if timeout == 0 {
 		return p.look()
-	case p.park.quiet():
-		return p.park.wait(timeout)
 	}
-	n, err := unix.EpollWait(p.fd, p.buf[:], millis(p.park.atMost(timeout)))
-	p.park.waited(n)
+	if p.spin.due() {
+		n, err := p.spinFor(spinTime)
+		p.spin.spun(n > 0)
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+	return p.park.wait(timeout)
+}
+
+// spinFor looks until something is ready or the time is over.
+func (p *epoll) spinFor(most time.Duration) (n int, err error) {
+	for began := time.Now(); n == 0 && err == nil && time.Since(began) < most; {
+		n, err = p.look()
+	}
 	return n, err
 }
 
