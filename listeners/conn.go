@@ -24,7 +24,6 @@ type conn struct {
 	ending  CloseReason // once it is about to
 	want    mux.Events
 	flags   connFlags
-	cookie  uint64
 	remote  netip.AddrPort
 	timer   mux.Timer
 
@@ -32,16 +31,11 @@ type conn struct {
 	active   time.Duration // when a byte last moved
 	deadline time.Duration // the handler's, or of lingering; 0: none
 
-	in     []byte // offered, and not consumed yet
-	out    []byte // not taken by the kernel yet
-	shared []byte // to follow out; not ours to change
-
 	received, sent uint64
-	limits         *connLimits // nil: there are none
-	tolerated      uint64      // while lingering: most of received
-	reads, writes  uint32      // wrap
+	reads, writes  uint32 // wrap
 
-	proxied *netip.AddrPort // who the PROXY header says it is from; nil: there was none
+	queues *queues // nil: nothing is queued
+	rare   *rare   // nil: there is nothing of it
 }
 
 type connFlags uint8
@@ -84,10 +78,10 @@ func (c *conn) serve(ev mux.Events) {
 		if c.Pending() {
 			c.waitFor(mux.Writable) // not now, perhaps: see pace
 		} else {
-			c.proceed(c.in)
+			c.proceed(c.input())
 		}
 	case c.is(feeds) && !c.is(done):
-		c.settle(c.in, c.feed(c.handler.(Feeder)))
+		c.settle(c.input(), c.feed(c.handler.(Feeder)))
 	}
 	if c.fd >= 0 && ev&mux.Readable != 0 && c.want&mux.Readable != 0 {
 		c.read()
@@ -108,10 +102,10 @@ func (c *conn) read() {
 			return
 		}
 	} else {
-		limit := max(c.l.tunables.ReadBuffer, int64(len(c.in)+minRead)) // it may have been tuned down
+		limit := max(c.l.tunables.ReadBuffer, int64(len(c.input())+minRead)) // it may have been tuned down
 		c.l.set.growBuffer(limit)
 		buf = c.l.set.buf[:limit]
-		kept = copy(buf, c.in)
+		kept = copy(buf, c.input())
 	}
 	room := c.room(reading)
 	if room == 0 {
@@ -141,12 +135,12 @@ func (c *conn) read() {
 			c.lingered()
 			return
 		}
-		c.proceed(c.in)
+		c.proceed(c.input())
 		return
 	}
 	c.gotBytes(n)
 	if c.is(lingering) {
-		if c.received > c.tolerated {
+		if c.received > c.queues.tolerated {
 			c.close(io.EOF)
 		}
 		return
@@ -225,7 +219,7 @@ func (c *conn) proceed(p []byte) {
 			}
 			p = p[n:]
 			if c.is(served) {
-				c.in = nil
+				c.keep(nil)
 				c.server().take(p, c.is(eof))
 				return
 			}
@@ -252,12 +246,12 @@ func (c *conn) settle(rest []byte, err error) {
 	}
 	switch {
 	case c.is(done) || len(rest) == 0:
-		c.in = nil // an idle connection holds no buffer
+		c.keep(nil)
 	case int64(len(rest)) >= c.l.tunables.ReadBuffer && !c.Pending():
 		c.close(errStuck)
 		return
 	default:
-		c.in = append(c.in[:0], rest...)
+		c.keep(rest)
 	}
 	if c.is(done) && !c.Pending() {
 		c.linger()
@@ -284,13 +278,13 @@ func (c *conn) interest() mux.Events {
 // rest waits for nothing until someone else has the loop wait again.
 func (c *conn) rest() {
 	if c.isPaced() {
-		c.limits.pace.drop()
+		c.rare.pace.drop()
 	}
 	_ = c.watch(0) // it is there, and taking it from a poller does not fail
 }
 
 func (c *conn) waitFor(want mux.Events) {
-	if c.limits != nil {
+	if c.rare != nil {
 		want = c.unmasked(want)
 	}
 	if err := c.watch(want); err != nil {

@@ -16,7 +16,7 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 	now := l.set.loop.Clock()
 	c := &conn{
 		l: l, handler: l.handler, fd: int32(fd), family: uint8(s.family), want: mux.Readable,
-		cookie: cookieOf(fd), remote: peerAddr(from), opened: now, active: now,
+		remote: peerAddr(from), opened: now, active: now,
 	}
 	if s.addr.Network == Unixpacket {
 		c.flags |= packets
@@ -36,7 +36,7 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 		l.set.log.Warn("connection refused", "listener", l.Name, "error", err)
 		return
 	}
-	l.admitted(c)
+	l.admitted(c, s)
 	if l.tunables.MaxPerSource > 0 {
 		c.joinOrigin()
 	}

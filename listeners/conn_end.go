@@ -41,7 +41,7 @@ func (c *conn) linger() {
 	}
 	_ = unix.Shutdown(int(c.fd), unix.SHUT_WR) // ENOTCONN: it is over, the read will tell
 	c.flags |= lingering
-	c.tolerated = c.received + lingerBytes
+	c.queue().tolerated = c.received + lingerBytes
 	c.deadline = c.l.set.loop.Clock() + lingerTime
 	c.waitFor(mux.Readable)
 }
@@ -93,7 +93,7 @@ func (c *conn) retire(before, left time.Duration) bool {
 		return false
 	}
 	c.flags |= told
-	if c.comesToRest(d) && !c.Pending() && len(c.in) == 0 && c.unread() == 0 && c.opened < before {
+	if c.comesToRest(d) && !c.Pending() && len(c.input()) == 0 && c.unread() == 0 && c.opened < before {
 		r, ok := d.(Rester)
 		if !ok {
 			c.settle(nil, errDone)
@@ -174,14 +174,14 @@ func (c *conn) close(why error) {
 	}
 	sysClose(int(c.fd))
 	c.fd = -1
-	c.in, c.out, c.shared = nil, nil, nil
-	if c.limits != nil {
+	c.queues = nil
+	if c.rare != nil {
 		c.leaveOrigin()
-		if c.limits.link != nil {
-			c.limits.link.drop()
+		if c.rare.link != nil {
+			c.rare.link.drop()
 		}
-		if c.limits.pace != nil {
-			c.limits.pace.drop()
+		if c.rare.pace != nil {
+			c.rare.pace.drop()
 		}
 	}
 	l.active--

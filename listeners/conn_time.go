@@ -49,7 +49,7 @@ func (c *conn) Expired() {
 			if errors.Is(err, errDone) && !c.is(told) {
 				c.because(ClosedByDeadline)
 			}
-			c.settle(c.in, err)
+			c.settle(c.input(), err)
 		}
 	}
 	if c.is(served) {

@@ -44,7 +44,7 @@ type Times struct {
 	// Duration, in milliseconds, is the life of connections that have ended.
 	Duration mux.Histogram
 	// RTT, in microseconds, is the smoothed round trip that TCP_INFO had when a
-	// connection ended.
+	// connection ended; when several end in one turn of the loop, of the first.
 	RTT mux.Histogram
 }
 
@@ -128,16 +128,20 @@ func (c *Counters) Copy(times bool) Counters {
 	return out
 }
 
-// admitted counts a connection that was taken on.
-func (l *Listener) admitted(c *conn) {
+// admitted counts a connection that was taken on. The first of a turn has
+// waited longest: if that is less than a tick, the others are not asked for.
+func (l *Listener) admitted(c *conn, s *streamSocket) {
 	l.active++
 	l.set.used++
 	l.stats.Accepted++
 	l.stats.ActivePeak = max(l.stats.ActivePeak, l.active)
 	waited := time.Since(l.set.loop.Now())
-	if info := c.tcpInfo(); info != nil {
-		// Nothing was sent yet, so the kernel counts from the handshake.
-		waited = max(waited, time.Duration(info.Last_data_sent)*time.Millisecond)
+	if !s.prompt {
+		if info := c.tcpInfo(); info != nil {
+			// Nothing was sent yet, so the kernel counts from the handshake.
+			waited = max(waited, time.Duration(info.Last_data_sent)*time.Millisecond)
+			s.prompt = info.Last_data_sent == 0
+		}
 	}
 	l.stats.times().AcceptDelay.Observe(inUnits(waited, time.Microsecond))
 }
@@ -151,7 +155,12 @@ func (c *conn) begun() {
 func (c *conn) counted(why CloseReason) {
 	c.l.stats.ClosedBy[why]++
 	t := c.l.stats.times()
-	t.Duration.Observe(inUnits(c.l.set.loop.Clock()-c.opened, time.Millisecond))
+	now := c.l.set.loop.Clock()
+	t.Duration.Observe(inUnits(now-c.opened, time.Millisecond))
+	if c.l.set.rttAsked == now {
+		return
+	}
+	c.l.set.rttAsked = now
 	if info := c.tcpInfo(); info != nil && info.Rtt > 0 {
 		t.RTT.Observe(uint64(info.Rtt))
 	}

@@ -39,10 +39,10 @@ var errReplay = errors.New("it cannot go on: its handler does not write again wh
 
 // durable is what makes the connection so; nil: it is not.
 func (c *conn) durable() *durable {
-	if c.limits == nil {
+	if c.rare == nil {
 		return nil
 	}
-	return c.limits.durable
+	return c.rare.durable
 }
 
 // endure makes the connection durable if its listener wants that. rest was read
@@ -67,12 +67,12 @@ func (c *conn) endure(rest []byte) {
 		return
 	}
 	l := lasting{
-		cookie: c.cookie, listener: c.l.Name, kind: c.l.spec.Handler.Kind(), config: c.l.config(), remote: c.remote,
+		cookie: c.cookie(), listener: c.l.Name, kind: c.l.spec.Handler.Kind(), config: c.l.config(), remote: c.remote,
 		opened: c.l.set.loop.Time(c.opened).UnixNano(), v6: c.family == unix.AF_INET6,
 		consumed: p.consumed - c.received, written: p.written - c.sent,
 	}
-	if c.proxied != nil {
-		l.proxied = *c.proxied
+	if c.rare != nil {
+		l.proxied = c.rare.proxied
 	}
 	d.moment = moment{used: c.received - uint64(len(rest)), sent: c.sent}
 	copy(d.buffer(0), rest)
@@ -81,7 +81,7 @@ func (c *conn) endure(rest []byte) {
 	d.setWord(wordUpstream, 0)
 	d.put()
 	d.setWord(wordLive, 1)
-	if c.limit().durable = d; !d.set.store(clientName(d.number()), int(c.fd)) {
+	if c.rarely().durable = d; !d.set.store(clientName(d.number()), int(c.fd)) {
 		c.forsake()
 	}
 }
@@ -200,7 +200,7 @@ func (c *conn) forsake() {
 		r.back.own()
 	}
 	d.free()
-	c.limits.durable = nil
+	c.rare.durable = nil
 }
 
 // own takes what is in a slot into memory of its own.

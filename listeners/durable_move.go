@@ -56,7 +56,7 @@ func (r *Resumption) durable(c *conn, s *SavedDurable) error {
 	if err := d.read(); err != nil {
 		return err
 	}
-	c.limit().durable = d
+	c.rarely().durable = d
 	return nil
 }
 

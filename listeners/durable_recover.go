@@ -162,7 +162,7 @@ func (r *recovery) one(d *durable) (listener string, err error) {
 	if err != nil {
 		return l.listener, err
 	}
-	c.limit().durable = d
+	c.rarely().durable = d
 	if w := r.set.watcher; w != nil {
 		w.ConnOpened(c.status(0))
 	}

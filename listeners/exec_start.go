@@ -191,7 +191,7 @@ func connEnvironment(c *conn) map[string]string {
 	s := c.socket()
 	local, remote := s.local(), Address{Network: c.network(), IP: c.peerName()}
 	env := map[string]string{
-		"PROTO": strings.ToUpper(string(c.network().Base())), "SOCKMGR_LISTENER": c.l.Name, "SOCKMGR_CONNECTION": strconv.FormatUint(c.cookie, 16),
+		"PROTO": strings.ToUpper(string(c.network().Base())), "SOCKMGR_LISTENER": c.l.Name, "SOCKMGR_CONNECTION": strconv.FormatUint(c.cookie(), 16),
 	}
 	if !c.network().ip() {
 		remote = s.peer()

@@ -101,10 +101,10 @@ func (f *Faults) held(d direction) time.Duration {
 
 // link is what faults of the connection are; nil: none has hit it.
 func (c *conn) link() *link {
-	if c.limits == nil {
+	if c.rare == nil {
 		return nil
 	}
-	return c.limits.link
+	return c.rare.link
 }
 
 // isHit reports whether the faults in force are for the connection. A message
@@ -112,7 +112,7 @@ func (c *conn) link() *link {
 func (c *conn) isHit() bool {
 	f := &c.l.faults
 	_, program := c.handler.(*execConn)
-	return *f != (Faults{}) && !c.is(packets) && !program && f.hits(c.cookie)
+	return *f != (Faults{}) && !c.is(packets) && !program && f.hits(c.cookie())
 }
 
 // startFaults puts a link in front of a connection that is hit.
@@ -120,7 +120,7 @@ func (c *conn) startFaults() {
 	if c.isHit() {
 		k := &link{c: c, f: c.l.faults, began: c.l.set.loop.Clock(), kernel: c.want}
 		k.apply()
-		c.limit().link = k
+		c.rarely().link = k
 		k.stir()
 	}
 }

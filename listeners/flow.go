@@ -42,7 +42,7 @@ func (f *flow) drop() {
 
 // pump reads once and passes on.
 func (f *flow) pump(r *relay, from, to int) {
-	if f.full >= spliceAfter && (r.c.limits == nil || r.c.mayBeSpliced()) && f.splice(r, from, to) {
+	if f.full >= spliceAfter && (r.c.rare == nil || r.c.mayBeSpliced()) && f.splice(r, from, to) {
 		return
 	}
 	buf := r.c.l.set.buf
@@ -97,7 +97,7 @@ func (f *flow) pump(r *relay, from, to int) {
 
 // mayBeSpliced reports whether nothing has to see the bytes of the connection.
 func (c *conn) mayBeSpliced() bool {
-	return c.limits == nil || c.limits.pace == nil && c.limits.link == nil && c.limits.durable == nil
+	return c.rare == nil || c.rare.pace == nil && c.rare.link == nil && c.rare.durable == nil
 }
 
 // send gives p to the kernel, which may take a part of it.

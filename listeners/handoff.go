@@ -233,7 +233,7 @@ func (h *handoffer) send(c *conn) error {
 		remote = c.socket().peer()
 	}
 	header, err := json.Marshal(HandoffHeader{
-		Listener: h.l.Name, Remote: remote.String(), Local: c.socket().local().String(), Cookie: strconv.FormatUint(c.cookie, 16),
+		Listener: h.l.Name, Remote: remote.String(), Local: c.socket().local().String(), Cookie: strconv.FormatUint(c.cookie(), 16),
 	})
 	if err != nil {
 		return err

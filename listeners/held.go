@@ -31,7 +31,7 @@ func (s *Set) HeldAt(fd int, full bool) (h Held, ok bool) {
 func (s *Set) CookieAt(fd int) uint64 {
 	switch x := s.loop.HandlerOf(fd).(type) {
 	case *conn:
-		return x.cookie
+		return x.cookie()
 	case *streamSocket, *packetSocket:
 		return cookieOf(fd)
 	default:

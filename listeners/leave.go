@@ -72,7 +72,7 @@ func (t *Transfer) Next() bool {
 		}
 		if saved, ok := t.conn(c); ok {
 			t.Conns, t.conns = append(t.Conns, saved), append(t.conns, c)
-			held += len(c.in) + len(c.out) + len(c.shared)
+			held += len(c.input()) + c.pending()
 		} else {
 			c.forsake() // its slot is the other process's
 		}

@@ -5,10 +5,12 @@ import "slices"
 // conn saves a connection; it reports whether it can move.
 func (t *Transfer) conn(c *conn) (SavedConn, bool) {
 	s := SavedConn{
-		Listener: c.l.Name, Family: c.family, Packets: c.is(packets), Cookie: c.cookie, Remote: c.remote,
-		Opened: c.opened, Active: c.active, Deadline: c.deadline, Received: c.received, Sent: c.sent, Tolerated: c.tolerated, Reads: c.reads, Writes: c.writes,
+		Listener: c.l.Name, Family: c.family, Packets: c.is(packets), Cookie: c.cookie(), Remote: c.remote,
+		Opened: c.opened, Active: c.active, Deadline: c.deadline, Received: c.received, Sent: c.sent, Reads: c.reads, Writes: c.writes,
 		EOF: c.is(eof), Done: c.is(done), Lingering: c.is(lingering), Told: c.is(told), Lingers: c.is(lingers), Ending: c.ending,
-		In: c.in, Out: c.out, Shared: c.shared,
+	}
+	if q := c.queues; q != nil {
+		s.In, s.Out, s.Shared, s.Tolerated = q.in, q.out, q.shared, q.tolerated
 	}
 	if !t.handler(c, &s.Handler) {
 		return s, false
@@ -17,11 +19,11 @@ func (t *Transfer) conn(c *conn) (SavedConn, bool) {
 	if r := s.Handler.Relay; r != nil && r.Open {
 		r.File = t.File(int(c.relay().fd))
 	}
-	if c.proxied != nil {
-		s.Proxied = *c.proxied
+	if c.rare != nil {
+		s.Proxied = c.rare.proxied
 	}
 	if c.isPaced() {
-		p := c.limits.pace
+		p := c.rare.pace
 		s.Pace = &SavedPace{Until: p.until}
 		for d := range directions {
 			s.Pace.Buckets[d] = p.buckets[d].full
@@ -45,7 +47,7 @@ func (t *Transfer) handler(c *conn, s *SavedHandler) bool {
 		s.Kind, s.Offered = savedOffered, &SavedOffered{Place: h.place, Since: h.since, Early: h.early, Taken: h.user != nil}
 		moves := h.user != nil || h.r.l != nil
 		if moves {
-			t.offered[c.cookie] = true
+			t.offered[c.cookie()] = true
 		}
 		return moves
 	}
@@ -165,8 +167,8 @@ func (q *line) save() SavedLine {
 // and nothing is counted.
 func (c *conn) part() {
 	set := c.l.set
-	if c.limits != nil {
-		c.limits.durable = nil // the slot has moved
+	if c.rare != nil {
+		c.rare.durable = nil // the slot has moved
 	}
 	switch h := c.handler.(type) {
 	case *relay:
@@ -186,14 +188,14 @@ func (c *conn) part() {
 	_ = set.loop.Remove(int(c.fd)) // before the close, as always
 	sysClose(int(c.fd))
 	c.fd = -1
-	c.in, c.out, c.shared = nil, nil, nil
-	if c.limits != nil {
+	c.queues = nil
+	if c.rare != nil {
 		c.leaveOrigin()
-		if c.limits.link != nil {
-			c.limits.link.drop()
+		if c.rare.link != nil {
+			c.rare.link.drop()
 		}
-		if c.limits.pace != nil {
-			c.limits.pace.drop()
+		if c.rare.pace != nil {
+			c.rare.pace.drop()
 		}
 	}
 	c.l.active--

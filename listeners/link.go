@@ -285,7 +285,7 @@ func (k *link) linger() {
 		return
 	}
 	c.flags |= lingering
-	c.tolerated = c.received + lingerBytes
+	c.queue().tolerated = c.received + lingerBytes
 	k.finish()
 	c.deadline = k.lingerUntil()
 	if c.is(eof) {
@@ -308,7 +308,7 @@ func (k *link) lingerUntil() time.Duration {
 func (k *link) leave() {
 	c := k.c
 	k.drop()
-	c.limits.link = nil
+	c.rare.link = nil
 	err := change(c.l.set.loop, int(c.fd), &k.kernel, c.want)
 	if err != nil {
 		c.close(err)

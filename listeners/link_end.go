@@ -120,6 +120,6 @@ func (c *conn) cutShort() {
 		c.flags &^= served
 		c.handler = Discard{}
 	}
-	c.in, c.out, c.shared = nil, nil, nil
+	c.queues = nil
 	c.settle(nil, errDone)
 }

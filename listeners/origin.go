@@ -14,23 +14,6 @@ type origin struct {
 	open int64
 }
 
-// connLimits is what a connection has only while a limit, or the like, asks for it.
-type connLimits struct {
-	origin *origin // nil: not counted
-	pace   *pace   // nil: there is no rate
-	link   *link   // nil: no fault has hit it
-
-	durable *durable // nil: it ends with this process
-}
-
-// limit makes what limits need.
-func (c *conn) limit() *connLimits {
-	if c.limits == nil {
-		c.limits = &connLimits{}
-	}
-	return c.limits
-}
-
 // originKey is the lowest address of the origin that a belongs to.
 func (t *Tunables) originKey(a netip.Addr) netip.Addr {
 	bits := t.SourcePrefixV6
@@ -68,16 +51,16 @@ func (c *conn) joinOrigin() {
 		c.l.origins[key] = s
 	}
 	s.open++
-	c.limit().origin = s
+	c.rarely().origin = s
 }
 
 // leaveOrigin counts it out.
 func (c *conn) leaveOrigin() {
-	s := c.limits.origin
+	s := c.rare.origin
 	if s == nil {
 		return
 	}
-	c.limits.origin = nil
+	c.rare.origin = nil
 	if s.open--; s.open == 0 && c.l.origins[s.key] == s {
 		delete(c.l.origins, s.key)
 	}
@@ -102,7 +85,7 @@ func (l *Listener) recount() {
 	}
 	l.counted, l.origins = rule, nil
 	l.set.sweep(l, func(c *conn) {
-		if c.limits != nil {
+		if c.rare != nil {
 			c.leaveOrigin()
 		}
 		if l.tunables.MaxPerSource > 0 {

@@ -149,28 +149,28 @@ func (p *pace) drop() {
 // room is how many bytes the connection may move now; what is not limited has
 // no end.
 func (c *conn) room(d direction) int {
-	if c.limits == nil || c.limits.pace == nil || c.is(lingering) {
+	if c.rare == nil || c.rare.pace == nil || c.is(lingering) {
 		return math.MaxInt
 	}
-	return c.limits.pace.room(d)
+	return c.rare.pace.room(d)
 }
 
 // moved counts bytes that have moved.
 func (c *conn) moved(d direction, n int) {
-	if c.limits != nil && c.limits.pace != nil {
-		c.limits.pace.moved(d, n)
+	if c.rare != nil && c.rare.pace != nil {
+		c.rare.pace.moved(d, n)
 	}
 }
 
 // isPaced reports whether the connection has a rate to keep to.
-func (c *conn) isPaced() bool { return c.limits != nil && c.limits.pace != nil }
+func (c *conn) isPaced() bool { return c.rare != nil && c.rare.pace != nil }
 
 // unmasked is want without what may not move now.
 func (c *conn) unmasked(want mux.Events) mux.Events {
-	if c.limits == nil || c.limits.pace == nil || c.is(lingering) {
+	if c.rare == nil || c.rare.pace == nil || c.is(lingering) {
 		return want
 	}
-	return c.limits.pace.mask(want)
+	return c.rare.pace.mask(want)
 }
 
 // resume waits for what there is to wait for.
@@ -187,16 +187,16 @@ func (c *conn) resume() {
 // startPace makes what keeps the connection to its rates, if it has any.
 func (c *conn) startPace() {
 	if k := c.link(); c.l.paced != (rates{}) || k != nil && k.f.Rate > 0 {
-		c.limit().pace = &pace{c: c}
+		c.rarely().pace = &pace{c: c}
 	}
 }
 
 // repace goes by rates that were changed.
 func (c *conn) repace() {
-	rests := c.want == 0 && (!c.isPaced() || c.limits.pace.held == 0) // its handler said so
-	if c.limits != nil && c.limits.pace != nil {
-		c.limits.pace.drop()
-		c.limits.pace = nil
+	rests := c.want == 0 && (!c.isPaced() || c.rare.pace.held == 0) // its handler said so
+	if c.rare != nil && c.rare.pace != nil {
+		c.rare.pace.drop()
+		c.rare.pace = nil
 	}
 	c.startPace()
 	if !rests {

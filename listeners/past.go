@@ -56,7 +56,7 @@ func (p *Past) remember(c *conn) {
 		return
 	}
 	if v, err := p.option.before(c.socket()); err == nil && v != p.want && v != p.plain {
-		p.odd[c.cookie] = v
+		p.odd[c.cookie()] = v
 	}
 }
 
@@ -86,7 +86,7 @@ func (s *Set) TryConns(p *Past, l *Listener, v Value, from int, results []Result
 
 // TryConn is TuneConn that remembers what was there.
 func (s *Set) TryConn(p *Past, fd int, cookie uint64, v Value) (r Result, found bool) {
-	if c, ok := s.loop.HandlerOf(fd).(*conn); ok && c.cookie == cookie {
+	if c, ok := s.loop.HandlerOf(fd).(*conn); ok && c.cookie() == cookie {
 		if was, err := p.option.before(c.socket()); err == nil {
 			p.odd[cookie] = was
 		}
@@ -98,7 +98,7 @@ func (s *Set) TryConn(p *Past, fd int, cookie uint64, v Value) (r Result, found 
 func (s *Set) RevertConns(p *Past, l *Listener, from int, results []Result) ([]Result, int) {
 	cost := p.option.cost(Value{}) // some may get the default
 	next := s.someConns(l, p.option, cost, from, func(c *conn) {
-		v, odd := p.odd[c.cookie]
+		v, odd := p.odd[c.cookie()]
 		if !odd {
 			v = p.plain
 		}

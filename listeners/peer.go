@@ -17,19 +17,20 @@ func (c *conn) Write(p []byte) (int, error) {
 			return n, err
 		}
 	}
-	if len(c.shared) > 0 {
+	q := c.queue()
+	if len(q.shared) > 0 {
 		return n, nil // p would have to come after it
 	}
 	if c.is(packets) {
-		if len(c.out) > 0 { // two messages must not become one
+		if len(q.out) > 0 { // two messages must not become one
 			return 0, nil
 		}
-		c.out = append(c.out, p...)
+		q.out = append(q.out, p...)
 		return len(p), nil
 	}
-	room := int(c.l.tunables.WriteBuffer) - len(c.out)
+	room := int(c.l.tunables.WriteBuffer) - len(q.out)
 	more := min(max(room, 0), len(p)-n)
-	c.out = append(c.out, p[n:n+more]...)
+	q.out = append(q.out, p[n:n+more]...)
 	return n + more, nil
 }
 
@@ -40,14 +41,13 @@ func (c *conn) WriteShared(p []byte) error {
 		if err != nil {
 			return err
 		}
-		p = p[n:]
+		if p = p[n:]; len(p) == 0 {
+			return nil
+		}
 	}
-	c.shared = p
+	c.queue().shared = p
 	return nil
 }
-
-// Pending is Peer.Pending.
-func (c *conn) Pending() bool { return len(c.out) > 0 || len(c.shared) > 0 }
 
 // Now is Peer.Now.
 func (c *conn) Now() time.Time { return c.l.set.loop.Now() }
@@ -92,7 +92,11 @@ func (c *conn) send(p []byte) (int, error) {
 
 // flush writes what is pending until the kernel takes no more.
 func (c *conn) flush() error {
-	for _, queue := range []*[]byte{&c.out, &c.shared} {
+	q := c.queues
+	if q == nil {
+		return nil
+	}
+	for _, queue := range []*[]byte{&q.out, &q.shared} {
 		for len(*queue) > 0 {
 			n, err := c.send(*queue)
 			if err != nil || n == 0 {
@@ -100,7 +104,8 @@ func (c *conn) flush() error {
 			}
 			*queue = (*queue)[n:]
 		}
-		*queue = nil // an idle connection holds no buffer
+		*queue = nil
 	}
+	c.shed()
 	return nil
 }

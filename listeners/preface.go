@@ -47,7 +47,7 @@ func (f *preface) Handle(from Peer, p []byte) (int, error) {
 	}
 	if header.Command.IsProxy() { // LOCAL is the proxy's own check: it speaks for itself
 		if src, ok := addrPortOf(header); ok {
-			c.proxied = &src
+			c.rarely().proxied = src
 		}
 	}
 	if err := f.begin(c, p[size:]); err != nil {
@@ -103,7 +103,7 @@ func proxyHeaderSize(p []byte) (int, error) {
 // Expired is the end of the wait for the header.
 func (f *preface) Expired(p Peer) error {
 	c := p.(*conn)
-	if c.l.spec.Proxy.Mode == ProxyOptional && len(c.in) == 0 {
+	if c.l.spec.Proxy.Mode == ProxyOptional && len(c.input()) == 0 {
 		return f.begin(c, nil) // who waits for us to speak first
 	}
 	return c.rejectPreface(errors.New("no header came in time"))
@@ -128,8 +128,8 @@ func (c *conn) rejectPreface(why error) error {
 
 // source is who the connection is from: who a header says, or else the peer.
 func (c *conn) source() netip.AddrPort {
-	if c.proxied != nil {
-		return *c.proxied
+	if c.rare != nil && c.rare.proxied.IsValid() {
+		return c.rare.proxied
 	}
 	return c.remote
 }

@@ -31,13 +31,16 @@ func (r *Resumption) put(l *Listener, s *SavedConn) (*conn, error) {
 		return nil, err
 	}
 	c := &conn{
-		l: l, fd: int32(fd), family: s.Family, ending: s.Ending, cookie: s.Cookie, remote: s.Remote,
-		opened: s.Opened, active: s.Active, deadline: s.Deadline, in: s.In, out: s.Out, shared: s.Shared,
-		received: s.Received, sent: s.Sent, tolerated: s.Tolerated, reads: s.Reads, writes: s.Writes,
+		l: l, fd: int32(fd), family: s.Family, ending: s.Ending, remote: s.Remote,
+		opened: s.Opened, active: s.Active, deadline: s.Deadline,
+		received: s.Received, sent: s.Sent, reads: s.Reads, writes: s.Writes,
 	}
 	c.flags = s.flags()
+	if len(s.In)+len(s.Out)+len(s.Shared) > 0 || s.Lingering {
+		c.queues = &queues{in: s.In, out: s.Out, shared: s.Shared, tolerated: s.Tolerated}
+	}
 	if s.Proxied.IsValid() {
-		c.proxied = &s.Proxied
+		c.rarely().proxied = s.Proxied
 	}
 	if err := r.set.loop.Add(fd, 0, c); err != nil {
 		return nil, attachFault(l.Name, err)
@@ -48,10 +51,10 @@ func (r *Resumption) put(l *Listener, s *SavedConn) (*conn, error) {
 		c.joinOrigin()
 	}
 	if s.Link != nil {
-		c.limit().link = s.Link.link(c)
+		c.rarely().link = s.Link.link(c)
 	}
 	if c.startPace(); s.Pace != nil && c.isPaced() {
-		p := c.limits.pace
+		p := c.rare.pace
 		p.until = s.Pace.Until
 		for d := range directions {
 			p.buckets[d].full = s.Pace.Buckets[d]
@@ -196,7 +199,7 @@ func (r *Resumption) offered(c *conn, s *SavedOffered) {
 	c.flags |= served
 	c.handler = o
 	if s.Taken {
-		r.Taken[c.cookie] = o
+		r.Taken[c.cookie()] = o
 		return
 	}
 	m.put(o)

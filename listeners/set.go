@@ -19,9 +19,10 @@ type Set struct {
 	changed func(*Listener)
 	watcher ConnWatcher // nil: nobody watches
 
-	info  unix.TCPInfo // see conn.tcpInfo
-	buf   []byte       // what is read lands here; valid during one call of a handler
-	batch *batch       // for datagrams; made with the first datagram socket
+	info     unix.TCPInfo  // see conn.tcpInfo
+	rttAsked time.Duration // the turn in which the round trip of an ended connection was read
+	buf      []byte        // what is read lands here; valid during one call of a handler
+	batch    *batch        // for datagrams; made with the first datagram socket
 
 	pipes []*pipe // empty ones, for flows that are spliced
 
@@ -251,7 +252,7 @@ func (s *Set) IsOpen(fd int, cookie uint64) bool { return s.connAt(fd, cookie) !
 // connAt is nil when the descriptor is not that connection's any more.
 func (s *Set) connAt(fd int, cookie uint64) *conn {
 	c, _ := s.loop.HandlerOf(fd).(*conn)
-	if c == nil || c.cookie != cookie {
+	if c == nil || c.cookie() != cookie {
 		return nil
 	}
 	return c

@@ -252,7 +252,7 @@ type ConnStatus struct {
 func (c *conn) status(detail Detail) ConnStatus {
 	loop, n, s := c.l.set.loop, c.network(), c.socket()
 	st := ConnStatus{
-		Listener: c.l.Name, FD: int(c.fd), Cookie: c.cookie, Network: n, Local: s.local(), Remote: Address{Network: n, IP: c.peerName()},
+		Listener: c.l.Name, FD: int(c.fd), Cookie: c.cookie(), Network: n, Local: s.local(), Remote: Address{Network: n, IP: c.peerName()},
 		Opened: loop.Time(c.opened), Active: loop.Time(c.active), Waits: c.want,
 		Received: c.received, Sent: c.sent, Reads: c.reads, Writes: c.writes, Reason: c.ending,
 	}
@@ -264,8 +264,8 @@ func (c *conn) status(detail Detail) ConnStatus {
 	case c.isBeginning():
 		st.State = ConnHandshaking
 	}
-	if c.proxied != nil {
-		st.Proxied = Address{Network: TCP, IP: *c.proxied}
+	if c.rare != nil && c.rare.proxied.IsValid() {
+		st.Proxied = Address{Network: TCP, IP: c.rare.proxied}
 	}
 	if k := c.link(); k != nil {
 		st.Faults = k.f.String()
@@ -305,7 +305,7 @@ func (c *conn) askSize(s *socket, st *ConnStatus) {
 		st.Inode = fi.Ino
 	}
 	st.Memory = s.memory()
-	st.Queue = Queue{UserReceive: uint64(len(c.in)), UserSend: uint64(len(c.out) + len(c.shared)), Drops: uint64(st.Memory[MemDrops])}
+	st.Queue = Queue{UserReceive: uint64(len(c.input())), UserSend: uint64(c.pending()), Drops: uint64(st.Memory[MemDrops])}
 	if c.is(served) {
 		st.Queue.UserReceive, st.Queue.UserSend = c.server().held()
 	}

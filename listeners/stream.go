@@ -20,6 +20,7 @@ type streamSocket struct {
 	ending   ending
 	owed     int // while it ends: how many connections it takes still
 	paused   PauseMode
+	prompt   bool // in this turn connections waited for less than a tick
 	filtered bool // connections that waited may have its filter
 }
 
@@ -43,6 +44,7 @@ func (s *streamSocket) Ready(mux.Events) {
 		x.pass()
 		return
 	}
+	s.prompt = false
 	for range acceptsPerTurn {
 		if s.ending > retiring && s.owed <= 0 {
 			s.end()

@@ -200,7 +200,7 @@ func (t *thread) finish() {
 
 // release leaves what a Write has still for the loop to send.
 func (t *thread) release() bool {
-	t.c.out = slices.Clone(t.out)
+	t.c.queue().out = slices.Clone(t.out)
 	t.leave(net.ErrClosed)
 	t.c.flags &^= served
 	t.c.handler = Discard{}

@@ -73,7 +73,7 @@ func (r Result) asked(v Value) Result {
 // TuneConn sets an option on one connection. found is false when it is gone.
 func (s *Set) TuneConn(fd int, cookie uint64, o *Option, v Value) (r Result, found bool) {
 	c, ok := s.loop.HandlerOf(fd).(*conn)
-	if !ok || c.cookie != cookie {
+	if !ok || c.cookie() != cookie {
 		return Result{}, false
 	}
 	return c.tune(o, v), true
@@ -121,7 +121,7 @@ func tally(results []Result, r Result) []Result {
 // when it is gone.
 func (s *Set) ConnInForce(fd int, cookie uint64, names []string) (values map[string]Value, found bool) {
 	c, ok := s.loop.HandlerOf(fd).(*conn)
-	if !ok || c.cookie != cookie {
+	if !ok || c.cookie() != cookie {
 		return nil, false
 	}
 	values = map[string]Value{}
@@ -146,8 +146,8 @@ func (s *Set) FindConn(cookie uint64, remote string, from int) (fd int, at uint6
 		if !ok {
 			continue
 		}
-		if cookie != 0 && c.cookie == cookie || cookie == 0 && c.family != unix.AF_UNIX && c.peerName().String() == remote {
-			return fd, c.cookie, -1
+		if cookie != 0 && c.cookie() == cookie || cookie == 0 && c.family != unix.AF_UNIX && c.peerName().String() == remote {
+			return fd, c.cookie(), -1
 		}
 	}
 	if end == s.loop.Span() {
@@ -159,7 +159,7 @@ func (s *Set) FindConn(cookie uint64, remote string, from int) (fd int, at uint6
 // ConnStatus is the status of one connection, in full.
 func (s *Set) ConnStatus(fd int, cookie uint64) (st ConnStatus, found bool) {
 	c, ok := s.loop.HandlerOf(fd).(*conn)
-	if !ok || c.cookie != cookie {
+	if !ok || c.cookie() != cookie {
 		return ConnStatus{}, false
 	}
 	return c.status(DetailFull), true
