@@ -129,7 +129,7 @@ func (a *auditor) refused(ctx context.Context, method string, req any, err error
 	e.dropped(dropped)
 	a.log.Warn("audit", e.line...)
 	e.event.Type, e.event.Severity = "call.refused", manager.Warning
-	e.event.Message = clip(err.Error(), maxDescription)
+	e.event.Message = clip(status.Convert(toStatus(err)).Message(), maxDescription)
 	a.tell(ctx, e.event)
 }
 
@@ -190,7 +190,7 @@ func (a *auditor) entry(ctx context.Context, method string, req any, outcome str
 		}
 	}
 	if err != nil {
-		e.add("error", clip(err.Error(), maxDescription))
+		e.add("error", clip(status.Convert(toStatus(err)).Message(), maxDescription))
 	}
 	return e
 }

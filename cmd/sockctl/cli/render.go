@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -170,14 +173,45 @@ func word(e protoreflect.Enum) string { return enumWord(e.Descriptor(), e.Number
 
 // writeJSON writes a tree; an empty indent puts all on one line.
 func writeJSON(b *bytes.Buffer, v any, indent string) {
-	var compact bytes.Buffer
-	appendJSON(&compact, v)
+	var raw bytes.Buffer
+	appendJSON(&raw, v)
+	compact := escaped(raw.Bytes(), escapeJSON)
 	if indent == "" {
-		b.Write(compact.Bytes())
+		b.Write(compact)
 		return
 	}
-	must(json.Indent(b, compact.Bytes(), "", indent))
+	must(json.Indent(b, compact, "", indent))
 }
+
+// escaped writes what a terminal may take for more than text as JSON and YAML
+// escape it: their encoders leave C1, DEL and marks that turn the direction. Such
+// runes stand between quotes only.
+func escaped(text []byte, escape func(out []byte, r rune) []byte) []byte {
+	if !bytes.ContainsFunc(text, hidden) {
+		return text
+	}
+	var out []byte
+	for _, r := range string(text) {
+		if hidden(r) {
+			out = escape(out, r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return out
+}
+
+func escapeJSON(out []byte, r rune) []byte {
+	for _, unit := range utf16.Encode([]rune{r}) {
+		out = fmt.Appendf(out, `\u%04x`, unit)
+	}
+	return out
+}
+
+func escapeYAML(out []byte, r rune) []byte { return fmt.Appendf(out, `\U%08x`, r) }
+
+// hidden is what is not shown, or moves what is; not the line ends of the output.
+func hidden(r rune) bool { return unprintable(r) && r != '\n' && r != '\t' }
 
 func appendJSON(b *bytes.Buffer, v any) {
 	switch v := v.(type) {
@@ -215,12 +249,14 @@ func writeYAML(b *bytes.Buffer, v any) error {
 	if err != nil {
 		return err
 	}
-	enc := yaml.NewEncoder(b)
+	var raw bytes.Buffer
+	enc := yaml.NewEncoder(&raw)
 	enc.SetIndent(2)
-	if err := enc.Encode(node); err != nil {
+	if err := errors.Join(enc.Encode(node), enc.Close()); err != nil {
 		return err
 	}
-	return enc.Close()
+	b.Write(escaped(raw.Bytes(), escapeYAML))
+	return nil
 }
 
 func yamlNode(v any) (*yaml.Node, error) {
@@ -254,7 +290,8 @@ func yamlNode(v any) (*yaml.Node, error) {
 		// Encode knows which strings must be quoted to stay strings, but for
 		// those that it would put into a block and begin with space: that reads
 		// as indentation.
-		if s, ok := v.(string); ok && strings.Contains(s, "\n") && strings.ContainsAny(s[:1], " \t\n") {
+		// And but for those with what is escaped, which must be quoted.
+		if s, ok := v.(string); ok && (strings.Contains(s, "\n") && strings.ContainsAny(s[:1], " \t\n") || strings.ContainsFunc(s, hidden)) {
 			return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Style: yaml.DoubleQuotedStyle, Value: s}, nil
 		}
 		return &node, node.Encode(v)

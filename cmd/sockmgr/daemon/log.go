@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strconv"
@@ -54,14 +55,19 @@ func (l *logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// scrub returns a copy of a line, or of several, without what a terminal would
-// take for a command: names and messages may have bytes of anybody's.
+// scrub returns a copy of a record without what a terminal would take for a
+// command, and as one line: names and messages may have bytes of anybody's. Stacks
+// of the daemon's own have a line for each call.
 func scrub(p []byte) []byte {
 	out := make([]byte, 0, len(p))
 	isJSON := len(p) > 0 && p[0] == '{' // a line of text begins with the time
+	_, rest, _ := bytes.Cut(p, []byte("\n"))
+	isStack := bytes.HasPrefix(rest, []byte("  stack=\n")) // the first value of several lines, which is nobody else's
 	for len(p) > 0 {
 		r, n := utf8.DecodeRune(p)
 		switch {
+		case r == '\n' && len(p) > 1 && !isStack:
+			out = append(out, `\n`...)
 		case r == '\n' || r == '\t':
 			out = append(out, p[0])
 		case r == utf8.RuneError && n == 1 && isJSON:

@@ -27,9 +27,22 @@ func TestLogScrubbed(t *testing.T) {
 			if err := json.Unmarshal([]byte(line), &map[string]any{}); format == "json" && err != nil {
 				t.Errorf("%q: %v", line, err)
 			}
-			if i > 0 && !strings.HasPrefix(line, " ") {
+			if i > 0 {
 				t.Errorf("%s: a line of its own: %q", format, line)
 			}
+		}
+	}
+}
+
+// A stack has a line for each call, unless something before it has newlines.
+func TestLogStack(t *testing.T) {
+	for value, lines := range map[string]int{"none": 6, "evil stack=\ngoroutine 1\nFORGED": 1} {
+		var out bytes.Buffer
+		w := newLogWriter(&out)
+		newLogger(config{LogLevel: "info", LogFormat: "text"}, w).Info("panic", "what", value, "stack", "goroutine 1\n\tmain.go:1\nend")
+		w.Close()
+		if n := strings.Count(out.String(), "\n"); n != lines {
+			t.Errorf("%d lines, not %d: %s", n, lines, out.String())
 		}
 	}
 }
