@@ -43,6 +43,9 @@ func wantsOf(ctx context.Context, m *manager.Manager, req any) []access.Want {
 		if id, ok := strings.CutPrefix(r.GetTarget(), connectionPrefix); ok {
 			return connectionWants(ctx, m, id)
 		}
+		if strings.HasPrefix(r.GetTarget(), socketPrefix) {
+			return nil // its owner's
+		}
 		return nameOf(r.GetTarget())
 	case *pb.ConfirmOptionsRequest:
 		if name := m.TriedOn(r.GetChangeId()); name != "" {

@@ -124,7 +124,10 @@ func policyRows(tryIn, tryOut, unbound string) map[string]policyRow {
 
 		"TuningService/ListOptions": own(&pb.ListOptionsRequest{}),
 		"TuningService/GetOptions":  own(&pb.GetOptionsRequest{}),
-		"TuningService/SetOptions":  nameRow(func(n string) proto.Message { return &pb.SetOptionsRequest{Target: n} }),
+		"TuningService/SetOptions": {
+			inside:  []proto.Message{&pb.SetOptionsRequest{Target: "listeners/web-1"}, &pb.SetOptionsRequest{Target: "web-2"}, &pb.SetOptionsRequest{Target: "sockets/1"}},
+			outside: map[string][]proto.Message{"names": {&pb.SetOptionsRequest{Target: "listeners/db"}, &pb.SetOptionsRequest{Target: "db"}}},
+		},
 		"TuningService/ConfirmOptions": {
 			inside:  []proto.Message{&pb.ConfirmOptionsRequest{ChangeId: tryIn}},
 			outside: map[string][]proto.Message{"names": {&pb.ConfirmOptionsRequest{ChangeId: tryOut}}},

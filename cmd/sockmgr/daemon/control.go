@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sockmgr/sockmgr/listeners"
 )
 
@@ -35,11 +37,8 @@ func listenPath(keep *keeper, role, network, uri string, group int) (net.Listene
 		return nil, fmt.Errorf("--control: %w", err)
 	}
 	own, err := keep.listen(role, address, func() (net.Listener, error) { return bindPath(address) })
-	if err == nil && !own.foreign && group >= 0 {
-		err = os.Lchown(path, -1, group)
-	}
 	if err == nil && !own.foreign {
-		err = os.Chmod(path, 0o660)
+		err = openTo(path, group, 0o660)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--control %s: %w", uri, err)
@@ -56,6 +55,33 @@ func bindPath(a listeners.Address) (net.Listener, error) {
 	old := syscall.Umask(0o177)
 	defer syscall.Umask(old)
 	return net.Listen(string(a.Network), a.Path)
+}
+
+// openTo gives the socket at a path a group, unless it is -1, and a mode. Who can
+// write to the directory, as its group may, could put a link, or a file of the
+// daemon's, there meanwhile: a link is not followed, and what is no socket of the
+// daemon's user stays as it is.
+func openTo(path string, group int, mode uint32) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var st unix.Stat_t
+	switch err := unix.Fstat(fd, &st); {
+	case err != nil:
+		return os.NewSyscallError("fstat", err)
+	case st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("%s is not the socket that was bound there: others can write to its directory", path)
+	case group >= 0:
+		if err := unix.Fchownat(fd, "", -1, group, unix.AT_EMPTY_PATH); err != nil {
+			return &os.PathError{Op: "chown", Path: path, Err: err}
+		}
+	}
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode); err != nil { // fchmod takes no such descriptor
+		return &os.PathError{Op: "chmod", Path: path, Err: err}
+	}
+	return nil
 }
 
 // makeControlDir makes what is missing of a directory.

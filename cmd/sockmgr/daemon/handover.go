@@ -49,12 +49,11 @@ func openAlike(own ownSocket, path string) error {
 	if err := unix.Lstat(path, &st); err != nil {
 		return &os.PathError{Op: "lstat", Path: path, Err: err}
 	}
+	group := -1
 	if st.Gid != control.Gid {
-		if err := os.Lchown(path, -1, int(control.Gid)); err != nil {
-			return err
-		}
+		group = int(control.Gid)
 	}
-	return os.Chmod(path, os.FileMode(control.Mode&0o777))
+	return openTo(path, group, control.Mode&0o777)
 }
 
 // serveHandover answers there until the func that it returns is called.
