@@ -48,7 +48,7 @@ var asText = strings.ToValidUTF8(hostile, "\ufffd")
 func TestHostileBytes(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		t.Run(format, func(t *testing.T) {
-			dir, err := os.MkdirTemp("", "h")
+			dir, err := os.MkdirTemp("", "h") //nolint:usetesting // a short one: paths of Unix sockets
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -280,8 +280,14 @@ func (h *hostiles) sockctl() {
 		}
 	}
 	for _, words := range [][]string{
-		{"start", arg, "-l", "tcp://127.0.0.1:0"}, {"start", "x", "-l", "unix://" + arg, "--handler", "echo"}, {"stop", arg}, {"ls", "--filter", arg},
-		{"daemon", "log-level", arg}, {"inspect", arg}, {"connect", "unix://@" + arg}, {"tune", "udp", arg + "=1"},
+		{"start", arg, "-l", "tcp://127.0.0.1:0"},
+		{"start", "x", "-l", "unix://" + arg, "--handler", "echo"},
+		{"stop", arg},
+		{"ls", "--filter", arg},
+		{"daemon", "log-level", arg},
+		{"inspect", arg},
+		{"connect", "unix://@" + arg},
+		{"tune", "udp", arg + "=1"},
 	} {
 		shown += h.show("table", words...)
 	}
