@@ -67,7 +67,7 @@ func (a *auditor) done(ctx context.Context, method string, need pb.Role, req, re
 	}
 	if auditedOnce[method] {
 		who := callerOf(ctx).String()
-		if !a.begun.is(who + " " + method + " " + subjectOf(req)) {
+		if !a.begun.is(who + " " + method + " " + reached(req)) {
 			return identified(ctx, err)
 		}
 		if ok, _ := a.busy.take(who); !ok {
@@ -98,6 +98,17 @@ func (a *auditor) done(ctx context.Context, method string, need pb.Role, req, re
 	}
 	a.tell(ctx, e.event)
 	return identified(ctx, err)
+}
+
+// reached is the socket and the address of a request of those, and cheap.
+func reached(req any) string {
+	switch r := req.(type) {
+	case *pb.SendToRequest:
+		return r.GetName() + " " + r.GetAddress()
+	case *pb.AcceptRequest:
+		return r.GetName()
+	}
+	return ""
 }
 
 // changes reports whether a call that nobody refused is written down.
