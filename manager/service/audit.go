@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
@@ -65,12 +66,15 @@ func (a *auditor) done(ctx context.Context, method string, need pb.Role, req, re
 	if !changes(method, need, req) {
 		return identified(ctx, err)
 	}
+	var dropped uint64 // of the caller's, before this
 	if auditedOnce[method] {
 		who := callerOf(ctx).String()
-		if !a.begun.is(who + " " + method + " " + reached(req)) {
+		code := status.Code(toStatus(err))
+		if code == codes.DeadlineExceeded || code == codes.Canceled || !a.begun.is(fmt.Sprint(who, method, reached(req), code)) {
 			return identified(ctx, err)
 		}
-		if ok, _ := a.busy.take(who); !ok {
+		var ok bool
+		if ok, dropped = a.busy.take(who); !ok {
 			return identified(ctx, err)
 		}
 		ctx = noted(ctx)
@@ -84,6 +88,7 @@ func (a *auditor) done(ctx context.Context, method string, need pb.Role, req, re
 	}
 	noteAnswer(ctx, resp)
 	e := a.entry(ctx, method, req, outcome, err)
+	e.dropped(dropped)
 	a.log.Info("audit", e.line...)
 	e.event.Type, e.event.Severity = kind, manager.Notice
 	if err == nil && !toldHere(method) {

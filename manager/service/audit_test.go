@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -135,5 +136,31 @@ func TestAuditIsOneLine(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "\n"); n != 2 {
 		t.Errorf("two calls are %d lines:\n%s", n, log.String())
+	}
+}
+
+// Of SendTo and Accept the first for every socket and address is written down, of
+// what was done and of what failed; a call that only waited is not.
+func TestAuditReaches(t *testing.T) {
+	g, lines := auditedGuard(nil)
+	call := func(name, to string, err error) {
+		_, _ = g.unary(callAs(0), &pb.SendToRequest{Name: name, Address: to}, &grpc.UnaryServerInfo{FullMethod: "/sockmgr.v1.SocketService/SendTo"},
+			func(context.Context, any) (any, error) { return &pb.SendToResponse{}, err })
+	}
+	for range 100 {
+		call("sockets/1", "udp://127.0.0.1:1", context.DeadlineExceeded)
+		call("sockets/1", "udp://127.0.0.1:1", nil)
+		call("sockets/1", "udp://127.0.0.1:2", nil)
+		call("sockets/2", "udp://127.0.0.1:1", nil)
+		call("sockets/2", "udp://127.0.0.1:1", errors.New("no"))
+	}
+	if got := lines(); len(got) != 4 || got[0]["outcome"] != "done" || got[3]["outcome"] != "Internal" {
+		t.Errorf("%d lines: %v", len(got), got)
+	}
+	for i := range 200 { // nobody fills the log with them
+		call(fmt.Sprintf("sockets/%d", i), "udp://127.0.0.1:3", nil)
+	}
+	if got := lines(); len(got) < busyBurst-4 || len(got) > busyBurst+5 {
+		t.Errorf("%d lines", len(got))
 	}
 }
