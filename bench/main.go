@@ -34,6 +34,9 @@ type config struct {
 	sizes []int         // of the case scale
 	hold  time.Duration // how long it is watched doing nothing
 
+	reference string // of the case apply: perf's cref; empty: openBare
+	stateIn   string // where it has its stores; empty: os.TempDir
+
 	beside       bool   // of peers, instead of the cases
 	json, report string // files for what came of that; empty: none
 }
@@ -59,6 +62,9 @@ func run(args []string, out io.Writer) error {
 	if len(args) > 0 && args[0] == pinCommand {
 		return pinAndExec(args[1:])
 	}
+	if len(args) > 1 && args[0] == bareCommand {
+		return openSockets(args[1:], out)
+	}
 	cfg, err := parse(args)
 	if err != nil {
 		return err
@@ -80,6 +86,8 @@ func parse(args []string) (*config, error) {
 	flags.Float64Var(&secs, "secs", 1, "seconds measured in a round, for each server")
 	flags.StringVar(&cfg.daemon, "daemon", "bin/sockmgr", "the daemon; empty measures the Go net server alone")
 	flags.StringVar(&cases, "cases", "all", "comma-separated: "+strings.Join(caseNames(), ",")+"; with --peers: "+strings.Join(workloadNames(), ","))
+	flags.StringVar(&cfg.reference, "reference", "", "case apply: a program that opens COUNT sockets, called as PROGRAM listeners COUNT, instead of our own")
+	flags.StringVar(&cfg.stateIn, "state-in", "", "cases apply and open-close: where stores are made, such as a disk or a tmpfs; empty: the directory for temporary files")
 	flags.BoolVar(&cfg.beside, "peers", false, "compare with HAProxy, nginx, socat and a Go net server, whichever is installed")
 	flags.StringVar(&cfg.json, "json", "", "with --peers: write the results to this file as JSON")
 	flags.StringVar(&cfg.report, "markdown", "", "with --peers: write the results to this file as Markdown")
@@ -151,6 +159,11 @@ func (cfg *config) run(ctx context.Context, out *report) error {
 			return fmt.Errorf("%s: %w", scaleCase, err)
 		}
 	}
+	if slices.Contains(cfg.cases, applyCase) && cfg.daemon != "" {
+		if err := cfg.apply(ctx, out, cpus); err != nil {
+			return fmt.Errorf("%s: %w", applyCase, err)
+		}
+	}
 	return nil
 }
 
@@ -159,5 +172,5 @@ func caseNames() []string {
 	for _, c := range trafficCases {
 		names = append(names, c.name)
 	}
-	return append(names, idleCase, controlCase, contentionCase, scaleCase)
+	return append(names, idleCase, controlCase, contentionCase, scaleCase, applyCase)
 }

@@ -115,7 +115,7 @@ func ratios(a, b []sample) string {
 	return fmt.Sprintf("%.2f [%.2f-%.2f]", middle(r), r[0], r[len(r)-1])
 }
 
-func median(rounds []sample, of func(sample) float64) float64 {
+func median[T any](rounds []T, of func(T) float64) float64 {
 	values := make([]float64, len(rounds))
 	for i, s := range rounds {
 		values[i] = of(s)

@@ -150,6 +150,11 @@ func startNet(cpus cpuPair, backend ...string) (*contender, error) {
 
 // startDaemon starts a daemon that keeps nothing, without listeners.
 func startDaemon(cpus cpuPair, path string) (*contender, error) {
+	return startDaemonWith(cpus, path, "memory")
+}
+
+// startDaemonWith starts one that keeps its state there: a directory, or memory.
+func startDaemonWith(cpus cpuPair, path, state string) (*contender, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -162,7 +167,7 @@ func startDaemon(cpus cpuPair, path string) (*contender, error) {
 		return nil, err
 	}
 	control := "unix://" + filepath.Join(dir, "control.sock")
-	p, _, err := startProcess(cpus.server, path, "--control", control, "--state", "memory", "--log-level", "warn")
+	p, _, err := startProcess(cpus.server, path, "--control", control, "--state", state, "--log-level", "warn")
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}

@@ -29,26 +29,39 @@ const (
 	Unixpacket Network = "unixpacket" // connections that keep message boundaries
 )
 
-var networks = map[Network]struct {
+// A networkKind is what the sockets of a network are.
+type networkKind struct {
 	base  Network
 	class NetworkSet
 	sock  int // type for socket(2)
-}{
-	TCP: {TCP, OnTCP, unix.SOCK_STREAM}, TCP4: {TCP, OnTCP, unix.SOCK_STREAM}, TCP6: {TCP, OnTCP, unix.SOCK_STREAM},
-	UDP: {UDP, OnUDP, unix.SOCK_DGRAM}, UDP4: {UDP, OnUDP, unix.SOCK_DGRAM}, UDP6: {UDP, OnUDP, unix.SOCK_DGRAM},
-	Unix:       {Unix, OnUnix, unix.SOCK_STREAM},
-	Unixgram:   {Unixgram, OnUnixgram, unix.SOCK_DGRAM},
-	Unixpacket: {Unixpacket, OnUnixpacket, unix.SOCK_SEQPACKET},
+}
+
+// kind is asked for several times for each connection: a switch takes less than a
+// map does. What is no network has the zero kind.
+func (n Network) kind() networkKind {
+	switch n {
+	case TCP, TCP4, TCP6:
+		return networkKind{TCP, OnTCP, unix.SOCK_STREAM}
+	case UDP, UDP4, UDP6:
+		return networkKind{UDP, OnUDP, unix.SOCK_DGRAM}
+	case Unix:
+		return networkKind{Unix, OnUnix, unix.SOCK_STREAM}
+	case Unixgram:
+		return networkKind{Unixgram, OnUnixgram, unix.SOCK_DGRAM}
+	case Unixpacket:
+		return networkKind{Unixpacket, OnUnixpacket, unix.SOCK_SEQPACKET}
+	}
+	return networkKind{}
 }
 
 // Base is the network without the IP version: tcp for tcp4.
-func (n Network) Base() Network { return networks[n].base }
+func (n Network) Base() Network { return n.kind().base }
 
 // Datagram reports whether sockets of n have no connections.
-func (n Network) Datagram() bool { return networks[n].sock == unix.SOCK_DGRAM }
+func (n Network) Datagram() bool { return n.kind().sock == unix.SOCK_DGRAM }
 
 // Class is the set that has only n in it.
-func (n Network) Class() NetworkSet { return networks[n].class }
+func (n Network) Class() NetworkSet { return n.kind().class }
 
 func (n Network) ip() bool { return n.Class()&OnIP != 0 }
 

@@ -147,7 +147,7 @@ func (a Address) Sockaddr(family int) (unix.Sockaddr, error) {
 }
 
 // SocketType is the type of n for socket(2).
-func (n Network) SocketType() int { return networks[n].sock }
+func (n Network) SocketType() int { return n.kind().sock }
 
 // Acquire counts in a descriptor that someone else makes on the loop of s.
 func (s *Set) Acquire() error {

@@ -120,7 +120,7 @@ func (s *Set) dialTo(a Address) (fd int, connected bool, err error) {
 	if err != nil {
 		return -1, false, err
 	}
-	fd, err = unix.Socket(family, networks[a.Network].sock|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err = unix.Socket(family, a.Network.kind().sock|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, false, err
 	}

@@ -244,7 +244,7 @@ const keeperPatience = 2 * time.Second
 // being replaced by the other when the process before ended.
 func (k *Kept) twin(listener string, s *socket) *returned {
 	return k.take(listener, func(r *returned) bool {
-		return r.listener != "" && r.accepts && r.sock == networks[s.addr.Network].sock && addressOf(s.addr.Network, r.local) == s.addr
+		return r.listener != "" && r.accepts && r.sock == s.addr.Network.kind().sock && addressOf(s.addr.Network, r.local) == s.addr
 	})
 }
 

@@ -38,9 +38,9 @@ func lookAt(b Returned) (*returned, error) {
 
 // String names it for the log.
 func (r *returned) String() string {
-	for n, info := range networks {
-		_, isUnix := r.local.(*unix.SockaddrUnix)
-		if info.base == n && info.sock == r.sock && isUnix == !n.ip() {
+	_, isUnix := r.local.(*unix.SockaddrUnix)
+	for _, n := range OnAll.Networks() {
+		if n.kind().sock == r.sock && isUnix == !n.ip() {
 			return fmt.Sprintf("%s (%v)", r.name, addressOf(n, r.local))
 		}
 	}
@@ -54,7 +54,7 @@ func (r *returned) at() Address { return addressOf("", r.local) }
 // that is not ours is for who asks for its address, or, by its name, for any
 // port.
 func (r *returned) isFor(a Address, listener string) bool {
-	if r.listener != "" && r.listener != listener || r.sock != networks[a.Network].sock {
+	if r.listener != "" && r.listener != listener || r.sock != a.Network.kind().sock {
 		return false
 	}
 	is := addressOf(a.Network, r.local)
@@ -253,7 +253,7 @@ var defaults sync.Map // of Value by defaultKey
 
 // defaultOf is what a new socket of that kind has.
 func (s *socket) defaultOf(o *Option) (Value, bool) {
-	key := defaultKey{o.Name, s.family, networks[s.addr.Network].sock}
+	key := defaultKey{o.Name, s.family, s.addr.Network.kind().sock}
 	if v, ok := defaults.Load(key); ok {
 		return v.(Value), true
 	}

@@ -123,8 +123,8 @@ func (l *Listener) listen(s *socket) error {
 	case err != nil:
 		return fmt.Errorf("%s: %v: %w", l.Name, s.addr, err)
 	}
-	for _, o := range Options {
-		if v := l.spec.option(o); o.late && v.typ != Null && o.isFor(s) {
+	for _, o := range lateRows {
+		if v := l.spec.option(o); v.typ != Null && o.isFor(s) {
 			if err := o.Set(s, v); err != nil {
 				return named(l.Name, optionFault(o, v, err))
 			}

@@ -276,7 +276,7 @@ func (o *Option) Probe() (def Value, supported bool) {
 	case o.family != 0:
 		domain = o.family
 	}
-	fd, err := unix.Socket(domain, networks[n].sock|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(domain, n.kind().sock|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return Value{}, true // it cannot be told; the change itself will tell
 	}

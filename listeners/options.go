@@ -158,7 +158,7 @@ const (
 // autotune gives a buffer the size of a new socket's and back to the kernel's
 // tuning. SO_BUF_LOCK is there since Linux 5.14; without it the size must do.
 func autotune(s *socket, number, lock int) error {
-	fresh, err := unix.Socket(s.family, networks[s.addr.Network].sock|unix.SOCK_CLOEXEC, 0)
+	fresh, err := unix.Socket(s.family, s.addr.Network.kind().sock|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}

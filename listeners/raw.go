@@ -142,7 +142,7 @@ func (o *Option) setRaw(s *socket, v Value) error {
 
 // resetRaw gives the socket what a new one has.
 func (o *Option) resetRaw(s *socket) error {
-	fresh, err := unix.Socket(s.family, networks[s.addr.Network].sock|unix.SOCK_CLOEXEC, 0)
+	fresh, err := unix.Socket(s.family, s.addr.Network.kind().sock|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}

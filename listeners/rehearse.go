@@ -21,7 +21,7 @@ func Rehearse(spec Spec, o *Option, v Value) Result {
 	seen := map[kind]bool{}
 	for _, a := range spec.Listen {
 		_, family, err := a.sockaddr()
-		k := kind{family, networks[a.Network].sock}
+		k := kind{family, a.Network.kind().sock}
 		if err != nil || seen[k] {
 			continue
 		}

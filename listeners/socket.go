@@ -44,7 +44,7 @@ func bind(a Address, spec Spec) (_ *socket, err error) {
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.Socket(family, networks[a.Network].sock|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(family, a.Network.kind().sock|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if errors.Is(err, unix.EAFNOSUPPORT) && a.dual() {
 		s, err := bind(withIPv4(a), spec) // a kernel without IPv6: all addresses are the IPv4 ones
 		if err == nil {
@@ -64,7 +64,7 @@ func bind(a Address, spec Spec) (_ *socket, err error) {
 	if err := s.prepare(a); err != nil {
 		return nil, err
 	}
-	for _, o := range spec.rows() {
+	for _, o := range spec.socketRows() {
 		if v := spec.option(o); o.OnSocket() && o.Name != backlog && o.Name != unixMode && o.isFor(s) && v.typ != Null {
 			if err := o.Set(s, v); err != nil {
 				return nil, optionFault(o, v, err)

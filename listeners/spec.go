@@ -165,10 +165,11 @@ func (s Spec) option(o *Option) Value {
 }
 
 // tunables returns the daemon's own settings.
-func (s Spec) tunables() (t Tunables) {
-	for _, o := range Options {
-		if o.tunable != nil {
-			*o.tunable(&t) = o.number(s.option(o))
+func (s Spec) tunables() Tunables {
+	t := defaultTunables
+	for name, v := range s.Options {
+		if o := LookupOption(name); o != nil && o.tunable != nil {
+			*o.tunable(&t) = o.number(v)
 		}
 	}
 	return t

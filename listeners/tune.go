@@ -73,8 +73,12 @@ func (l *Listener) tuneOwn(r *Result) {
 
 // show lets goroutines see the tunables.
 func (l *Listener) show() {
-	t := l.tunables
-	l.shown.Store(&t)
+	t := &defaultTunables // one for all that have nothing else
+	if l.tunables != *t {
+		t = new(Tunables)
+		*t = l.tunables
+	}
+	l.shown.Store(t)
 }
 
 // retuned lets changed tunables take effect on what is open.
@@ -206,6 +210,9 @@ func (l *Listener) prepareConns() {
 		_ = l.config() // now, and not between an accept and its record
 	}
 	l.onConn = nil
+	if len(l.spec.Options) == 0 {
+		return
+	}
 	for _, o := range l.spec.rows() {
 		v, ok := l.spec.Options[o.Name]
 		if !ok {
@@ -302,6 +309,9 @@ func (s Spec) selectOptions(names []string) iter.Seq2[string, *Option] {
 // was just opened.
 func (l *Listener) Notes() []Result {
 	var notes []Result
+	if len(l.spec.Options) == 0 {
+		return nil
+	}
 	for _, o := range l.spec.rows() {
 		asked, ok := l.spec.Options[o.Name]
 		if !ok || !o.OnSocket() {

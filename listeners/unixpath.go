@@ -107,7 +107,7 @@ func (s *socket) pathMode() (os.FileMode, error) {
 
 // answers reports whether a process has the socket at the path of a.
 func answers(a Address) bool {
-	for _, kind := range []int{networks[a.Network].sock, unix.SOCK_STREAM, unix.SOCK_DGRAM, unix.SOCK_SEQPACKET} {
+	for _, kind := range []int{a.Network.kind().sock, unix.SOCK_STREAM, unix.SOCK_DGRAM, unix.SOCK_SEQPACKET} {
 		fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return true // it cannot be told, so it stays

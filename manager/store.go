@@ -2,10 +2,11 @@ package manager
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"sync/atomic"
 
 	bolt "go.etcd.io/bbolt"
@@ -35,7 +36,9 @@ type store struct {
 	revision atomic.Int64 // written by run only
 	work     chan *transaction
 	done     chan struct{}
-	failed   error // what is on disk is not known: the file is not trusted again; or it is another process's
+	text     []byte // run only: a record that is being written
+	block    []byte // run only: where those of a transaction are
+	failed   error  // what is on disk is not known: the file is not trusted again; or it is another process's
 }
 
 // change is one record to put, or to delete.
@@ -50,6 +53,9 @@ type transaction struct {
 	result  chan error
 }
 
+// manyChanges are so many in one transaction that pages are filled with them.
+const manyChanges = 256
+
 func number(b []byte) int64 {
 	if len(b) != 8 {
 		return 0
@@ -58,6 +64,26 @@ func number(b []byte) int64 {
 }
 
 func encode(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
+
+// encode returns a record as it is saved. bbolt keeps it until all is written, so
+// that records share blocks of memory.
+func (s *store) encode(r *Record) (value []byte, err error) {
+	if s.text, err = r.appendJSON(s.text[:0]); err != nil {
+		return nil, err
+	}
+	n := len(s.text)
+	if s.db == nil { // only how long it is counts
+		return s.text, nil
+	}
+	if cap(s.block)-len(s.block) < n {
+		s.block = make([]byte, 0, max(n, blockBytes))
+	}
+	s.block = append(s.block, s.text...)
+	return s.block[len(s.block)-n : len(s.block) : len(s.block)], nil
+}
+
+// blockBytes is one block: most changes need no more.
+const blockBytes = 4 << 10
 
 // commit saves changes as one, and sets the Revision of every record put. It
 // returns once all is on disk.
@@ -108,7 +134,7 @@ func (s *store) write(batch []change) error {
 			return nil, nil
 		}
 		c.put.Revision = revision
-		value, err = json.Marshal(c.put)
+		value, err = s.encode(c.put)
 		c.put.size = len(value)
 		return value, err
 	}
@@ -128,6 +154,10 @@ func (s *store) write(batch []change) error {
 	err := s.guarded(func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
 			all := tx.Bucket(bucketListeners)
+			if len(batch) >= manyChanges { // in the order of the tree: what is added is added at the end of a page
+				batch = slices.SortedStableFunc(slices.Values(batch), func(a, b change) int { return strings.Compare(a.name, b.name) })
+				all.FillPercent = 1
+			}
 			for _, c := range batch {
 				value, err := put(c)
 				if err != nil {

@@ -91,12 +91,24 @@ func (s *store) guarded(f func() error) (err error) {
 	return f()
 }
 
+const (
+	// mapBytes of addresses are reserved for the file. When it outgrows them, bbolt
+	// copies all that a transaction has changed so far to map more.
+	mapBytes = 64 << 20
+	// growBytes are added to the file when it is full.
+	growBytes = 64 << 10
+)
+
 // load gives the file to bbolt and reads all that is in it.
 func (s *store) load(file *os.File) (records []Record, err error) {
-	s.db, err = bolt.Open(s.path, 0o600, &bolt.Options{OpenFile: func(string, int, os.FileMode) (*os.File, error) { return file, nil }})
+	s.db, err = bolt.Open(s.path, 0o600, &bolt.Options{
+		OpenFile:        func(string, int, os.FileMode) (*os.File, error) { return file, nil },
+		InitialMmapSize: mapBytes,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot be opened and is left as it is: %w", err)
 	}
+	s.db.AllocSize = growBytes
 	s.file = file
 	var format, revision int64
 	err = s.db.View(func(tx *bolt.Tx) error {
