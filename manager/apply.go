@@ -50,7 +50,7 @@ type Applied struct {
 	Name   string
 	Action Action
 	Before *Record // nil: there was none
-	Info   Info    // after
+	Info   *Info   // after; nil of NotApplied
 	Notes  []Note
 	Err    error // of NotApplied
 
@@ -146,7 +146,7 @@ func (m *Manager) planWish(a *Applied, w Wish, o ApplyOptions) {
 	if err != nil {
 		return
 	}
-	a.Before = &before
+	a.Before = before
 	after, changed, err := m.edited(e, before, w.Edit, o.Rebind)
 	if others := before.Owner != "" && before.Owner != o.Owner && !o.Force; others {
 		a.Action = Unchanged // and it stays the other's
@@ -165,7 +165,7 @@ func (m *Manager) planWish(a *Applied, w Wish, o ApplyOptions) {
 	a.Action = Unchanged
 	if changed {
 		a.Action = updateKind(before, after)
-		a.step = &step{e: e, before: before, after: &after, drain: after.drainTime(SpecDrain)}
+		a.step = &step{e: e, before: before, after: after, drain: after.drainTime(SpecDrain)}
 	}
 	a.fail(err)
 }
@@ -183,7 +183,7 @@ func (e *PartError) Error() string { return e.Err.Error() }
 func (e *PartError) Unwrap() error { return e.Err }
 
 // ownedBy refuses to change what another owner applied.
-func ownedBy(r Record) error {
+func ownedBy(r *Record) error {
 	return &listeners.Fault{
 		Reason: listeners.ManagerConflict, Message: fmt.Sprintf("%s was applied by %s", r.Name, r.Owner),
 		Fix: "change it there, or set force to take it over", Meta: map[string]string{"manager": r.Owner},
@@ -202,7 +202,7 @@ func (m *Manager) planNew(a *Applied, w Wish, o ApplyOptions) error {
 		return err
 	}
 	a.Action = Created
-	a.step = &step{e: &entry{stats: &listeners.Counters{}}, after: &record}
+	a.step = &step{e: &entry{stats: &listeners.Counters{}}, before: &nothing, after: record}
 	return nil
 }
 
@@ -212,14 +212,14 @@ func (m *Manager) planPrune(a *Applied, o ApplyOptions) {
 		a.Action = Unchanged
 		return
 	}
-	a.Before, a.Action = &before, Removed
+	a.Before, a.Action = before, Removed
 	a.step = &step{e: e, before: before, drain: before.drainTime(SpecDrain)}
 	if o.MayPrune != nil {
 		a.fail(o.MayPrune(a.Name))
 	}
 }
 
-func updateKind(before, after Record) Action {
+func updateKind(before, after *Record) Action {
 	if len(after.Spec.Beyond(before.Spec)) > 0 || len(after.Spec.Rebinds(before.Spec)) > 0 {
 		return Rebound
 	}
@@ -261,12 +261,12 @@ func (m *Manager) describe(ctx context.Context, all []*Applied, checkOnly bool) 
 		s := a.step
 		switch {
 		case s == nil && a.Before != nil:
-			a.Info = Info{Record: *a.Before}
+			a.Info = &Info{Record: a.Before}
 		case s == nil:
 		case checkOnly && s.after != nil:
-			a.Info = Info{Record: *s.after}
+			a.Info = &Info{Record: s.after}
 		case checkOnly || s.after == nil && s.live == nil:
-			a.Info = Info{Record: s.before, State: Stopped}
+			a.Info = &Info{Record: s.before, State: Stopped}
 		default:
 			entries, changed = append(entries, s.e), append(changed, a)
 		}
@@ -276,11 +276,12 @@ func (m *Manager) describe(ctx context.Context, all []*Applied, checkOnly bool) 
 	}
 	at := 0
 	for chunk := range slices.Chunk(entries, listBudget) {
-		for _, info := range m.infos(context.Background(), chunk, false) {
-			changed[at].Info = info
+		infos := m.infos(context.Background(), chunk, false)
+		for i := range infos {
+			changed[at].Info = &infos[i]
 			if s := changed[at].step; s.after != nil {
-				m.publish(ctx, s.event(), info)
-				m.tellBound(ctx, s, info)
+				m.publish(ctx, s.event(), &infos[i])
+				m.tellBound(ctx, s, &infos[i])
 			}
 			at++
 		}

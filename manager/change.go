@@ -31,7 +31,7 @@ func (m *Manager) Create(ctx context.Context, name string, d Draft, checkOnly bo
 			Fix: "sockctl inspect " + record.Name, Meta: map[string]string{"listener": record.Name},
 		}
 	}
-	s := &step{e: &entry{stats: &listeners.Counters{}}, after: &record}
+	s := &step{e: &entry{stats: &listeners.Counters{}}, before: &nothing, after: record}
 	if checkOnly {
 		return Info{Record: record, State: Stopped}, nil, m.check(s)
 	}
@@ -69,12 +69,12 @@ func (m *Manager) commitOne(ctx context.Context, s *step) (Info, error) {
 		return m.infos(context.WithoutCancel(ctx), []*entry{s.e}, true)[0], nil
 	}
 	info := m.told(ctx, s.event(), s.e)
-	m.tellBound(ctx, s, info)
+	m.tellBound(ctx, s, &info)
 	return info, nil
 }
 
 // tellBound adds the event of a listener that was started.
-func (m *Manager) tellBound(ctx context.Context, s *step, info Info) {
+func (m *Manager) tellBound(ctx context.Context, s *step, info *Info) {
 	if s.event() == Modified && s.runs() && !s.running {
 		m.tell(ctx, eventOf(StatusChanged, info))
 	}
@@ -113,8 +113,9 @@ func (m *Manager) want(ctx context.Context, name, etag string, edit func(*step) 
 		return Info{}, err
 	}
 	m.tellBefore(ctx, e)
-	after := before
-	s := &step{e: e, before: before, after: &after}
+	after := new(Record)
+	*after = *before
+	s := &step{e: e, before: before, after: after}
 	if err := edit(s); err != nil {
 		return Info{}, err
 	}
@@ -168,7 +169,7 @@ func (m *Manager) forget(ctx context.Context, s *step) Info {
 	info := m.info(s.e)
 	if s.live == nil {
 		m.drop(s.before.Name)
-		m.publish(ctx, Deleted, info)
+		m.publish(ctx, Deleted, &info)
 	}
 	return info
 }
@@ -253,7 +254,7 @@ func (m *Manager) Update(ctx context.Context, name, etag string, edit func(*Draf
 	if err != nil {
 		return Info{}, nil, err
 	}
-	s := &step{e: e, before: before, after: &after, drain: after.drainTime(SpecDrain)}
+	s := &step{e: e, before: before, after: after, drain: after.drainTime(SpecDrain)}
 	if checkOnly && changed {
 		err = m.check(s)
 	}
@@ -267,8 +268,9 @@ func (m *Manager) Update(ctx context.Context, name, etag string, edit func(*Draf
 }
 
 // edited returns a record as edit would have it.
-func (m *Manager) edited(e *entry, before Record, edit func(*Draft) error, rebind bool) (after Record, changed bool, err error) {
-	after = before
+func (m *Manager) edited(e *entry, before *Record, edit func(*Draft) error, rebind bool) (after *Record, changed bool, err error) {
+	after = new(Record)
+	*after = *before
 	draft := before.draft()
 	if err := edit(&draft); err != nil {
 		return after, false, err
@@ -292,7 +294,7 @@ func (m *Manager) edited(e *entry, before Record, edit func(*Draft) error, rebin
 }
 
 // rebinds lists the fields of a change that take new sockets.
-func rebinds(before, after Record) (fields []string) {
+func rebinds(before, after *Record) (fields []string) {
 	if !slices.Equal(before.Spec.Listen, after.Spec.Listen) {
 		fields = append(fields, "spec.listen")
 	}

@@ -41,6 +41,41 @@ func (e Event) weight() int {
 	return n
 }
 
+// logged is an event in the log. That of a change of a listener is put into words
+// when it is read: most never are.
+type logged struct {
+	seq    uint64
+	time   time.Time
+	cause  Cause
+	event  *Event     // nil: it is of a change
+	change ChangeType // of the listener
+	info   *Info      // after it
+}
+
+// wordsLater is the most bytes of a record that the log holds on to, instead of the
+// words.
+const wordsLater = 512
+
+// weight is about what it takes in memory.
+func (l logged) weight() int {
+	if l.event != nil {
+		return l.event.weight()
+	}
+	return 1024 + wordsLater
+}
+
+// words returns the event.
+func (l logged) words() Event {
+	var e Event
+	if l.event != nil {
+		e = *l.event
+	} else {
+		e = eventOf(l.change, l.info)
+	}
+	e.Seq, e.Time, e.Cause = l.seq, l.time, l.cause
+	return e
+}
+
 // A Cause is who caused an event, and with which call.
 type Cause struct {
 	Actor     string // uid:1000; daemon when it was nobody else
@@ -66,26 +101,36 @@ func (m *Manager) Tell(ctx context.Context, e Event) { m.tell(ctx, e) }
 
 // tell adds an event to the log.
 func (m *Manager) tell(ctx context.Context, e Event) {
-	e.Time, e.Cause = time.Now(), causeOf(ctx)
-	m.events.publish(func(seq uint64) Event {
-		e.Seq = seq
-		return e
-	})
+	now := time.Now()
+	m.events.publish(func(seq uint64) logged { return logged{seq: seq, time: now, cause: causeOf(ctx), event: &e} })
 }
 
 // Events returns the events that are kept, newest first, and the sequence
 // number to watch on from.
 func (m *Manager) Events() (events []Event, seq uint64) {
-	events = m.events.kept()
+	events = m.keptEvents()
 	if len(events) > 0 {
 		return events, events[0].Seq
 	}
 	return nil, m.events.seq()
 }
 
+func (m *Manager) keptEvents() []Event {
+	kept := m.events.kept()
+	events := make([]Event, len(kept))
+	for i, l := range kept {
+		events[i] = l.words()
+	}
+	return events
+}
+
 // NextEvent waits for the event after seq.
 func (m *Manager) NextEvent(ctx context.Context, seq uint64) (Event, error) {
-	return m.events.next(ctx, seq)
+	l, err := m.events.next(ctx, seq)
+	if err != nil {
+		return Event{}, err
+	}
+	return l.words(), nil
 }
 
 // stateWords are the events of a listener that changed by itself.
@@ -105,7 +150,7 @@ var stateWords = map[State]struct {
 func (s State) String() string { return stateWords[s].what }
 
 // eventOf puts a change of a listener into words.
-func eventOf(t ChangeType, i Info) Event {
+func eventOf(t ChangeType, i *Info) Event {
 	e := Event{Resource: "listeners/" + i.Name, Severity: Notice, Attributes: map[string]string{
 		"generation": fmt.Sprint(i.Generation), "state": stateWords[i.State].what,
 	}}
@@ -135,7 +180,7 @@ func eventOf(t ChangeType, i Info) Event {
 	return e
 }
 
-func boundText(i Info) string {
+func boundText(i *Info) string {
 	texts := make([]string, 0, len(i.Live.Bound))
 	for _, a := range i.Live.Bound {
 		texts = append(texts, a.String())

@@ -142,7 +142,7 @@ func (m *Manager) handOver(to Heir) error {
 	if err != nil {
 		return err
 	}
-	events := m.events.kept()
+	events := m.keptEvents()
 	slices.Reverse(events)
 	all.Events = events
 	all.Revision = m.store.revision.Load()

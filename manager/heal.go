@@ -52,14 +52,14 @@ func (m *Manager) heal(name string) error {
 	if err != nil || !m.isRunning(e) || record.Desired == WantStopped {
 		return nil // it went meanwhile
 	}
-	s := &step{e: e, before: record, after: &record, heals: true}
+	s := &step{e: e, before: record, after: record, heals: true}
 	if err := m.commit(context.Background(), []*step{s}, true); err != nil {
 		return err
 	}
 	info := m.info(e)
 	m.tell(context.Background(), Event{
 		Resource: "listeners/" + name, Type: "listener.healed", Severity: Notice, Message: name + " is bound again",
-		Attributes: map[string]string{"bound": boundText(info)},
+		Attributes: map[string]string{"bound": boundText(&info)},
 	})
 	return nil
 }

@@ -95,7 +95,7 @@ func (m *Manager) tellChanges() {
 			continue
 		}
 		if info := m.info(e); info.State != Stopped { // closed meanwhile: that is told next
-			m.publish(m.causing(e, info.State), StatusChanged, info)
+			m.publish(m.causing(e, info.State), StatusChanged, &info)
 		}
 	}
 }
@@ -137,10 +137,10 @@ func (m *Manager) closed(l *listeners.Listener) {
 	info := m.info(e)
 	if deleting {
 		m.drop(l.Name)
-		m.publish(ctx, Deleted, info)
+		m.publish(ctx, Deleted, &info)
 		return
 	}
-	m.publish(ctx, StatusChanged, info)
+	m.publish(ctx, StatusChanged, &info)
 }
 
 // restore runs what was running when the daemon ended. What cannot run is
@@ -149,9 +149,9 @@ func (m *Manager) restore(records []Record) {
 	m.dropBefore(records)
 	steps := make([]*step, 0, len(records))
 	for _, r := range records {
-		e := &entry{record: r, stats: &listeners.Counters{}}
-		m.with(e, m.insertLocked)
-		steps = append(steps, &step{e: e, before: r, after: &r})
+		e := &entry{record: &r, stats: &listeners.Counters{}}
+		m.with(e, func(e *entry) { m.insertLocked(e) })
+		steps = append(steps, &step{e: e, before: &r, after: &r})
 	}
 	_ = m.on(context.Background(), func() error { m.set.Restoring(true); return nil }) // the loop runs
 	for chunk := range slices.Chunk(steps, restoreChunk) {
@@ -216,7 +216,7 @@ func (m *Manager) retryOne(name string) {
 	if err != nil || m.liveOf(e) != nil || record.Desired == WantStopped {
 		return
 	}
-	s := &step{e: e, before: record, after: &record}
+	s := &step{e: e, before: record, after: record}
 	if _, err := m.commitOne(context.Background(), s); err != nil {
 		m.failed(e, err)
 		return

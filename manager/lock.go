@@ -8,9 +8,9 @@ import (
 )
 
 // nameLock is the change lock of one name.
-type nameLock struct {
-	held  chan struct{} // of size 1
-	users int           // guarded by Manager.mu; 0: forgotten
+type nameLock struct { // guarded by Manager.mu
+	users int           // who has it, and who waits for it; 0: forgotten
+	turn  chan struct{} // of size 1: it is free for one who waits; nil: nobody ever has
 }
 
 // change begins a change of the named listeners, which need not be there.
@@ -25,54 +25,64 @@ func (m *Manager) change(ctx context.Context, names ...string) (release func(), 
 		}
 		return nil, &listeners.Fault{Reason: listeners.DaemonDraining, Message: "the daemon is shutting down", Fix: "try again once it is back"}
 	}
-	sorted := slices.Compact(slices.Sorted(slices.Values(names)))
-	var have []string
+	if len(names) > 1 {
+		names = slices.Clone(names)
+		slices.Sort(names)
+		names = slices.Compact(names)
+	}
+	locks := make([]nameLock, len(names))
+	have := 0
 	release = func() {
-		for _, name := range have {
+		for _, name := range names[:have] {
 			m.unlock(name)
 		}
 		m.life.RUnlock()
 	}
-	for _, name := range sorted {
-		if err := m.lock(ctx, name); err != nil {
+	for i, name := range names {
+		if err := m.lock(ctx, name, &locks[i]); err != nil {
 			release()
 			return nil, err
 		}
-		have = append(have, name)
+		have++
 	}
 	return release, nil
 }
 
-func (m *Manager) lock(ctx context.Context, name string) error {
+// lock takes the lock of a name, which is to be fresh if there is none.
+func (m *Manager) lock(ctx context.Context, name string, fresh *nameLock) error {
 	m.mu.Lock()
 	lock := m.locks[name]
 	if lock == nil {
-		lock = &nameLock{held: make(chan struct{}, 1)}
-		m.locks[name] = lock
+		fresh.users = 1
+		m.locks[name] = fresh
+		m.mu.Unlock()
+		return nil
 	}
 	lock.users++
+	if lock.turn == nil {
+		lock.turn = make(chan struct{}, 1)
+	}
 	m.mu.Unlock()
 	select {
-	case lock.held <- struct{}{}:
+	case <-lock.turn:
 		return nil
 	case <-ctx.Done():
-		m.leave(name, lock)
-		return ctx.Err()
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if lock.users--; lock.users == 0 { // it was freed for this one just now
+		delete(m.locks, name)
+	}
+	return ctx.Err()
 }
 
 func (m *Manager) unlock(name string) {
 	m.mu.Lock()
-	lock := m.locks[name]
-	m.mu.Unlock()
-	<-lock.held
-	m.leave(name, lock)
-}
-
-func (m *Manager) leave(name string, lock *nameLock) {
-	m.mu.Lock()
 	defer m.mu.Unlock()
+	lock := m.locks[name]
 	if lock.users--; lock.users == 0 {
 		delete(m.locks, name)
+		return
 	}
+	lock.turn <- struct{}{} // never waits: who has the lock has taken what was in it
 }

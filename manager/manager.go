@@ -42,7 +42,7 @@ type Manager struct {
 	programs listeners.Programs // that may be run; set once in New
 
 	changes *ring[Change]
-	events  *ring[Event]
+	events  *ring[logged]
 	feed    *connFeed // loop only; nil while nobody watches connections
 
 	loopEnded chan struct{}  // closed when the loop has
@@ -75,7 +75,7 @@ type Manager struct {
 // entry is one listener. Its fields are guarded by Manager.mu, and changed
 // only by who holds the lock of the name, or by the keeper.
 type entry struct {
-	record   Record
+	record   *Record             // not changed once it is here: another takes its place
 	live     *listeners.Listener // nil: not on the loop
 	stats    *listeners.Counters // loop only
 	stopping bool                // live drains, or is closed and not told yet
@@ -106,7 +106,7 @@ const (
 
 // Info is a copy of what is wanted and what is. It does not change.
 type Info struct {
-	Record
+	*Record // not to be changed
 	State   State
 	Message string           // on why it is so
 	Live    listeners.Status // zero when it is not on the loop
@@ -143,7 +143,7 @@ func newOn(loop *mux.Loop, c Config) (*Manager, []Record, error) {
 		return nil, nil, err
 	}
 	m := &Manager{
-		log: c.Log, loop: loop, store: st, programs: c.Programs, kept: c.Kept, changes: newRing(0, Change.weight), events: newRing(uint64(time.Now().UnixMicro()), Event.weight), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1), ending: make(chan struct{}),
+		log: c.Log, loop: loop, store: st, programs: c.Programs, kept: c.Kept, changes: newRing(0, Change.weight), events: newRing(uint64(time.Now().UnixMicro()), logged.weight), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1), ending: make(chan struct{}),
 		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{}, tries: map[string]*try{}, lost: map[string]bool{},
 	}
 	loopLog := c.LoopLog
@@ -273,21 +273,21 @@ func (m *Manager) entry(name string) (*entry, error) {
 
 // current is entry for a change: it checks the etag too, and that the listener
 // is not about to go.
-func (m *Manager) current(name, etag string) (*entry, Record, error) {
+func (m *Manager) current(name, etag string) (*entry, *Record, error) {
 	e, err := m.entry(name)
 	if err != nil {
-		return nil, Record{}, err
+		return nil, nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
 	case etag != "" && etag != e.record.Etag():
-		return nil, Record{}, &listeners.Fault{
+		return nil, nil, &listeners.Fault{
 			Reason: listeners.EtagMismatch, Message: fmt.Sprintf("%s was changed by someone else: its etag is %s, not %s", name, e.record.Etag(), etag),
 			Fix: "read it again and repeat the change", Meta: map[string]string{"etag": e.record.Etag()},
 		}
 	case e.deleting:
-		return nil, Record{}, &listeners.Fault{
+		return nil, nil, &listeners.Fault{
 			Reason: listeners.StateInvalid, Message: name + " is being deleted: its connections finish",
 			Fix: "sockctl rm --now " + name,
 		}
@@ -295,12 +295,32 @@ func (m *Manager) current(name, etag string) (*entry, Record, error) {
 	return e, e.record, nil
 }
 
-// insertLocked adds an entry. m.mu is held.
-func (m *Manager) insertLocked(e *entry) {
-	name := e.record.Name
-	m.entries[name] = e
-	at, _ := slices.BinarySearch(m.names, name)
-	m.names = slices.Insert(m.names, at, name)
+// insertLocked adds entries. m.mu is held.
+func (m *Manager) insertLocked(some ...*entry) {
+	names := make([]string, len(some))
+	for i, e := range some {
+		names[i] = e.record.Name
+		m.entries[names[i]] = e
+	}
+	slices.Sort(names)
+	m.names = merged(m.names, names)
+}
+
+// merged adds names to others, both in order: from the end, so that each is moved
+// once.
+func merged(all, more []string) []string {
+	i, j := len(all)-1, len(more)-1
+	all = append(all, more...)
+	for at := len(all) - 1; j >= 0; at-- {
+		if i >= 0 && all[i] > more[j] {
+			all[at] = all[i]
+			i--
+		} else {
+			all[at] = more[j]
+			j--
+		}
+	}
+	return all
 }
 
 // drop takes an entry out.

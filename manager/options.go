@@ -118,34 +118,35 @@ func optionField(field string) string {
 }
 
 // setLater changes what is wanted of a listener that does not run.
-func (m *Manager) setLater(ctx context.Context, e *entry, record Record, all []wanted) ([]listeners.Result, error) {
+func (m *Manager) setLater(ctx context.Context, e *entry, record *Record, all []wanted) ([]listeners.Result, error) {
 	var results []listeners.Result
+	spec := record.Spec
 	for _, w := range all {
 		results = append(results, listeners.Result{
-			Option: w.option, Requested: w.value, Previous: record.Spec.Options[w.option.Name],
+			Option: w.option, Requested: w.value, Previous: spec.Options[w.option.Name],
 			Outcome: listeners.Deferred, Message: "in force when the listener runs",
 		})
-		record.Spec = record.Spec.With(w.option.Name, w.value)
+		spec = spec.With(w.option.Name, w.value)
 	}
-	return results, m.wantSpec(ctx, e, record, record.Spec)
+	return results, m.wantSpec(ctx, e, record, spec)
 }
 
 // wantSpec saves a record with another spec and publishes it.
-func (m *Manager) wantSpec(ctx context.Context, e *entry, record Record, spec listeners.Spec) error {
-	record.Spec = spec
-	record.Generation++
-	record.Updated = time.Now()
-	if err := m.store.commit(change{name: record.Name, put: &record}); err != nil {
+func (m *Manager) wantSpec(ctx context.Context, e *entry, record *Record, spec listeners.Spec) error {
+	after := *record
+	after.Spec = spec
+	after.touch(time.Now())
+	if err := m.store.commit(change{name: after.Name, put: &after}); err != nil {
 		return err
 	}
-	m.with(e, func(e *entry) { e.record = record })
+	m.with(e, func(e *entry) { e.record = &after })
 	m.told(ctx, Modified, e)
 	return nil
 }
 
 // tune changes a running listener's own sockets, and then what is wanted. When
 // that cannot be saved, the sockets are as before.
-func (m *Manager) tune(ctx context.Context, e *entry, record Record, all []wanted) ([]listeners.Result, error) {
+func (m *Manager) tune(ctx context.Context, e *entry, record *Record, all []wanted) ([]listeners.Result, error) {
 	l := m.liveOf(e)
 	var results []listeners.Result
 	spec := record.Spec // not the listener's own: that has what is only tried

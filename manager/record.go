@@ -133,12 +133,12 @@ func (r *Record) touch(now time.Time) {
 }
 
 // newRecord returns the record of a listener that is to be made.
-func newRecord(name string) Record {
+func newRecord(name string) *Record {
 	uid := newUID()
 	if name == "" {
 		name = "listener-" + uid[:8]
 	}
-	return Record{Name: name, UID: uid, Created: time.Now()}
+	return &Record{Name: name, UID: uid, Created: time.Now()}
 }
 
 const (

@@ -19,7 +19,7 @@ import (
 // So whatever fails, fails before anything old is let go, and is undone.
 type step struct {
 	e       *entry
-	before  Record  // Generation 0: it is made
+	before  *Record // Generation 0: it is made
 	after   *Record // nil: it is deleted
 	drain   time.Duration
 	heals   bool // sockets were shut from outside: new ones take their place
@@ -37,6 +37,9 @@ type step struct {
 	live    *listeners.Listener // on the loop
 	undo    func()              // on the loop; nil: nothing to undo
 }
+
+// nothing is before a listener that is made. Not to be changed.
+var nothing Record
 
 // name is that of the listener.
 func (s *step) name() string {
@@ -328,16 +331,18 @@ func changesOf(steps []*step) []change {
 func (m *Manager) keepAll(steps []*step) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var made []*entry
+	defer func() { m.insertLocked(made...) }()
 	for _, s := range steps {
 		if s.err != nil {
 			continue
 		}
 		e := s.e
 		if s.after != nil {
-			e.record = *s.after
+			e.record = s.after
 		}
 		if s.before.Generation == 0 {
-			m.insertLocked(e)
+			made = append(made, e)
 		}
 		e.failure, e.retry, e.backoff = nil, time.Time{}, 0
 		switch {

@@ -48,7 +48,7 @@ func storeRecord(t *testing.T, i, generation int) *Record {
 		t.Fatal(err)
 	}
 	r.Generation = int64(generation)
-	return &r
+	return r
 }
 
 // storeOf makes a store that has a history, and returns its file and what is in

@@ -213,7 +213,7 @@ func TestStoreKeeps(t *testing.T) {
 			"read_buffer_bytes": listeners.BytesValue(4096), "linger": listeners.DurationValue(0),
 		}},
 	}
-	want := map[string]Record{}
+	want := map[string]*Record{}
 	for name, d := range drafts {
 		info, _, err := m.Create(t.Context(), name, d, false)
 		if err != nil {

@@ -75,9 +75,9 @@ func (t *Takeover) TakeUp(part *Estate, files []int) error {
 		m.store.revision.Store(part.Revision)
 	}
 	if n := len(part.Events); n > 0 {
-		m.events = newRing(part.Events[0].Seq-1, Event.weight)
+		m.events = newRing(part.Events[0].Seq-1, logged.weight)
 		for _, e := range part.Events {
-			m.events.publish(func(uint64) Event { return e })
+			m.events.publish(func(seq uint64) logged { return logged{seq: seq, time: e.Time, cause: e.Cause, event: &e} })
 		}
 	}
 	for _, name := range part.Lost {
@@ -94,7 +94,7 @@ func (t *Takeover) entry(s *SavedEntry) error {
 	if err != nil {
 		return err
 	}
-	e := &entry{record: record, stats: &listeners.Counters{}, started: s.Started, cause: s.Cause, retry: s.Retry, backoff: s.Backoff}
+	e := &entry{record: &record, stats: &listeners.Counters{}, started: s.Started, cause: s.Cause, retry: s.Retry, backoff: s.Backoff}
 	if s.Failure != "" {
 		e.failure = errors.New(s.Failure)
 	}

@@ -135,7 +135,7 @@ func (m *Manager) newTry(name string, scope Scope, after time.Duration) (*try, e
 }
 
 // begin gives the sockets the new values.
-func (m *Manager) begin(ctx context.Context, t *try, l *listeners.Listener, record Record, all []wanted) (results []listeners.Result, err error) {
+func (m *Manager) begin(ctx context.Context, t *try, l *listeners.Listener, record *Record, all []wanted) (results []listeners.Result, err error) {
 	err = m.on(ctx, func() error {
 		for _, w := range all {
 			past := m.pastOf(t, w.option)

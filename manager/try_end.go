@@ -97,7 +97,7 @@ func (m *Manager) undo(ctx context.Context, t *try, why string) error {
 		m.forgetTry(t)
 		return err
 	}
-	var record Record
+	var record *Record
 	m.with(e, func(e *entry) { record = e.record })
 	results, err := m.goBack(context.WithoutCancel(ctx), t, m.liveOf(e), record.Spec, t.scope != ScopeConnections && m.isRunning(e))
 	m.forgetTry(t)
@@ -112,7 +112,7 @@ func (m *Manager) retell(t *try, e *entry) {
 		return
 	}
 	info := m.info(e)
-	m.changes.publish(func(seq uint64) Change { return Change{seq, StatusChanged, info, time.Now()} })
+	m.changes.publish(func(seq uint64) Change { return Change{seq, StatusChanged, &info, time.Now()} })
 }
 
 // goBack gives the sockets the old values, a bounded number a turn: the

@@ -20,7 +20,7 @@ const (
 type Change struct {
 	Seq  uint64
 	Type ChangeType
-	Info Info // after the change; before it for Deleted
+	Info *Info // after the change; before it for Deleted. Not to be changed
 	Time time.Time
 }
 
@@ -37,16 +37,27 @@ func (m *Manager) Next(ctx context.Context, seq uint64) (Change, error) {
 	return m.changes.next(ctx, seq)
 }
 
-// publish tells the watchers of a change, and the event log who caused it.
-func (m *Manager) publish(ctx context.Context, t ChangeType, info Info) {
-	info.Live.Sockets = nil // who wants them asks the kernel again
-	m.changes.publish(func(seq uint64) Change { return Change{seq, t, info, time.Now()} })
-	m.tell(ctx, eventOf(t, info))
+// publish tells the watchers of a change, and the event log who caused it. What
+// becomes of info is not to be changed any more.
+func (m *Manager) publish(ctx context.Context, t ChangeType, info *Info) {
+	if info.Live.Sockets != nil { // who wants them asks the kernel again
+		without := *info
+		without.Live.Sockets = nil
+		info = &without
+	}
+	now := time.Now()
+	m.changes.publish(func(seq uint64) Change { return Change{seq, t, info, now} })
+	l := logged{time: now, cause: causeOf(ctx), change: t, info: info}
+	if info.size > wordsLater {
+		e := eventOf(t, info)
+		l.event, l.info = &e, nil
+	}
+	m.events.publish(func(seq uint64) logged { l.seq = seq; return l })
 }
 
 // told publishes what an entry has become, and returns it in full.
 func (m *Manager) told(ctx context.Context, t ChangeType, e *entry) Info {
 	info := m.infos(context.WithoutCancel(ctx), []*entry{e}, true)[0]
-	m.publish(ctx, t, info)
+	m.publish(ctx, t, &info)
 	return info
 }

@@ -133,6 +133,9 @@ func valueToPB(v listeners.Value) *structpb.Value {
 }
 
 func valuesToPB(values map[string]listeners.Value) map[string]*structpb.Value {
+	if len(values) == 0 {
+		return nil
+	}
 	out := make(map[string]*structpb.Value, len(values))
 	for name, v := range values {
 		out[name] = valueToPB(v)
@@ -174,6 +177,9 @@ func valuesFromPB(field string, values map[string]*structpb.Value) (map[string]l
 }
 
 func infoToPB(i manager.Info) *pb.Listener {
+	if i.Record == nil { // there is none
+		return &pb.Listener{}
+	}
 	l := &pb.Listener{
 		Name: listenerPrefix + i.Name, Uid: i.UID, Labels: i.Labels, Annotations: i.Annotations, Manager: i.Owner,
 		Spec: &pb.ListenerSpec{DesiredState: desiredToPB[i.Desired], Handler: handlerToPB(i.Spec.Handler), Concurrency: concurrencyToPB[i.Spec.Concurrency], Options: valuesToPB(i.Spec.Options)},

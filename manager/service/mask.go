@@ -56,13 +56,13 @@ func editOf(l *pb.Listener, paths []string) (func(*manager.Draft) error, error) 
 	if len(paths) == 0 {
 		paths = setPaths(l)
 	}
+	edits := make([]func(*manager.Draft), 0, len(paths))
 	if slices.Contains(paths, "*") {
 		return func(d *manager.Draft) error { *d = sent; return nil }, nil
 	}
 	var faults []*listeners.Violation
-	var edits []func(*manager.Draft)
 	for _, path := range paths {
-		edit := editPath(path, sent)
+		edit := editPath(path, &sent)
 		if edit == nil {
 			faults = append(faults, &listeners.Violation{Field: "update_mask", Message: path + " cannot be changed; it is one of labels, annotations, spec.desired_state, spec.listen, spec.handler, spec.concurrency, spec.options, spec.access, spec.tls, spec.proxy_protocol, spec.drain, spec.pause_mode, and spec.options.NAME, labels.KEY, annotations.KEY"})
 		}
@@ -82,14 +82,16 @@ func editOf(l *pb.Listener, paths []string) (func(*manager.Draft) error, error) 
 // setPaths are the fields of a request that are set. Options and labels are
 // merged into what is there.
 func setPaths(l *pb.Listener) (paths []string) {
-	add := func(prefix string, keys []string) {
-		for _, k := range keys {
-			paths = append(paths, prefix+k)
-		}
+	paths = make([]string, 0, 4)
+	for k := range l.GetLabels() {
+		paths = append(paths, "labels."+k)
 	}
-	add("labels.", slices.Collect(maps.Keys(l.GetLabels())))
-	add("annotations.", slices.Collect(maps.Keys(l.GetAnnotations())))
-	add("spec.options.", slices.Collect(maps.Keys(l.GetSpec().GetOptions())))
+	for k := range l.GetAnnotations() {
+		paths = append(paths, "annotations."+k)
+	}
+	for k := range l.GetSpec().GetOptions() {
+		paths = append(paths, "spec.options."+k)
+	}
 	if len(l.GetSpec().GetListen()) > 0 {
 		paths = append(paths, "spec.listen")
 	}
@@ -121,7 +123,7 @@ func setPaths(l *pb.Listener) (paths []string) {
 }
 
 // editPath returns the change for one path, nil for one that is not known.
-func editPath(path string, sent manager.Draft) func(*manager.Draft) {
+func editPath(path string, sent *manager.Draft) func(*manager.Draft) {
 	switch path {
 	case "labels":
 		return func(d *manager.Draft) { d.Labels = sent.Labels }
@@ -150,7 +152,7 @@ func editPath(path string, sent manager.Draft) func(*manager.Draft) {
 	case "spec":
 		return func(d *manager.Draft) {
 			labels, annotations := d.Labels, d.Annotations
-			*d = sent
+			*d = *sent
 			d.Labels, d.Annotations = labels, annotations
 		}
 	}

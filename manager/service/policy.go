@@ -120,6 +120,12 @@ func specWants(s *pb.ListenerSpec) []access.Want {
 	return all
 }
 
+// isNarrowed reports whether a policy narrows one of the grants: otherwise what is
+// wanted makes no difference.
+func (c caller) isNarrowed() bool {
+	return slices.ContainsFunc(c.grants, func(g access.Grant) bool { return g.Policy != nil })
+}
+
 // permit returns the caller with those grants only that allow all of it; without
 // any, why not. Each grant must have the role that is needed.
 func permit(who caller, need pb.Role, what string, wants []access.Want) (caller, error) {

@@ -32,7 +32,11 @@ func withoutRaw(ctx context.Context, edit func(*manager.Draft) error) func(*mana
 			return err
 		}
 		after := rawOf(d.Options)
-		changed := maps.Clone(before)
+		if len(before)+len(after) == 0 {
+			return nil
+		}
+		changed := map[string]listeners.Value{}
+		maps.Copy(changed, before)
 		maps.Copy(changed, after)
 		maps.DeleteFunc(changed, func(name string, _ listeners.Value) bool {
 			was, had := before[name]
@@ -43,12 +47,15 @@ func withoutRaw(ctx context.Context, edit func(*manager.Draft) error) func(*mana
 	}
 }
 
-func rawOf(values map[string]listeners.Value) map[string]listeners.Value {
-	raw := map[string]listeners.Value{}
+func rawOf(values map[string]listeners.Value) (raw map[string]listeners.Value) {
 	for name, v := range values {
-		if listeners.IsRaw(name) {
-			raw[name] = v
+		if !listeners.IsRaw(name) {
+			continue
 		}
+		if raw == nil {
+			raw = map[string]listeners.Value{}
+		}
+		raw[name] = v
 	}
 	return raw
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -21,39 +22,90 @@ func checkKnown(req any) error {
 	if !ok {
 		return nil
 	}
-	field := unknownField(m.ProtoReflect(), "")
+	field := unknownField(m.ProtoReflect())
 	if field == "" {
 		return nil
 	}
 	return &listeners.Violation{Field: field, Message: "is not known to this daemon: the client may be newer"}
 }
 
-// unknownField returns the path of the first unknown field in m, or nothing.
-func unknownField(m protoreflect.Message, path string) (found string) {
+// unknownField returns the path of the first unknown field in m, or nothing. What
+// cannot have one in it is not looked at: a request may have many messages.
+func unknownField(m protoreflect.Message) string {
 	if unknown := m.GetUnknown(); len(unknown) > 0 {
 		number, _, _ := protowire.ConsumeTag(unknown)
-		return fmt.Sprintf("%s%d of %s", path, number, m.Descriptor().FullName())
+		return fmt.Sprintf("%d of %s", number, m.Descriptor().FullName())
 	}
-	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		name := path + string(f.Name())
-		switch {
-		case f.IsMap() && f.MapValue().Message() != nil:
-			v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
-				found = unknownField(v.Message(), name+"."+k.String()+".")
-				return found == ""
-			})
-		case f.IsList() && f.Message() != nil:
-			for i := range v.List().Len() {
-				if found = unknownField(v.List().Get(i).Message(), fmt.Sprintf("%s[%d].", name, i)); found != "" {
-					break
-				}
-			}
-		case !f.IsList() && !f.IsMap() && f.Message() != nil:
-			found = unknownField(v.Message(), name+".")
+	for _, p := range partsOf(m.Descriptor()) {
+		f := p.field
+		if p.oneof != nil {
+			f = m.WhichOneof(p.oneof)
 		}
-		return found == ""
-	})
+		if f == nil || f.Message() == nil || !m.Has(f) {
+			continue
+		}
+		if found := unknownIn(f, m.Get(f)); found != "" {
+			return string(f.Name()) + found
+		}
+	}
+	return ""
+}
+
+// unknownIn is unknownField of all messages in a field.
+func unknownIn(f protoreflect.FieldDescriptor, v protoreflect.Value) (found string) {
+	switch {
+	case f.IsMap():
+		v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+			if found = unknownField(v.Message()); found != "" {
+				found = "." + k.String() + "." + found
+			}
+			return found == ""
+		})
+	case f.IsList():
+		list := v.List()
+		for i := range list.Len() {
+			if found = unknownField(list.Get(i).Message()); found != "" {
+				return fmt.Sprintf("[%d].%s", i, found)
+			}
+		}
+	default:
+		if found = unknownField(v.Message()); found != "" {
+			return "." + found
+		}
+	}
 	return found
+}
+
+// A part of a message is a field with messages in it, or a oneof that may have one.
+type part struct {
+	field protoreflect.FieldDescriptor
+	oneof protoreflect.OneofDescriptor
+}
+
+// parts of all messages that were looked at, by protoreflect.MessageDescriptor:
+// there are as many as in the API.
+var parts sync.Map
+
+func partsOf(d protoreflect.MessageDescriptor) []part {
+	if known, ok := parts.Load(d); ok {
+		return known.([]part)
+	}
+	var all []part
+	seen := map[protoreflect.OneofDescriptor]bool{}
+	for i := range d.Fields().Len() {
+		f := d.Fields().Get(i)
+		oneof := f.ContainingOneof()
+		switch {
+		case f.Message() == nil, f.IsMap() && f.MapValue().Message() == nil:
+		case oneof == nil:
+			all = append(all, part{field: f})
+		case !seen[oneof]:
+			seen[oneof] = true
+			all = append(all, part{oneof: oneof})
+		}
+	}
+	parts.Store(d, all)
+	return all
 }
 
 // checkedStream checks what a client sends on a stream.

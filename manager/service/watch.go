@@ -75,7 +75,7 @@ func (w *watch) begin(seq uint64, send bool) error {
 				w.note(listenerPrefix+info.Name, w.want.match(infoToPB(info)))
 				continue
 			}
-			if err := w.change(manager.Change{Seq: seq, Type: manager.Added, Info: info}); err != nil {
+			if err := w.change(manager.Change{Seq: seq, Type: manager.Added, Info: &info}); err != nil {
 				return err
 			}
 		}
@@ -93,7 +93,7 @@ func (w *watch) begin(seq uint64, send bool) error {
 // change sends one change. A listener that stops matching the filter is gone to
 // this watcher, and one that begins to match is new.
 func (w *watch) change(e manager.Change) error {
-	info := e.Info
+	info := *e.Info
 	if w.full && e.Type != manager.Deleted {
 		if now, err := w.s.m.Get(w.stream.Context(), info.Name, true); err == nil {
 			info = now
