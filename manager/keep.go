@@ -174,13 +174,14 @@ func (m *Manager) restore(records []Record) {
 const restoreChunk = 64
 
 func (m *Manager) failed(e *entry, err error) {
+	name := ""
 	m.with(e, func(e *entry) {
-		e.failure = err
+		name, e.failure = e.record.Name, err
 		e.backoff = min(max(2*e.backoff, retryLeast), retryMost)
 		e.retry = time.Now().Add(e.backoff)
 	})
 	m.told(context.Background(), StatusChanged, e)
-	m.log.Warn("listener cannot run; it is tried again", "listener", e.record.Name, "error", err, "retry", e.retry)
+	m.log.Warn("listener cannot run; it is tried again", "listener", name, "error", err, "retry", e.retry)
 }
 
 // retryFailed tries what is due, and returns when it wants to be called again.

@@ -76,7 +76,7 @@ func (m *Manager) Drain(ctx context.Context, name, etag string, timeout time.Dur
 // be called again.
 func (m *Manager) resumeDue() time.Duration {
 	next := time.Hour
-	var due []*entry
+	due := map[string]*entry{}
 	m.mu.Lock()
 	for _, e := range m.entries {
 		if e.record.ResumeAt.IsZero() || e.failure != nil || e.deleting {
@@ -89,14 +89,13 @@ func (m *Manager) resumeDue() time.Duration {
 		if wait := time.Until(at); wait > 0 {
 			next = min(next, wait)
 		} else {
-			due = append(due, e)
+			due[e.record.Name] = e
 		}
 	}
 	m.mu.Unlock()
-	for _, e := range due {
-		name := e.record.Name // it never changes
+	for name, e := range due {
 		if _, err := m.Resume(context.Background(), name, ""); err != nil && !m.isClosing() {
-			m.resumeFailed(e, err)
+			m.resumeFailed(name, e, err)
 			next = min(next, retryLeast)
 		}
 	}
@@ -104,8 +103,7 @@ func (m *Manager) resumeDue() time.Duration {
 }
 
 // resumeFailed says so, and has it tried again.
-func (m *Manager) resumeFailed(e *entry, err error) {
-	name := e.record.Name
+func (m *Manager) resumeFailed(name string, e *entry, err error) {
 	m.with(e, func(e *entry) {
 		e.backoff = min(max(2*e.backoff, retryLeast), retryMost)
 		e.retry = time.Now().Add(e.backoff)
