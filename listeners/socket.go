@@ -142,6 +142,9 @@ func (s *socket) bindPath(sa unix.Sockaddr, mode os.FileMode) error {
 
 // identify asks the kernel what it bound.
 func (s *socket) identify() error {
+	if ip := s.asked.IP; s.asked.Network.ip() && ip.Addr().Is4() && ip.Port() != 0 {
+		return s.askInode() // bind(2) takes just that, or fails
+	}
 	sa, err := unix.Getsockname(s.fd)
 	if err != nil {
 		return os.NewSyscallError("getsockname", err)

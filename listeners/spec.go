@@ -29,7 +29,10 @@ type Spec struct {
 // ParseSpec makes a Spec. When something is wrong it returns every fault, each
 // a Violation with its field.
 func ParseSpec(listen []string, handler HandlerSpec, options map[string]Value) (Spec, error) {
-	s := Spec{Handler: handler, Options: make(map[string]Value, len(options))}
+	s := Spec{Handler: handler, Listen: make([]Address, 0, len(listen))}
+	if len(options) > 0 {
+		s.Options = make(map[string]Value, len(options))
+	}
 	var faults []error
 	bad := func(reason Reason, field, format string, args ...any) {
 		faults = append(faults, &Violation{Field: field, Message: fmt.Sprintf(format, args...), Reason: reason})
@@ -137,6 +140,9 @@ func (s Spec) With(name string, v Value) Spec {
 		delete(s.Options, name)
 		return s
 	}
+	if s.Options == nil {
+		s.Options = map[string]Value{}
+	}
 	s.Options[name] = v
 	return s
 }
@@ -166,6 +172,9 @@ func (s Spec) option(o *Option) Value {
 
 // tunables returns the daemon's own settings.
 func (s Spec) tunables() Tunables {
+	if len(s.Options) == 0 {
+		return defaultTunables
+	}
 	t := defaultTunables
 	for name, v := range s.Options {
 		if o := LookupOption(name); o != nil && o.tunable != nil {

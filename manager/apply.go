@@ -70,12 +70,15 @@ func (m *Manager) Apply(ctx context.Context, wishes []Wish, o ApplyOptions) ([]*
 		return nil, 0, err
 	}
 	defer release()
-	all := make([]*Applied, 0, len(names))
+	defer easeCollector(len(names))()
+	var draft Draft // one for all: nothing holds on to it
+	all, made := make([]*Applied, 0, len(names)), make([]Applied, len(names))
 	for i, name := range names {
-		a := &Applied{Name: name}
+		a := &made[i]
+		a.Name = name
 		all = append(all, a)
 		if i < len(wishes) {
-			m.planWish(a, wishes[i], o)
+			m.planWish(a, wishes[i], o, &draft)
 		} else {
 			m.planPrune(a, o)
 		}
@@ -136,9 +139,10 @@ func (m *Manager) namesOf(wishes []Wish, o ApplyOptions) ([]string, error) {
 }
 
 // planWish works out what a wish takes.
-func (m *Manager) planWish(a *Applied, w Wish, o ApplyOptions) {
+func (m *Manager) planWish(a *Applied, w Wish, o ApplyOptions, d *Draft) {
 	if m.lookup(w.Name) == nil {
-		a.fail(m.planNew(a, w, o))
+		*d = Draft{}
+		a.fail(m.planNew(a, w, o, d))
 		return
 	}
 	e, before, err := m.current(w.Name, w.Etag)
@@ -191,14 +195,13 @@ func ownedBy(r *Record) error {
 }
 
 // planNew works out what a wish takes for a listener that is not there.
-func (m *Manager) planNew(a *Applied, w Wish, o ApplyOptions) error {
-	var d Draft
-	if err := w.Edit(&d); err != nil {
+func (m *Manager) planNew(a *Applied, w Wish, o ApplyOptions, d *Draft) error {
+	if err := w.Edit(d); err != nil {
 		return err
 	}
 	record := newRecord(w.Name)
 	record.Owner = o.Owner
-	if _, err := record.apply(d, record.Created); err != nil {
+	if _, err := record.apply(*d, record.Created); err != nil {
 		return err
 	}
 	a.Action = Created

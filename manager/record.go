@@ -2,6 +2,7 @@ package manager
 
 import (
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -148,6 +149,9 @@ const (
 
 // checkTexts refuses what would break a line of a log or a terminal.
 func checkTexts(field string, texts map[string]string) (faults []*listeners.Violation) {
+	if len(texts) == 0 {
+		return nil
+	}
 	if len(texts) > maxTexts {
 		faults = append(faults, &listeners.Violation{Field: field, Message: fmt.Sprintf("has %d entries; at most %d", len(texts), maxTexts)})
 	}
@@ -218,5 +222,9 @@ func newUID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	text := make([]byte, 0, 37)
+	for _, part := range [][]byte{b[:4], b[4:6], b[6:8], b[8:10], b[10:]} {
+		text = hex.AppendEncode(append(text, '-'), part)
+	}
+	return string(text[1:])
 }
