@@ -62,6 +62,9 @@ func run(args []string, out io.Writer) error {
 	if len(args) > 0 && args[0] == pinCommand {
 		return pinAndExec(args[1:])
 	}
+	if len(args) > 1 && args[0] == emptyCommand {
+		return serveEmpty(args[1], os.Stdin, out)
+	}
 	if len(args) > 1 && args[0] == bareCommand {
 		return openSockets(args[1:], out)
 	}
@@ -164,6 +167,11 @@ func (cfg *config) run(ctx context.Context, out *report) error {
 			return fmt.Errorf("%s: %w", applyCase, err)
 		}
 	}
+	if slices.Contains(cfg.cases, openCloseCase) && cfg.daemon != "" {
+		if err := cfg.openClose(ctx, out, cpus); err != nil {
+			return fmt.Errorf("%s: %w", openCloseCase, err)
+		}
+	}
 	return nil
 }
 
@@ -172,5 +180,5 @@ func caseNames() []string {
 	for _, c := range trafficCases {
 		names = append(names, c.name)
 	}
-	return append(names, idleCase, controlCase, contentionCase, scaleCase, applyCase)
+	return append(names, idleCase, controlCase, contentionCase, scaleCase, applyCase, openCloseCase)
 }

@@ -30,7 +30,7 @@ type scaling struct {
 	made        time.Duration // for each
 	rss, heap   int64
 	list        time.Duration // for each, with all pages
-	stats, tune time.Duration // for each; tune of connections only
+	stats, tune time.Duration // for each; each listener with a call of its own
 	turn        time.Duration // the longest while they were listed, read and tuned
 	stalls      uint64        // turns above 5 ms in that time
 	cpu         float64       // share of one while nothing happens
@@ -145,7 +145,7 @@ func (cfg *config) scaleListeners(ctx context.Context, cpus cpuPair, sizes []int
 		}
 		s := scaling{n: n, made: (cpuClock(d.proc.pid()) - begin) / time.Duration(n-have)}
 		have = n
-		if err := d.scaled(ctx, &s, hold, d.listListeners, nil); err != nil {
+		if err := d.scaled(ctx, &s, hold, d.listListeners, d.tuneListeners); err != nil {
 			return nil, err
 		}
 		all = append(all, s)
@@ -267,6 +267,20 @@ func (c *contender) tuneConns(ctx context.Context, _ int) error {
 		}
 		if len(answer.GetResults()) == 0 {
 			return errors.New("nothing was tuned")
+		}
+	}
+	return nil
+}
+
+// tuneListeners changes an option of every listener, in the kernel.
+func (c *contender) tuneListeners(ctx context.Context, n int) error {
+	c.backlog++ // another than the last time
+	client := sockmgrv1.NewTuningServiceClient(c.conn)
+	for i := 1; i < n; i++ {
+		if _, err := client.SetOptions(ctx, &sockmgrv1.SetOptionsRequest{
+			Target: "listeners/" + listenerID(i), Options: map[string]*structpb.Value{"backlog": structpb.NewNumberValue(float64(c.backlog))},
+		}); err != nil {
+			return err
 		}
 	}
 	return nil

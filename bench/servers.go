@@ -29,6 +29,7 @@ type contender struct {
 	at              netip.AddrPort // beside peers: where it serves the workload
 	proc            *process
 	conn            *grpc.ClientConn // to the daemon; nil for the Go net server
+	backlog         int              // that listeners were tuned to last
 }
 
 func (c *contender) stop() {

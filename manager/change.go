@@ -163,13 +163,16 @@ func (m *Manager) Delete(ctx context.Context, name, etag string, drain time.Dura
 	return m.forget(ctx, s), nil
 }
 
-// forget drops a deleted listener that was not on the loop; of others the
-// keeper hears when they are closed.
+// forget drops a deleted listener that has nothing any more: who deleted it may make
+// another of that name at once. Of others the keeper hears when they are closed.
 func (m *Manager) forget(ctx context.Context, s *step) Info {
 	info := m.info(s.e)
-	if s.live == nil {
+	switch {
+	case s.live == nil:
 		m.drop(s.before.Name)
 		m.publish(ctx, Deleted, &info)
+	case s.closed:
+		m.closed(s.live, &info)
 	}
 	return info
 }

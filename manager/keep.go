@@ -87,7 +87,7 @@ func (m *Manager) tellChanges() {
 			continue // what it went to next is told
 		}
 		if c.state == listeners.Closed {
-			m.closed(c.Listener)
+			m.closed(c.Listener, nil)
 			continue
 		}
 		e, err := m.entry(c.Name)
@@ -120,8 +120,9 @@ func (m *Manager) liveOf(e *entry) (l *listeners.Listener) {
 	return l
 }
 
-// closed forgets a listener that has let go of everything.
-func (m *Manager) closed(l *listeners.Listener) {
+// closed forgets a listener that has let go of everything. What it has become is
+// asked for unless it is given.
+func (m *Manager) closed(l *listeners.Listener, info *Info) {
 	m.mu.Lock()
 	delete(m.attached, l)
 	e := m.entries[l.Name]
@@ -131,16 +132,18 @@ func (m *Manager) closed(l *listeners.Listener) {
 		return
 	}
 	e.live, e.stopping = nil, false
-	deleting := e.deleting
+	kind := StatusChanged
+	if e.deleting {
+		kind = Deleted
+		m.forgetLocked(l.Name)
+	}
 	ctx := WithCause(context.Background(), e.cause)
 	m.mu.Unlock()
-	info := m.info(e)
-	if deleting {
-		m.drop(l.Name)
-		m.publish(ctx, Deleted, &info)
-		return
+	if info == nil {
+		now := m.info(e)
+		info = &now
 	}
-	m.publish(ctx, StatusChanged, &info)
+	m.publish(ctx, kind, info)
 }
 
 // restore runs what was running when the daemon ended. What cannot run is

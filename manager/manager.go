@@ -327,6 +327,11 @@ func merged(all, more []string) []string {
 func (m *Manager) drop(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.forgetLocked(name)
+}
+
+// forgetLocked is drop. m.mu is held.
+func (m *Manager) forgetLocked(name string) {
 	delete(m.entries, name)
 	if at, ok := slices.BinarySearch(m.names, name); ok {
 		m.names = slices.Delete(m.names, at, at+1)

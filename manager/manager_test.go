@@ -135,3 +135,19 @@ func TestLife(t *testing.T) {
 		t.Error(fi, err)
 	}
 }
+
+// Who has deleted a listener that serves nobody may make another of that name at
+// once, however often.
+func TestDeletedIsGone(t *testing.T) {
+	m := newManager(t, "")
+	defer shutdown(t, m)
+	d := manager.Draft{Listen: []string{"tcp://127.0.0.1:0"}, Handler: &listeners.Echo{}}
+	for range 200 {
+		if _, _, err := m.Create(t.Context(), "again", d, false); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Delete(t.Context(), "again", "", 0, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

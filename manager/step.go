@@ -31,6 +31,7 @@ type step struct {
 
 	running bool                // it was bound when the change began
 	revived bool                // it was about to be closed
+	closed  bool                // it had no connection left when it was stopped
 	shares  []listeners.Share   // new sockets in place of old ones
 	shared  bool                // and that is not settled or undone yet
 	opened  *listeners.Listener // its new sockets; nil once they are on the loop
@@ -194,6 +195,7 @@ func (s *step) settle() {
 	switch {
 	case !s.runs() && s.live != nil:
 		s.live.Stop(s.drain)
+		s.closed = s.live.State() == listeners.Closed
 	case s.runs() && s.running:
 		s.live.Settle(s.spec())
 		s.shared = false
@@ -233,12 +235,12 @@ func (m *Manager) commit(ctx context.Context, steps []*step, atomic bool) error 
 	if err := firstError(steps); err != nil && atomic {
 		return err
 	}
-	err := m.eachTurn(ctx, steps, func(s *step) { s.err = s.engage(m.set) })
+	err := m.eachTurn(ctx, withoutThose(steps, func(s *step) bool { return !s.runs() }), func(s *step) { s.err = s.engage(m.set) })
 	if err == nil && atomic {
 		err = firstError(steps)
 	}
 	if err == nil {
-		m.undoAll(slices.DeleteFunc(slices.Clone(steps), func(s *step) bool { return s.err == nil }))
+		m.undoAll(withoutThose(steps, func(s *step) bool { return s.err == nil }))
 		err = m.store.commit(changesOf(steps)...)
 	}
 	if err != nil {
@@ -246,10 +248,18 @@ func (m *Manager) commit(ctx context.Context, steps []*step, atomic bool) error 
 		return err
 	}
 	m.keepAll(steps)
-	lets := slices.DeleteFunc(slices.Clone(steps), func(s *step) bool { return !s.settles() })
+	lets := withoutThose(steps, func(s *step) bool { return !s.settles() })
 	err = m.eachTurn(context.WithoutCancel(ctx), lets, (*step).settle) // fails only when all is closed
 	m.settleTries(ctx, steps)
 	return err
+}
+
+// withoutThose returns the steps of which it is not so.
+func withoutThose(steps []*step, so func(*step) bool) []*step {
+	if !slices.ContainsFunc(steps, so) {
+		return steps
+	}
+	return slices.DeleteFunc(slices.Clone(steps), so)
 }
 
 // eachTurn calls f on the loop for every step that has not failed, a bounded
@@ -297,7 +307,7 @@ func (m *Manager) abandonAll(steps []*step) {
 // always calls f on the loop for those steps of which it is so. When the loop
 // has ended, all is closed.
 func (m *Manager) always(steps []*step, so func(*step) bool, f func(*step)) {
-	some := slices.DeleteFunc(slices.Clone(steps), func(s *step) bool { return !so(s) })
+	some := withoutThose(steps, func(s *step) bool { return !so(s) })
 	for chunk := range slices.Chunk(some, stepsPerTurn) {
 		_ = m.on(context.Background(), func() error {
 			for _, s := range chunk {

@@ -70,7 +70,6 @@ func TestDiskFails(t *testing.T) {
 		{"pwrite64:error=EIO", 0, false},
 		{"pwrite64:error=ENOSPC", 0, true},
 		{"pwrite64:error=EDQUOT:when=2+", 0, true},
-		{"mmap:error=ENOMEM", 200_000, false},
 	} {
 		t.Run(strings.ReplaceAll(c.fault, ":", " "), func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
