@@ -2,7 +2,6 @@ package manager
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -188,7 +187,7 @@ func (m *Manager) saveEntries(all *Estate) (live []*listeners.Listener, err erro
 		if e.deleting {
 			continue
 		}
-		record, err := json.Marshal(e.record)
+		record, err := e.record.appendJSON(nil)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
