@@ -139,14 +139,13 @@ func changes(ctx context.Context, d *contender, rate int) (made, due int, err er
 func changeOne(ctx context.Context, client sockmgrv1.ListenerServiceClient, i, rate int) (made int, err error) {
 	tick := time.NewTicker(2 * time.Second / time.Duration(rate))
 	defer tick.Stop()
-	id := fmt.Sprintf("change-%d", i)
 	for {
 		select {
 		case <-ctx.Done():
 			return made, nil
 		case <-tick.C:
 		}
-		whole := context.WithoutCancel(ctx)
+		whole, id := context.WithoutCancel(ctx), fmt.Sprintf("change-%d-%d", i, made)
 		_, err := client.CreateListener(whole, &sockmgrv1.CreateListenerRequest{ListenerId: id, Listener: &sockmgrv1.Listener{
 			Spec: &sockmgrv1.ListenerSpec{Listen: []string{"tcp://127.0.0.1:0"}, Handler: echoHandler()},
 		}})

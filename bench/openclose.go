@@ -148,9 +148,10 @@ func (cfg *config) openCloseOn(ctx context.Context, cpus cpuPair, state string) 
 		return c, err
 	}
 	defer end()
+	var names atomic.Int64
 	return cfg.callFor(ctx, d.proc.pid(), func(ctx context.Context, i int) (int, error) {
 		client := sockmgrv1.NewListenerServiceClient(conns[i%len(conns)])
-		id := fmt.Sprintf("open-close-%d", i)
+		id := fmt.Sprintf("open-close-%d", names.Add(1))
 		_, err := client.CreateListener(ctx, &sockmgrv1.CreateListenerRequest{ListenerId: id, Listener: &sockmgrv1.Listener{
 			Spec: &sockmgrv1.ListenerSpec{Listen: []string{"tcp://127.0.0.1:0"}, Handler: echoHandler()},
 		}})

@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // Every way to call is counted.
@@ -12,7 +13,7 @@ func TestOpenClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := testConfig(t)
-	cfg.stateIn = t.TempDir()
+	cfg.stateIn, cfg.window = t.TempDir(), time.Second/2
 	var text strings.Builder
 	if err := cfg.openClose(t.Context(), &report{w: &text}, cpus); err != nil {
 		t.Fatal(err)

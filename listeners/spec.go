@@ -29,10 +29,7 @@ type Spec struct {
 // ParseSpec makes a Spec. When something is wrong it returns every fault, each
 // a Violation with its field.
 func ParseSpec(listen []string, handler HandlerSpec, options map[string]Value) (Spec, error) {
-	s := Spec{Handler: handler, Listen: make([]Address, 0, len(listen))}
-	if len(options) > 0 {
-		s.Options = make(map[string]Value, len(options))
-	}
+	s := Spec{Handler: handler, Options: make(map[string]Value, len(options))}
 	var faults []error
 	bad := func(reason Reason, field, format string, args ...any) {
 		faults = append(faults, &Violation{Field: field, Message: fmt.Sprintf(format, args...), Reason: reason})
@@ -139,9 +136,6 @@ func (s Spec) With(name string, v Value) Spec {
 	if v.typ == Null {
 		delete(s.Options, name)
 		return s
-	}
-	if s.Options == nil {
-		s.Options = map[string]Value{}
 	}
 	s.Options[name] = v
 	return s
