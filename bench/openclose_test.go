@@ -18,7 +18,7 @@ func TestOpenClose(t *testing.T) {
 	if err := cfg.openClose(t.Context(), &report{w: &text}, cpus); err != nil {
 		t.Fatal(err)
 	}
-	if lines := strings.Count(text.String(), "\n"); lines != 7 || strings.Contains(text.String(), "NaN") {
+	if lines := strings.Count(text.String(), "\n"); lines != 8 || strings.Contains(text.String(), "NaN") {
 		t.Error(text.String())
 	}
 }
