@@ -78,30 +78,40 @@ func TestDiskFails(t *testing.T) {
 			address := makeListener(ctx, t, v.conn, "web", 0, "tcp://127.0.0.1:0")[0]
 			open := ask(t, address)
 			end := inject(t, v.cmd.Process.Pid, v.dir+"/state/state.db", c.fault)
-			notSaved(t, v, tryListener(ctx, v, "lost", c.size))
-			if c.size == 0 {
+			want := []string{"web"}
+			// strace counts the calls of each thread for itself: where it is the
+			// second that fails, a change may pass whose calls were of two threads.
+			later := strings.Contains(c.fault, "when=")
+			lost := "lost0"
+			err := tryListener(ctx, v, lost, c.size)
+			for ; later && err == nil && len(want) < 100; err = tryListener(ctx, v, lost, c.size) {
+				want = append(want, lost)
+				lost = fmt.Sprintf("lost%d", len(want)-1)
+			}
+			notSaved(t, v, err)
+			slices.Sort(want)
+			if c.size == 0 && (!later || !c.forReady) { // after all but a lack of room nothing more is saved, whatever the thread
 				_, err := pb.NewListenerServiceClient(v.conn).DeleteListener(ctx, &pb.DeleteListenerRequest{Name: "web"})
 				notSaved(t, v, err)
 			}
 			answered(t, open)
 			answered(t, ask(t, address))
 			end()
-			if names := namesOf(ctx, t, v); !slices.Equal(names, []string{"web"}) {
-				t.Errorf("there is %v", names)
+			if names := namesOf(ctx, t, v); !slices.Equal(names, want) {
+				t.Errorf("there is %v, want %v", names, want)
 			}
-			want := []string{"web"}
 			if err := tryListener(ctx, v, "later", 0); c.forReady && err != nil {
 				t.Error("it does not go on:", err)
 			} else if c.forReady {
-				want = []string{"later", "web"}
+				want = append([]string{"later"}, want...)
 			} else {
 				notSaved(t, v, err)
 			}
 			answered(t, ask(t, address))
 			v.kill(t)
 			v = startVictim(t, v.dir)
-			if names := namesOf(ctx, t, v); !slices.Equal(names, want) && (c.forReady || !slices.Equal(names, []string{"lost", "web"})) {
-				t.Errorf("after a restart there is %v, want %v", names, want)
+			if names := namesOf(ctx, t, v); !slices.Equal(slices.DeleteFunc(names, func(n string) bool { return !c.forReady && n == lost }), want) {
+				t.Errorf("after a restart there is %v, want %v, and %s or not", names, want, lost)
 			}
 			if err := tryListener(ctx, v, "last", 0); err != nil {
 				t.Error(err)
