@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +18,8 @@ func (a *app) connectCommand() *cobra.Command {
 		Use:   "connect ADDRESS",
 		Short: "Connect from the daemon's host, and join the connection to this terminal",
 		Long: "connect makes a connection from the daemon's host, as nc does from this one: what is typed is sent, what comes is\n" +
-			"printed. The end of standard input is passed on, and sockctl ends when the other side has finished.",
+			"printed. The end of standard input is passed on. When the other side has finished, sockctl sends what standard input\n" +
+			"has, and ends at its end or when nothing came of it for half a second.",
 		Example:           "  sockctl connect tcp://127.0.0.1:6379\n  echo PING | sockctl connect unix:///run/redis.sock",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -90,14 +92,37 @@ func socketFailure(err error) error {
 	return err
 }
 
+// stillSending is how long standard input may say nothing once the other side
+// has finished: a file is sent to its end, and a terminal holds nobody up.
+const stillSending = 500 * time.Millisecond
+
 // join copies standard input to the connection and what comes to the output,
-// until the other side has finished.
+// until the other side has finished and what standard input has is sent.
 func (a *app) join(ctx context.Context, conn net.Conn) error {
 	defer func() { _ = conn.Close() }() // what failed was told by Read
+	idle := time.NewTimer(stillSending)
+	sent := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(conn, a.env.Stdin) // if the connection fails, Read tells
+		defer close(sent)
+		_, _ = io.Copy(conn, reader(func(b []byte) (int, error) { // if the connection fails, Read tells
+			n, err := a.env.Stdin.Read(b)
+			idle.Reset(stillSending)
+			return n, err
+		}))
 		_ = conn.(interface{ CloseWrite() error }).CloseWrite()
 	}()
-	_, err := interruptible(ctx, func() (int64, error) { return io.Copy(a.env.Stdout, conn) })
-	return socketFailure(err)
+	if _, err := interruptible(ctx, func() (int64, error) { return io.Copy(a.env.Stdout, conn) }); err != nil {
+		return socketFailure(err)
+	}
+	idle.Reset(stillSending)
+	select {
+	case <-sent:
+	case <-idle.C:
+	case <-ctx.Done():
+	}
+	return nil
 }
+
+type reader func([]byte) (int, error)
+
+func (r reader) Read(b []byte) (int, error) { return r(b) }
