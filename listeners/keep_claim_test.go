@@ -1,6 +1,8 @@
 package listeners
 
 import (
+	"maps"
+	"net"
 	"slices"
 	"testing"
 
@@ -76,4 +78,68 @@ func returnedOf(t *testing.T, s *socket) Returned {
 		t.Fatal(err)
 	}
 	return Returned{Name: keptName("web", s), FD: fd}
+}
+
+// Of what comes back it is known who has clients that wait, and datagrams.
+func TestAwaited(t *testing.T) {
+	if (*Kept)(nil).Awaited() != nil || new(Kept).Awaited() != nil {
+		t.Error("who keeps nothing has clients")
+	}
+	var back []Returned
+	files := map[string]*socket{}
+	for name, uri := range map[string]string{"tcp": "tcp://127.0.0.1:0", "udp": "udp://127.0.0.1:0", "unix": "unix://@", "none": "tcp://127.0.0.1:0"} {
+		if name == "unix" {
+			uri += t.Name()
+		}
+		a, err := ParseAddress(uri)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec, err := ParseSpec([]string{uri}, &Echo{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := bind(a, spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name != "udp" {
+			if err := unix.Listen(s.fd, 8); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cookieOf(s.fd) // the kernel counts when it is first asked
+		files[name] = s
+		back = append(back, Returned{Name: keptName(name, s), FD: s.fd})
+	}
+	k, problems := NewKept(nil, back)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	defer k.Close()
+	if got := k.Awaited(); len(got) > 0 {
+		t.Errorf("%v are awaited by nobody", got)
+	}
+	for _, name := range []string{"tcp", "udp", "unix"} {
+		network, address := string(files[name].addr.Network), files[name].addr.Path
+		if name != "unix" {
+			address = files[name].addr.IP.String()
+		}
+		c, err := net.Dial(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := k.Awaited(), map[string]bool{"tcp": true, "udp": true, "unix": true}; !maps.Equal(got, want) {
+		t.Errorf("%v are awaited, want %v", got, want)
+	}
+	if r := k.take("tcp", func(*returned) bool { return true }); r == nil || k.Awaited()["tcp"] {
+		t.Error("what was claimed is awaited still")
+	} else {
+		sysClose(r.fd)
+	}
 }

@@ -157,8 +157,11 @@ func (m *Manager) restore(records []Record) {
 		steps = append(steps, &step{e: e, before: &r, after: &r})
 	}
 	_ = m.on(context.Background(), func() error { m.set.Restoring(true); return nil }) // the loop runs
-	for chunk := range slices.Chunk(steps, restoreChunk) {
-		_ = m.commit(context.Background(), chunk, false) // nothing is saved, so each has an error of its own
+	for rest := slices.Clone(steps); len(rest) > 0; {
+		m.awaitedFirst(rest)
+		n := min(restoreChunk, len(rest))
+		_ = m.commit(context.Background(), rest[:n], false) // nothing is saved, so each has an error of its own
+		rest = rest[n:]
 	}
 	_ = m.on(context.Background(), func() error { m.set.Restoring(false); return nil })
 	for _, s := range steps {
@@ -175,6 +178,25 @@ func (m *Manager) restore(records []Record) {
 
 // restoreChunk is how many listeners are bound before the first of them serves.
 const restoreChunk = 64
+
+// awaitedFirst has listeners come first whose sockets came back with clients that
+// wait. All others stay in their order.
+func (m *Manager) awaitedFirst(steps []*step) {
+	awaited := m.kept.Awaited()
+	if len(awaited) == 0 {
+		return
+	}
+	slices.SortStableFunc(steps, func(a, b *step) int {
+		return awaits(b, awaited) - awaits(a, awaited)
+	})
+}
+
+func awaits(s *step, awaited map[string]bool) int {
+	if s.after.Desired == WantRunning && awaited[s.after.Name] {
+		return 1
+	}
+	return 0
+}
 
 func (m *Manager) failed(e *entry, err error) {
 	name := ""

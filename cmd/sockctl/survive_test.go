@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -159,36 +158,46 @@ func (c *encounters) fail(err error) {
 	c.why[err.Error()]++
 }
 
-// client connects again and again, and has each connection echo a byte. A
-// connection that the kernel has not made is a failure; one that ends before the
-// echo was accepted by a daemon that was killed then.
-func (c *encounters) client(ctx context.Context, addresses []string) {
-	dialer := net.Dialer{Timeout: 10 * time.Second}
-	pace := time.NewTicker(5 * time.Millisecond)
+// clients come as many a second, whoever still waits.
+func (c *encounters) clients(ctx context.Context, addresses []string, rate int) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	pace := time.NewTicker(time.Millisecond)
 	defer pace.Stop()
-	for i := 0; ctx.Err() == nil; i++ {
+	began, came := time.Now(), 0
+	for ctx.Err() == nil {
 		<-pace.C
-		c.connects.Add(1)
-		conn, err := dialer.Dial("tcp", addresses[i%len(addresses)])
-		if err != nil {
-			c.fail(err)
-			continue
+		for due := int(time.Since(began).Seconds() * float64(rate)); came < due; came++ {
+			address := addresses[came*7%len(addresses)]
+			all.Go(func() { c.client(address) })
 		}
-		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-		_, err = conn.Write([]byte{'x'})
-		if err == nil {
-			_, err = io.ReadFull(conn, make([]byte, 1))
-		}
-		var timeout net.Error
-		switch {
-		case err == nil:
-			c.echoed.Add(1)
-		case errors.As(err, &timeout) && timeout.Timeout():
-			c.fail(err)
-		default:
-			c.lost.Add(1)
-		}
-		_ = conn.Close()
+	}
+}
+
+// client connects, and has a byte echoed. A connection that the kernel has not made
+// is a failure; one that ends before the echo was accepted by a daemon that was
+// killed then.
+func (c *encounters) client(address string) {
+	c.connects.Add(1)
+	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_, err = conn.Write([]byte{'x'})
+	if err == nil {
+		_, err = io.ReadFull(conn, make([]byte, 1))
+	}
+	var timeout net.Error
+	switch {
+	case err == nil:
+		c.echoed.Add(1)
+	case errors.As(err, &timeout) && timeout.Timeout():
+		c.fail(err)
+	default:
+		c.lost.Add(1)
 	}
 }
 
@@ -221,9 +230,9 @@ func (c *encounters) datagrams(ctx context.Context, address string) {
 
 // kill -9 at any moment: no client is refused, none waits for nobody, and what
 // waits in a queue goes on to wait there. SURVIVE_KILLS=1000
-// SURVIVE_LISTENERS=1000 is the long form.
+// SURVIVE_LISTENERS=1000 SURVIVE_RATE=1000 (new connections a second) is the long form.
 func TestKillRefusesNobody(t *testing.T) {
-	kills, count := fromEnv(t, "SURVIVE_KILLS", 20), fromEnv(t, "SURVIVE_LISTENERS", 100)
+	kills, count, rate := fromEnv(t, "SURVIVE_KILLS", 20), fromEnv(t, "SURVIVE_LISTENERS", 100), fromEnv(t, "SURVIVE_RATE", 200)
 	s := supervise(t, t.TempDir())
 	conn := s.api(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience+time.Duration(kills)*5*time.Second)
@@ -239,9 +248,8 @@ func TestKillRefusesNobody(t *testing.T) {
 	var clients sync.WaitGroup
 	busy, stop := context.WithCancel(ctx)
 	defer stop()
-	for i := range 5 {
-		clients.Go(func() { streams.client(busy, slices.Concat(tcp[i%len(tcp):], tcp[:i%len(tcp)])) })
-	}
+	since := time.Now()
+	clients.Go(func() { streams.clients(busy, tcp, rate) })
 	clients.Go(func() { packets.datagrams(busy, udp) })
 	var waiting []net.Conn
 	var gaps []time.Duration
@@ -254,8 +262,9 @@ func TestKillRefusesNobody(t *testing.T) {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		gaps = append(gaps, gap(t, began, tcp[i%len(tcp)]))
+		gaps = append(gaps, gap(t, began, tcp[i*len(tcp)/kills]))
 	}
+	seconds := time.Since(since).Seconds()
 	stop()
 	clients.Wait()
 	if _, err := pb.NewListenerServiceClient(conn).ResumeListener(ctx, &pb.ResumeListenerRequest{Name: "held"}); err != nil {
@@ -264,15 +273,14 @@ func TestKillRefusesNobody(t *testing.T) {
 	for _, c := range waiting {
 		answered(t, c)
 	}
-	slices.Sort(gaps)
-	t.Logf("%d kills, %d listeners: gap p50 %v p99 %v max %v", kills, count, gaps[len(gaps)/2], gaps[len(gaps)*99/100], gaps[len(gaps)-1])
-	t.Logf("tcp: %d connects, %d echoed, %d failed, %d accepted and then lost; %d waited in the queue of a paused listener through the kills",
-		streams.connects.Load(), streams.echoed.Load(), streams.failed.Load(), streams.lost.Load(), len(waiting))
+	t.Logf("%d kills, %d listeners: gap p50 %v p99 %v max %v", kills, count, percentile(gaps, 50), percentile(gaps, 99), percentile(gaps, 100))
+	t.Logf("tcp: %d connects (%.0f a second), %d echoed, %d failed, %d accepted and then lost; %d waited in the queue of a paused listener through the kills",
+		streams.connects.Load(), float64(streams.connects.Load())/seconds, streams.echoed.Load(), streams.failed.Load(), streams.lost.Load(), len(waiting))
 	t.Logf("udp: %d datagrams, %d echoed, %d refused", packets.connects.Load(), packets.echoed.Load(), packets.failed.Load())
 	if streams.failed.Load()+packets.failed.Load() > 0 {
 		t.Errorf("clients failed: %v %v", streams.why, packets.why)
 	}
-	if lost := streams.lost.Load(); lost > int64(5*kills) { // of each client one, in each kill
+	if lost := streams.lost.Load(); lost > int64(max(5, rate/20)*kills) { // who came in the 50 ms before each kill
 		t.Errorf("%d connections were lost", lost)
 	}
 }

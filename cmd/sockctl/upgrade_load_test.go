@@ -195,8 +195,8 @@ func (c *crowd) get(address string) {
 	})
 }
 
-// percentile of sorted durations.
+// percentile is the least that so many in a hundred do not exceed.
 func percentile(all []time.Duration, p int) time.Duration {
 	slices.Sort(all)
-	return all[min(len(all)*p/100, len(all)-1)]
+	return all[max(0, (len(all)*p+99)/100-1)]
 }

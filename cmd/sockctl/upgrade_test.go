@@ -125,9 +125,9 @@ func TestUpgradeUnderLoad(t *testing.T) {
 			}
 			c.end()
 			p.end()
-			t.Logf("%s: %d connections, %d forwards: %d echoes, %d MiB; the longest round trip of a client in a second without an upgrade: %v; in each upgrade: p50 %v, p99 %v, most %v", name,
+			t.Logf("%s: %d connections, %d forwards: %d echoes, %d MiB; the longest round trip of a client in a second without an upgrade: %v; in each upgrade: p50 %v, p90 %v, p99 %v, most %v", name,
 				n, fromEnv(t, "UPGRADE_FORWARDS", 10), c.pings.Load(), c.bytes.Load()>>20, quiet,
-				percentile(stalls, 50), percentile(stalls, 99), percentile(stalls, 100))
+				percentile(stalls, 50), percentile(stalls, 90), percentile(stalls, 99), percentile(stalls, 100))
 			if name == "supervised" { // and what is kept is kept still
 				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 					t.Fatal(err)
