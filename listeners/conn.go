@@ -76,6 +76,7 @@ func (c *conn) serve(ev mux.Events) {
 			return
 		}
 		if c.Pending() {
+			c.noteOutput()
 			c.waitFor(mux.Writable) // not now, perhaps: see pace
 		} else {
 			c.proceed(c.input())
@@ -103,6 +104,9 @@ func (c *conn) read() {
 		}
 	} else {
 		limit := max(c.l.tunables.ReadBuffer, int64(len(c.input())+minRead)) // it may have been tuned down
+		if c.l.isPressed() && !c.is(packets) {
+			limit = min(limit, int64(len(c.input())+pressedBytes))
+		}
 		c.l.set.growBuffer(limit)
 		buf = c.l.set.buf[:limit]
 		kept = copy(buf, c.input())
@@ -252,6 +256,9 @@ func (c *conn) settle(rest []byte, err error) {
 		return
 	default:
 		c.keep(rest)
+	}
+	if c.rare != nil || c.wantsToWrite() {
+		c.noteOutput()
 	}
 	if c.is(done) && !c.Pending() {
 		c.linger()

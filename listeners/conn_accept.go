@@ -44,6 +44,9 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 		c.startFaults()
 	}
 	c.startPace()
+	if l.set.slow.narrow {
+		c.setWidth()
+	}
 	if w := l.set.watcher; w != nil {
 		w.ConnOpened(c.status(0))
 	}

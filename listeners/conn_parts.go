@@ -22,6 +22,8 @@ type rare struct {
 
 	durable *durable       // nil: it ends with this process
 	proxied netip.AddrPort // who the PROXY header says it is from; zero: there was none
+
+	stalls [directions]*stall // nil: nothing waits to be taken
 }
 
 // queue makes the queues.

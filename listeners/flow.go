@@ -42,10 +42,13 @@ func (f *flow) drop() {
 
 // pump reads once and passes on.
 func (f *flow) pump(r *relay, from, to int) {
-	if f.full >= spliceAfter && (r.c.rare == nil || r.c.mayBeSpliced()) && f.splice(r, from, to) {
+	if f.full >= spliceAfter && (r.c.rare == nil || r.c.mayBeSpliced()) && !r.c.l.isPressed() && f.splice(r, from, to) {
 		return
 	}
 	buf := r.c.l.set.buf
+	if r.c.l.isPressed() {
+		buf = buf[:pressedBytes]
+	}
 	d := r.c.durable()
 	if d != nil {
 		buf = d.flowBuffer(r, f)

@@ -189,6 +189,7 @@ func (c *conn) part() {
 	sysClose(int(c.fd))
 	c.fd = -1
 	c.queues = nil
+	c.forgetOutput()
 	if c.rare != nil {
 		c.leaveOrigin()
 		if c.rare.link != nil {

@@ -47,6 +47,7 @@ type Listener struct {
 	failing   string                 // why it accepts nothing for now: its programs, or its handler, fail so often
 	tryAgain  *mux.Timer             // set while it is failing
 	panics    *panics                // nil: its handler never did
+	stalls    *stalls                // nil: there never was one
 	came      uint64                 // what had come when it was last asked: see Stirred
 
 	configured config // of the handler, once somebody has asked

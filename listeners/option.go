@@ -62,6 +62,7 @@ type Tunables struct {
 	MaxConnections    int64         // 0: no limit but that of descriptors
 	ReadBuffer        int64         // most that is read, or kept for the handler, at once
 	WriteBuffer       int64         // most that is kept for the peer
+	WriteTimeout      time.Duration // 0: none
 	MaxAge            time.Duration // 0: none
 	MaxPerSource      int64         // 0: no limit
 	SourcePrefixV4    int64         // bits of an address that tell one source from another
@@ -72,6 +73,7 @@ type Tunables struct {
 	WriteRate         int64
 	ListenerReadRate  int64 // of all together
 	ListenerWriteRate int64
+	TotalWriteBuffer  int64         // kept for all peers together; 0: no limit but the daemon's
 	RequestTimeout    time.Duration // http; 0: none
 	KeepaliveTimeout  time.Duration // http; 0: none
 	MaxRequestBody    int64         // http

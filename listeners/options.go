@@ -19,6 +19,8 @@ const (
 	linger       = "linger"
 	incomingCPU  = "incoming_cpu"
 
+	notSentLowWater = "tcp.not_sent_low_water_bytes"
+
 	durabilityOption = "durability"
 )
 

@@ -1,5 +1,7 @@
 package listeners
 
+import "time"
+
 // limitOptions are limits beside max_connections and idle_timeout.
 var limitOptions = []*Option{
 	{
@@ -18,6 +20,14 @@ var limitOptions = []*Option{
 		Name: "max_age", Summary: "Close a connection so long after it was accepted, at the next point of rest, at the latest spec.drain.timeout later. 0 never does.",
 		Type: Duration, Max: int64(365 * day), Networks: OnStream, Effect: Live, Default: DurationValue(0),
 		tunable: func(t *Tunables) *int64 { return (*int64)(&t.MaxAge) },
+	}, {
+		Name: "write_timeout", Summary: "Reset a connection whose peer, or whose upstream, has taken nothing for this time of what waits for it. 0 never does.",
+		Type: Duration, Max: int64(365 * day), Networks: OnStream, Effect: Live, Default: DurationValue(5 * time.Minute),
+		tunable: func(t *Tunables) *int64 { return (*int64)(&t.WriteTimeout) },
+	}, {
+		Name: "listener_write_buffer_bytes", Summary: "Most that is kept for all peers of the listener together that do not read; beyond it little is read for such peers, and those that take nothing for 5 s are reset. 0 leaves it to the limit of the daemon, --write-buffer-bytes.",
+		Type: Bytes, Max: 1 << 40, Networks: OnStream, Effect: Live, Default: BytesValue(0),
+		tunable: func(t *Tunables) *int64 { return &t.TotalWriteBuffer },
 	}, {
 		Name: "accept_rate", Summary: "Connections accepted in a second; further ones wait in the kernel. 0 is no limit.",
 		Type: Int, Max: 1_000_000, Networks: OnStream, Effect: Live, Default: IntValue(0),

@@ -32,7 +32,7 @@ var tcpOptions = []*Option{
 		Type: Bytes, Min: 1, Max: math.MaxInt32, Networks: OnTCP, Effect: Live, Inherited: true,
 		Kernel: "TCP_WINDOW_CLAMP", Level: unix.IPPROTO_TCP, Number: unix.TCP_WINDOW_CLAMP, get: getWindowClamp, reset: resetWindowClamp,
 	}, {
-		Name: "tcp.not_sent_low_water_bytes", Summary: "Report a connection as writable only when less than this waits unsent.",
+		Name: notSentLowWater, Summary: "Report a connection as writable only when less than this waits unsent.",
 		Type: Bytes, Max: math.MaxInt32, Networks: OnTCP, Effect: Live, Inherited: true,
 		Kernel: "TCP_NOTSENT_LOWAT", Level: unix.IPPROTO_TCP, Number: unix.TCP_NOTSENT_LOWAT,
 	}, {

@@ -173,8 +173,12 @@ func (c *conn) unmasked(want mux.Events) mux.Events {
 	return c.rare.pace.mask(want)
 }
 
-// resume waits for what there is to wait for.
+// resume waits for what there is to wait for. It was not the peer that was waited
+// for until now.
 func (c *conn) resume() {
+	if c.rare != nil && c.rare.stalls[writing] != nil {
+		c.l.stalls.renew(c.rare.stalls[writing])
+	}
 	switch {
 	case c.fd < 0:
 	case c.is(served):

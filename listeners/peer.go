@@ -28,7 +28,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		q.out = append(q.out, p...)
 		return len(p), nil
 	}
-	room := int(c.l.tunables.WriteBuffer) - len(q.out)
+	room := int(c.Tunables().WriteBuffer) - len(q.out)
 	more := min(max(room, 0), len(p)-n)
 	q.out = append(q.out, p[n:n+more]...)
 	return n + more, nil
@@ -53,7 +53,12 @@ func (c *conn) WriteShared(p []byte) error {
 func (c *conn) Now() time.Time { return c.l.set.loop.Now() }
 
 // Tunables is Peer.Tunables.
-func (c *conn) Tunables() *Tunables { return &c.l.tunables }
+func (c *conn) Tunables() *Tunables {
+	if c.l.isPressed() {
+		return c.l.pressed()
+	}
+	return &c.l.tunables
+}
 
 // SetDeadline is Peer.SetDeadline. It only stores: settle and Expired arm.
 func (c *conn) SetDeadline(t time.Time) {

@@ -31,6 +31,8 @@ const (
 	ClosedByTLS                  // the handshake failed, or there is no route for its ClientHello
 	ClosedByFault                // a fault option
 	ClosedByError                // any other error of a system call
+	ClosedByStall                // write_timeout
+	ClosedBySlow                 // too much was kept for peers that do not read
 	closeReasons                 // how many there are
 )
 
@@ -44,6 +46,7 @@ var closeWords = [closeReasons]string{
 	ClosedByTimeout: "timed_out", ClosedByIdle: "idle_timeout", ClosedBySize: "too_long", ClosedByDrain: "drain",
 	ClosedByRequest: "closed_by", ClosedByHandoff: "handoff", ClosedByProxy: "proxy_protocol", ClosedByAge: "max_age",
 	ClosedByUpstream: "upstream", ClosedByTLS: "tls", ClosedByFault: "fault", ClosedByError: "error",
+	ClosedByStall: "write_timeout", ClosedBySlow: "slow_reader",
 }
 
 // String returns the word; it is empty of NotClosed.
@@ -73,6 +76,8 @@ var closeErrors = []struct {
 	{errNotTaken, ClosedByUpstream},
 	{errUpstreamReset, ClosedByUpstream},
 	{errStuck, ClosedBySize},
+	{errStalled, ClosedByStall},
+	{errSlow, ClosedBySlow},
 	{unix.ETIMEDOUT, ClosedByTimeout},
 	{unix.EHOSTUNREACH, ClosedByTimeout}, // instead of ETIMEDOUT, after an ICMP error
 	{unix.ENETUNREACH, ClosedByTimeout},

@@ -256,6 +256,9 @@ func (r *relay) settle() {
 			return
 		}
 	}
+	if r.c.rare != nil || r.there.pending() || r.back.pending() {
+		r.noteFlows()
+	}
 	loop := r.c.l.set.loop
 	err := r.c.watch(r.c.unmasked(wants(&r.there, &r.back)))
 	if err == nil {
@@ -338,6 +341,7 @@ func (r *relay) closed(why error) {
 		r.f.dropHeld(r)
 	}
 	_, r.failed = errors.AsType[unix.Errno](why)
+	r.failed = r.failed || isUnread(why)
 	if r.conn != nil {
 		r.stop(r.failed)
 	}

@@ -20,6 +20,9 @@ func (r *Resumption) conn(l *Listener, s *SavedConn) error {
 	if err := r.handler(c, &s.Handler); err != nil {
 		return err
 	}
+	if c.wantsToWrite() && !c.is(served) {
+		c.noteOutput()
+	}
 	c.arm()
 	return nil
 }

@@ -51,6 +51,7 @@ type Set struct {
 	udpPorts map[uint16]int         // ports of our own datagram sockets: see answerTo
 	outlets  map[outlet]*hop        // of sockets to upstreams
 	answers  answerTable
+	slow     slow
 
 	used     int // descriptors of listeners and connections
 	limit    int // most of them
@@ -79,6 +80,13 @@ type SetConfig struct {
 	// at most once a minute, with how often it has so far; and when the listener
 	// accepts nothing for a pause because of that. It must not block. It may be nil.
 	Panicked func(l *Listener, what string, total uint64, pause time.Duration)
+	// WriteBuffer is the most bytes that are kept for all peers together that do
+	// not read; 0 is no limit.
+	WriteBuffer int64
+	// Slow is called on the loop when connections of a listener were ended because
+	// their peers do not read, at most once a minute, with how many so far, and why
+	// the last was. It must not block. It may be nil.
+	Slow func(l *Listener, ended uint64, why CloseReason)
 	// Resolve returns what is to be run for an exec handler, each time before it
 	// is, or why that is not allowed. nil: what it says itself.
 	Resolve func(*Exec) (*Exec, error)
@@ -100,6 +108,7 @@ func NewSet(c SetConfig) *Set {
 		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, panicked: c.Panicked, lost: c.Lost, limit: c.Descriptors, metadata: c.Metadata, reserved: c.Reserved, resolve: c.Resolve,
 		buf: make([]byte, 64<<10), udpPorts: map[uint16]int{}, outlets: map[outlet]*hop{},
 	}
+	s.slow.set, s.slow.most, s.slow.tell = s, c.WriteBuffer, c.Slow
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if c.Kept != nil {
 		s.durables = newDurables(s, c.Kept)

@@ -175,6 +175,9 @@ func (t *thread) resume() {
 	if want == 0 && !t.left {
 		want = mux.HangUp
 	}
+	if t.writes || t.c.rare != nil {
+		t.c.note(writing, t.writes && t.c.link() == nil, t.c.sent, len(t.out))
+	}
 	t.c.waitFor(want)
 }
 

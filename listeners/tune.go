@@ -89,6 +89,7 @@ func (l *Listener) retuned() {
 	l.refault()
 	l.repace()
 	l.rethrottle()
+	l.restall()
 	l.unlimit()
 	l.set.sweep(l, (*conn).arm, func() {})
 }

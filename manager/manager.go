@@ -23,6 +23,7 @@ type Config struct {
 	Descriptors int                // most that listeners and connections may use; 0: no limit
 	Programs    listeners.Programs // that the exec handler may run
 	Kept        *listeners.Kept    // has copies of the sockets; nil: nobody has
+	WriteBuffer int64              // most bytes that are kept for all peers together that do not read; 0: no limit
 	Metadata    bool               // addresses of cloud metadata may be connected to
 	Reserved    func(string) bool  // Unix sockets that nothing is sent to for others; nil: none
 	Log         hclog.Logger
@@ -151,7 +152,7 @@ func newOn(loop *mux.Loop, c Config) (*Manager, []Record, error) {
 		loopLog = c.Log
 	}
 	m.set = listeners.NewSet(listeners.SetConfig{
-		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Panicked: m.onPanicked, Lost: m.onLost, Metadata: c.Metadata, Reserved: c.Reserved, Resolve: m.programs.Resolve, Kept: c.Kept,
+		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Panicked: m.onPanicked, WriteBuffer: c.WriteBuffer, Slow: m.onSlow, Lost: m.onLost, Metadata: c.Metadata, Reserved: c.Reserved, Resolve: m.programs.Resolve, Kept: c.Kept,
 	})
 	m.sockets = sockets.New(sockets.Config{Loop: loop, Set: m.set, Log: loopLog})
 	return m, records, nil

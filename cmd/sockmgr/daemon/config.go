@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/sockmgr/sockmgr/internal/control"
+	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/manager/access"
 	"github.com/sockmgr/sockmgr/manager/metrics"
 	"github.com/sockmgr/sockmgr/mux"
@@ -31,6 +32,7 @@ type config struct {
 	LogLevel  string   `yaml:"log-level"`
 	LogFormat string   `yaml:"log-format"`
 	Metrics   string   `yaml:"metrics"`
+	Buffer    string   `yaml:"write-buffer-bytes"`
 	ExecAllow programs `yaml:"exec-allow"`
 
 	ControlGroup     string `yaml:"control-group"`
@@ -39,6 +41,8 @@ type config struct {
 	TLSClientCA      string `yaml:"control-tls-client-ca"`
 	InsecureLoopback bool   `yaml:"insecure-loopback"`
 	AllowMetadata    bool   `yaml:"allow-metadata"`
+
+	writeBuffer int64 // of Buffer
 
 	// Access is a key of the file only: see access.go.
 	Access []access.Rule `yaml:"access"`
@@ -62,8 +66,12 @@ var settings = []struct {
 	{"log-format", "`FORMAT` of the log: text or json", func(c *config) any { return &c.LogFormat }},
 	{"exec-allow", "`COMMAND` that the exec handler may run: an absolute path and the arguments, of which ... as the last lets the API add more; repeatable, none unless named", func(c *config) any { return &c.ExecAllow }},
 	{"allow-metadata", "let forwards and sockets connect to addresses of cloud metadata, such as 169.254.169.254", func(c *config) any { return &c.AllowMetadata }},
+	{"write-buffer-bytes", "`SIZE`, such as 64MiB, of what is kept for all peers together that do not read; beyond it those that take nothing for 5 s are reset; 0 is no limit", func(c *config) any { return &c.Buffer }},
 	{"metrics", "`ADDRESS` on which to show metrics to Prometheus, such as 127.0.0.1:9464; loopback only, and off when empty", func(c *config) any { return &c.Metrics }},
 }
+
+// writeBuffer is the option that knows how a size is written.
+const writeBuffer = "listener_write_buffer_bytes"
 
 func variable(name string) string {
 	return "SOCKMGR_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
@@ -74,7 +82,7 @@ var errVersion = errors.New("version asked for")
 
 // readConfig reads flags, environment and file.
 func readConfig(args []string, getenv func(string) string, out io.Writer) (config, error) {
-	c := config{Control: []string{control.Address(getenv, os.Geteuid())}, State: defaultState(getenv), Poller: "epoll", LogLevel: "info", LogFormat: "text"}
+	c := config{Control: []string{control.Address(getenv, os.Geteuid())}, State: defaultState(getenv), Poller: "epoll", LogLevel: "info", LogFormat: "text", Buffer: "256MiB"}
 	var given config
 	flags := pflag.NewFlagSet("sockmgr", pflag.ContinueOnError)
 	flags.SetOutput(out)
@@ -214,6 +222,11 @@ func (c *config) check() error {
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		errs = append(errs, fmt.Errorf("--log-format %s: must be text or json", c.LogFormat))
+	}
+	if size, err := listeners.LookupOption(writeBuffer).Parse(listeners.StringValue(c.Buffer)); err != nil {
+		errs = append(errs, fmt.Errorf("--write-buffer-bytes %s: %w", c.Buffer, err))
+	} else {
+		c.writeBuffer = size.Int()
 	}
 	if c.Metrics != "" {
 		if _, err := metrics.CheckAddress(c.Metrics); err != nil {

@@ -785,7 +785,8 @@ type Connection struct {
 	// Why it closes or has closed, once that is certain: eof (the peer was done),
 	// handler (the handler was), handler_timeout, max_age, reset, timed_out (the kernel
 	// gave up), idle_timeout, too_long (more than read_buffer_bytes), drain,
-	// closed_by (someone asked), fault (a fault option), error:ERRNO.
+	// closed_by (someone asked), fault (a fault option), write_timeout,
+	// slow_reader (too much was kept for peers that do not read), error:ERRNO.
 	CloseReason string `protobuf:"bytes,20,opt,name=close_reason,json=closeReason,proto3" json:"close_reason,omitempty"`
 	// Descriptor number in the daemon: fileno.
 	Fd int32 `protobuf:"varint,21,opt,name=fd,proto3" json:"fd,omitempty"`

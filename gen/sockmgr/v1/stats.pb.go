@@ -388,7 +388,8 @@ type ListenerStats struct {
 	// ResetPeaks was called.
 	ActivePeak uint64 `protobuf:"varint,7,opt,name=active_peak,json=activePeak,proto3" json:"active_peak,omitempty"`
 	// Closed, by reason: eof, handler, handler_timeout, max_age, reset, timed_out,
-	// idle_timeout, too_long, drain, closed_by, fault, error.
+	// idle_timeout, too_long, drain, closed_by, fault, write_timeout, slow_reader,
+	// error.
 	Closed map[string]uint64 `protobuf:"bytes,8,rep,name=closed,proto3" json:"closed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Bytes in.
 	ReceivedBytes uint64 `protobuf:"varint,9,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
