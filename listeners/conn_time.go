@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"time"
+
+	"github.com/sockmgr/sockmgr/mux"
 )
 
 // arm makes sure that the timer goes off by the time the next limit is due. A
@@ -29,11 +31,23 @@ func (c *conn) arm() {
 	}
 }
 
+// The daemon may not have run for a while: stopped (SIGSTOP), or without a
+// processor. Then times are over of which the peer has used its part, and what it
+// sent waits to be read: a timer that is late by lateBy gives those as much time
+// as it is late, lateMost at most.
+const (
+	lateBy   = 100 * time.Millisecond
+	lateMost = time.Second
+)
+
+// hasUnread reports whether there is something to be read that will be.
+func (c *conn) hasUnread() bool { return c.want&mux.Readable != 0 && c.unread() > 0 }
+
 // Expired closes what has been idle or lingering too long, and tells the
 // handler of its deadline.
 func (c *conn) Expired() {
 	now := c.l.set.loop.Clock()
-	if c.deadline != 0 && now >= c.deadline {
+	if at := c.deadline; at != 0 && now >= at {
 		c.deadline = 0
 		if c.is(done) {
 			c.close(io.EOF)
@@ -41,6 +55,11 @@ func (c *conn) Expired() {
 		}
 		if c.is(told) && !c.Pending() && c.unread() > 0 && !c.isCut() { // it came just in time
 			c.deadline = now + time.Millisecond
+			c.arm()
+			return
+		}
+		if late := now - at; late >= lateBy && !c.Pending() && c.hasUnread() {
+			c.deadline = now + min(late, lateMost)
 			c.arm()
 			return
 		}
@@ -56,7 +75,11 @@ func (c *conn) Expired() {
 		c.server().touch()
 	}
 	if idle := c.l.tunables.IdleTimeout; c.fd >= 0 && idle > 0 && now >= c.active+idle {
-		c.close(errIdle)
+		if late := now - c.active - idle; late >= lateBy && c.hasUnread() {
+			c.active = now - idle + min(late, lateMost)
+		} else {
+			c.close(errIdle)
+		}
 	}
 	if c.fd >= 0 && c.l.tunables.MaxAge > 0 && now >= c.ageLimit() {
 		c.tooOld(now)

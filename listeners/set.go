@@ -56,7 +56,9 @@ type Set struct {
 	used     int // descriptors of listeners and connections
 	limit    int // most of them
 	hungry   []*streamSocket
-	retry    time.Duration // until the hungry try again
+	starved  func(l *Listener, why error, used int) // nil: nobody is told
+	told     time.Duration                          // when it was told last; 0: never
+	retry    time.Duration                          // until the hungry try again
 	retryOne mux.Timer
 }
 
@@ -80,6 +82,10 @@ type SetConfig struct {
 	// at most once a minute, with how often it has so far; and when the listener
 	// accepts nothing for a pause because of that. It must not block. It may be nil.
 	Panicked func(l *Listener, what string, total uint64, pause time.Duration)
+	// Starved is called on the loop when a connection of l cannot be accepted for
+	// now, for want of a descriptor or memory, at most once a minute, with how many
+	// descriptors listeners and connections have. It must not block. It may be nil.
+	Starved func(l *Listener, why error, used int)
 	// WriteBuffer is the most bytes that are kept for all peers together that do
 	// not read; 0 is no limit.
 	WriteBuffer int64
@@ -108,6 +114,7 @@ func NewSet(c SetConfig) *Set {
 		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, panicked: c.Panicked, lost: c.Lost, limit: c.Descriptors, metadata: c.Metadata, reserved: c.Reserved, resolve: c.Resolve,
 		buf: make([]byte, 64<<10), udpPorts: map[uint16]int{}, outlets: map[outlet]*hop{},
 	}
+	s.starved = c.Starved
 	s.slow.set, s.slow.most, s.slow.tell = s, c.WriteBuffer, c.Slow
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if c.Kept != nil {
@@ -134,6 +141,8 @@ func (s *Set) Close() {
 const (
 	retryLeast = 10 * time.Millisecond
 	retryMost  = time.Second
+
+	starvedTold = time.Minute // one word of it in this time
 )
 
 // full reports whether another descriptor would go over the limit.
@@ -150,7 +159,11 @@ func (s *Set) starve(sock *streamSocket, why error) {
 		return
 	}
 	s.retry = min(max(2*s.retry, retryLeast), retryMost)
-	if s.retry == retryLeast {
+	if now := s.loop.Clock(); s.retry == retryLeast && (s.told == 0 || now-s.told >= starvedTold) {
+		s.told = now
+		if s.starved != nil {
+			s.starved(sock.l, why, s.used)
+		}
 		s.log.Warn("cannot accept for now; connections wait in the kernel", "listener", sock.l.Name, "error", why, "descriptors", s.used, "limit", s.limit)
 	}
 	s.loop.Arm(&s.retryOne, s.loop.Clock()+s.retry, s)

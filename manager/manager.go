@@ -152,7 +152,7 @@ func newOn(loop *mux.Loop, c Config) (*Manager, []Record, error) {
 		loopLog = c.Log
 	}
 	m.set = listeners.NewSet(listeners.SetConfig{
-		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Panicked: m.onPanicked, WriteBuffer: c.WriteBuffer, Slow: m.onSlow, Lost: m.onLost, Metadata: c.Metadata, Reserved: c.Reserved, Resolve: m.programs.Resolve, Kept: c.Kept,
+		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Panicked: m.onPanicked, WriteBuffer: c.WriteBuffer, Slow: m.onSlow, Starved: m.onStarved, Lost: m.onLost, Metadata: c.Metadata, Reserved: c.Reserved, Resolve: m.programs.Resolve, Kept: c.Kept,
 	})
 	m.sockets = sockets.New(sockets.Config{Loop: loop, Set: m.set, Log: loopLog})
 	return m, records, nil

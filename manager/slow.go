@@ -21,3 +21,12 @@ var slowWords = map[listeners.CloseReason]string{
 	listeners.ClosedByStall: "write_timeout",
 	listeners.ClosedBySlow:  "listener_write_buffer_bytes, or --write-buffer-bytes of the daemon",
 }
+
+// onStarved is called on the loop.
+func (m *Manager) onStarved(l *listeners.Listener, why error, used int) {
+	m.hear(Event{
+		Resource: "listeners/" + l.Name, Type: "daemon.starved", Severity: Failure,
+		Message:    fmt.Sprintf("the daemon accepts nothing for now, connections wait in the kernel: %v; listeners and connections have %d descriptors: raise LimitNOFILE, or bound max_connections", why, used),
+		Attributes: map[string]string{"error": why.Error(), "descriptors": strconv.Itoa(used)},
+	})
+}
