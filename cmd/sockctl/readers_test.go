@@ -155,7 +155,7 @@ func closedBy(ctx context.Context, t *testing.T, v *victim) map[string]uint64 {
 // and forward: who reads is served, what is kept for the others stays within
 // bounds, and they are ended with a reason. READERS=10000 is the long form.
 func TestReadersThatNeverRead(t *testing.T) {
-	readers, budget := fromEnv(t, "READERS", 400), 256 // MiB
+	readers, budget := fromEnv(t, "READERS", 200), 256 // MiB
 	if readers <= 2000 {
 		budget = 16
 		t.Setenv("SOCKMGR_WRITE_BUFFER_BYTES", "16MiB")
