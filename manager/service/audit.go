@@ -229,7 +229,10 @@ func (e *auditEntry) add(name string, value any) {
 	e.event.Attributes[name] = text
 }
 
-func oneLine(text string) string { return strings.NewReplacer("\n", `\n`, "\r", `\r`).Replace(text) }
+// lineEnds is made once: that takes longer than most uses of it.
+var lineEnds = strings.NewReplacer("\n", `\n`, "\r", `\r`)
+
+func oneLine(text string) string { return lineEnds.Replace(text) }
 
 // dropped says how many of the caller were not written before this one.
 func (e *auditEntry) dropped(n uint64) {
