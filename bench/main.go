@@ -68,6 +68,9 @@ func run(args []string, out io.Writer) error {
 	if len(args) > 1 && args[0] == bareCommand {
 		return openSockets(args[1:], out)
 	}
+	if len(args) > 3 && args[0] == callersCommand {
+		return callDaemon(args[1:], out)
+	}
 	cfg, err := parse(args)
 	if err != nil {
 		return err
@@ -157,6 +160,11 @@ func (cfg *config) run(ctx context.Context, out *report) error {
 			return fmt.Errorf("%s: %w", contentionCase, err)
 		}
 	}
+	if slices.Contains(cfg.cases, crowdCase) && cfg.daemon != "" {
+		if err := cfg.crowd(ctx, out, cpus); err != nil {
+			return fmt.Errorf("%s: %w", crowdCase, err)
+		}
+	}
 	if slices.Contains(cfg.cases, scaleCase) && cfg.daemon != "" {
 		if err := cfg.scale(ctx, out, cpus); err != nil {
 			return fmt.Errorf("%s: %w", scaleCase, err)
@@ -180,5 +188,5 @@ func caseNames() []string {
 	for _, c := range trafficCases {
 		names = append(names, c.name)
 	}
-	return append(names, idleCase, controlCase, contentionCase, scaleCase, applyCase, openCloseCase)
+	return append(names, idleCase, controlCase, contentionCase, crowdCase, scaleCase, applyCase, openCloseCase)
 }

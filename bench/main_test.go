@@ -15,7 +15,7 @@ func TestMain(m *testing.M) {
 		first = os.Args[1]
 	}
 	switch first {
-	case pinCommand, netServerCommand, bareCommand, emptyCommand:
+	case pinCommand, netServerCommand, bareCommand, emptyCommand, callersCommand:
 		if err := run(os.Args[1:], os.Stdout); err != nil {
 			_, _ = os.Stderr.WriteString(err.Error() + "\n")
 			code = 1
