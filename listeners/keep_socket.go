@@ -271,15 +271,24 @@ func (s *socket) defaultOf(o *Option) (Value, bool) {
 }
 
 // Lend returns copies of the listener's sockets for another program. From then on
-// they are never shut. Loop only.
-func (l *Listener) Lend() (files []int, err error) {
+// they are never shut, unless that is undone. Loop only.
+func (l *Listener) Lend() (files []int, undo func(), err error) {
+	var lent []*socket
+	undo = func() {
+		for _, s := range lent {
+			s.lent = false
+		}
+	}
 	for _, e := range l.endpoints {
 		s := e.sock()
 		fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
-			return files, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+			return files, undo, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
 		}
-		s.lent, files = true, append(files, fd)
+		files = append(files, fd)
+		if !s.lent {
+			s.lent, lent = true, append(lent, s)
+		}
 	}
-	return files, nil
+	return files, undo, nil
 }

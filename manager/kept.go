@@ -2,12 +2,9 @@ package manager
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sockmgr/sockmgr/listeners"
 )
@@ -87,49 +84,4 @@ func (m *Manager) StoreAgain(ctx context.Context) error {
 		}
 	}
 	return m.on(ctx, func() error { m.set.StoreConnsAgain(); return nil })
-}
-
-// maxGiven bounds how many listeners' sockets are given at once.
-const maxGiven = 256
-
-// Give returns copies of the sockets of listeners, each with the name of its
-// listener, for a program that accepts by itself: a listener that runs is paused
-// (hold), so that the two do not take each other's connections. The caller closes
-// the copies.
-func (m *Manager) Give(ctx context.Context, names []string) (of []string, files []int, err error) {
-	if len(names) == 0 || len(names) > maxGiven {
-		return nil, nil, invalid([]*listeners.Violation{{Field: "names", Message: fmt.Sprintf("are %d; at least 1, at most %d", len(names), maxGiven)}})
-	}
-	defer func() {
-		if err != nil {
-			for _, fd := range files {
-				_ = unix.Close(fd)
-			}
-			of, files = nil, nil
-		}
-	}()
-	for _, name := range names {
-		if _, err := m.Pause(ctx, name, "", listeners.Hold, 0); err != nil {
-			return of, files, err
-		}
-		e, err := m.entry(name)
-		if err != nil {
-			return of, files, err
-		}
-		l := m.liveOf(e)
-		if l == nil {
-			return of, files, &listeners.Fault{Reason: listeners.StateInvalid, Message: name + " has no sockets: it does not run", Fix: "sockctl start " + name}
-		}
-		err = m.on(ctx, func() error {
-			some, err := l.Lend()
-			for _, fd := range some {
-				of, files = append(of, name), append(files, fd)
-			}
-			return err
-		})
-		if err != nil {
-			return of, files, err
-		}
-	}
-	return of, files, nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
@@ -22,6 +23,7 @@ type keeper struct {
 	log  hclog.Logger
 	kept *listeners.Kept
 	back []fdstore.Returned // what came back, until the listeners get what is left
+	at   atomic.Pointer[managerAt]
 
 	mu     sync.Mutex
 	socket string
@@ -33,6 +35,7 @@ type keeper struct {
 // newKeeper gives the service manager a voice.
 func newKeeper(socket string, back []fdstore.Returned, longNames bool, log hclog.Logger) *keeper {
 	k := &keeper{log: log, socket: socket, back: back}
+	k.findManager(socket)
 	if socket == "" {
 		return k
 	}
@@ -116,6 +119,7 @@ func (k *keeper) superviseBy(ctx context.Context, socket string, m *manager.Mana
 			Fix: "end that one first, or give this one --control and --state of its own",
 		}
 	}
+	k.findManager(socket)
 	k.mu.Lock()
 	k.socket = socket
 	if k.client == nil {
@@ -135,17 +139,37 @@ func (k *keeper) superviseBy(ctx context.Context, socket string, m *manager.Mana
 
 // isManager reports whether a path is that of the service manager's socket,
 // whatever link leads there: what this process sends there is the daemon's word.
+// It is called on the loop, about to connect to that path, which looks the path
+// up once more: it waits for no lock and for no other path.
 func (k *keeper) isManager(path string) bool {
-	socket := k.address()
-	if socket == "" || strings.HasPrefix(socket, "@") {
-		return socket != "" && path == socket
+	at := k.at.Load()
+	if at == nil || path == at.socket {
+		return at != nil
 	}
-	want, err := os.Stat(socket)
-	if err != nil {
-		return path == socket
+	if at.is == nil || strings.HasPrefix(path, "@") {
+		return false
 	}
 	is, err := os.Stat(path)
-	return err == nil && os.SameFile(is, want)
+	return err == nil && os.SameFile(is, at.is)
+}
+
+// A managerAt is where the service manager listens.
+type managerAt struct {
+	socket string
+	is     os.FileInfo // what is at that path; nil: it is in the abstract namespace, or was not there
+}
+
+// findManager looks once, so that the loop need not. A socket that is bound anew
+// at the path later is known by its name alone: systemd keeps its own for good.
+func (k *keeper) findManager(socket string) {
+	if socket == "" {
+		return
+	}
+	at := &managerAt{socket: socket}
+	if !strings.HasPrefix(socket, "@") {
+		at.is, _ = os.Stat(socket) // then the name alone tells it
+	}
+	k.at.Store(at)
 }
 
 // address is where the service manager is told; empty: nowhere.
