@@ -20,6 +20,7 @@ var (
 // Recover goes on with the connections of a process that was killed, some in each
 // turn, now that their listeners are there. What cannot go on is reset.
 func (s *Set) Recover(all map[string]*Listener) {
+	s.endStrays()
 	k := s.durables
 	if k == nil {
 		return

@@ -149,8 +149,8 @@ func (k *durables) close() {
 	}
 }
 
-// StoreConnsAgain begins to leave all durable connections with a keeper that has
-// nothing yet, some in each turn.
+// StoreConnsAgain begins to leave all durable connections, and all programs, with
+// a keeper that has nothing yet, some in each turn.
 func (s *Set) StoreConnsAgain() {
 	if k := s.durables; k != nil {
 		for i, a := range k.arenas {
@@ -158,15 +158,18 @@ func (s *Set) StoreConnsAgain() {
 				k.store(arenaName(i), a.fd)
 			}
 		}
-		s.sweepFrom(0, nil, func(c *conn) {
-			d := c.durable()
-			if d == nil {
-				return
-			}
-			k.store(clientName(d.number()), int(c.fd))
-			if r := c.relay(); r != nil && d.joined {
-				k.store(upstreamName(d.number()), int(r.fd))
-			}
-		}, func() {})
 	}
+	s.sweepFrom(0, nil, func(c *conn) {
+		if e, ok := c.handler.(*execConn); ok {
+			e.program.storeAgain()
+		}
+		d := c.durable()
+		if d == nil {
+			return
+		}
+		s.durables.store(clientName(d.number()), int(c.fd))
+		if r := c.relay(); r != nil && d.joined {
+			s.durables.store(upstreamName(d.number()), int(r.fd))
+		}
+	}, func() {})
 }

@@ -18,6 +18,7 @@ type execConn struct {
 	plainServer
 	x        *executor
 	c        *conn
+	coming   *launch  // of the program; nil: it is there, or has ended
 	program  *process // nil: it is being started, or has ended
 	over     bool     // it has ended
 	why      error    // the connection shall be closed because of
@@ -40,23 +41,32 @@ func (x *executor) Open(p Peer) (Handler, error) {
 		return nil, err
 	}
 	e := &execConn{x: x, c: c}
-	env := connEnvironment(c)
-	if x.serves != nil {
-		text, err := servantFor(x.serves, c)
-		if err != nil {
-			return nil, err
-		}
-		env[servantEnv] = text
-	}
-	if err := x.launch(c.l.set, c.l, int(c.fd), int(c.fd), nil, env, e.started); err != nil {
-		x.failed(c.l, err.Error())
+	if err := e.start(); err != nil {
 		return nil, err
 	}
 	c.flags |= served
 	return e, nil
 }
 
+// start has the program started.
+func (e *execConn) start() (err error) {
+	c := e.c
+	env := connEnvironment(c)
+	if e.x.serves != nil {
+		text, err := servantFor(e.x.serves, c)
+		if err != nil {
+			return err
+		}
+		env[servantEnv] = text
+	}
+	if e.coming, err = e.x.launch(c.l.set, c.l, int(c.fd), int(c.fd), nil, env, e.started); err != nil {
+		e.x.failed(c.l, err.Error())
+	}
+	return err
+}
+
 func (e *execConn) started(r started) {
+	e.coming = nil
 	if r.err == nil {
 		e.program, r.err = e.c.l.set.adopt(r, e.x.spec.killTimeout(), e.ended)
 	}

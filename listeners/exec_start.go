@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,11 +30,15 @@ type launch struct {
 	env     map[string]string // what the daemon sets
 	files   []int             // descriptors 0, 1, 2, ... of the program; -1: /dev/null
 	done    func(started)     // on the loop
+	kept    *Kept             // who gets a copy of what it is known by; nil: nobody
+	begun   bool              // it does not wait any more; guarded by the starter's mu, as unasked
+	unasked bool              // nobody wants it any more
 }
 
 // started is what came of a launch.
 type started struct {
 	pid, pidfd int
+	kept       string // what the keeper has pidfd as; empty: it has not
 	err        error
 }
 
@@ -42,18 +47,21 @@ type starter struct {
 	mu      sync.Mutex // the loop takes it: held for a few instructions
 	waiting []*launch
 	running int // goroutines
-	alive   int // programs that run or are being started
+	alive   int // programs that this process has forked, or is about to
 	thread  chan func()
+	held    bool          // none is started for now: see HoldStarts
+	idle    chan struct{} // closed when no goroutine runs any more; nil: nobody waits for that
 }
 
 // start has a program started. The descriptors must stay open until done is
 // called, on the loop.
 func (s *Set) start(l *launch) {
+	l.kept = s.kept
 	s.starter.mu.Lock()
 	defer s.starter.mu.Unlock()
 	s.starter.waiting = append(s.starter.waiting, l)
 	s.starter.began()
-	if s.starter.running < maxStarting {
+	if s.starter.running < maxStarting && !s.starter.held {
 		s.starter.running++
 		go s.startAll()
 	}
@@ -64,37 +72,111 @@ func (s *Set) start(l *launch) {
 // closed.
 func (s *Set) startAll() {
 	for {
-		s.starter.mu.Lock()
-		if len(s.starter.waiting) == 0 {
-			s.starter.running--
-			s.starter.waiting = nil
-			s.starter.mu.Unlock()
+		l := s.starter.next()
+		if l == nil {
 			return
 		}
-		l := s.starter.waiting[0]
-		s.starter.waiting = s.starter.waiting[1:]
-		s.starter.mu.Unlock()
 		r := l.run(s.starter.fork)
 		if r.err != nil {
 			s.starter.ended()
 		}
 		if s.loop.Post(func() { l.done(r) }) != nil && r.err == nil { // the loop has ended
-			destroy(r)
+			l.kept.destroy(r)
 			s.starter.ended()
 		}
 	}
 }
 
+// next takes out what is to be started next; nil: nothing, and the goroutine
+// that asks ends.
+func (s *starter) next() *launch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.waiting) > 0 && s.waiting[0].unasked {
+		s.waiting = s.waiting[1:]
+	}
+	if len(s.waiting) == 0 {
+		s.waiting = nil
+	}
+	if len(s.waiting) == 0 || s.held {
+		if s.running--; s.running == 0 && s.idle != nil {
+			close(s.idle)
+			s.idle = nil
+		}
+		return nil
+	}
+	l := s.waiting[0]
+	s.waiting, l.begun = s.waiting[1:], true
+	return l
+}
+
+// withdraw takes back what waits to be started; it reports whether it did.
+func (s *starter) withdraw(l *launch) bool {
+	s.mu.Lock()
+	did := !l.begun && !l.unasked
+	l.unasked = l.unasked || did
+	s.mu.Unlock()
+	if did {
+		s.ended()
+	}
+	return did
+}
+
+// waits reports whether it does so still.
+func (s *starter) waits(l *launch) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !l.begun
+}
+
+// HoldStarts has no further program be started until release is called, and
+// returns when those are there that are on their way, or when the time is up. It
+// may be called from any goroutine but the loop's.
+func (s *Set) HoldStarts(patience time.Duration) (release func()) {
+	t := &s.starter
+	t.mu.Lock()
+	t.held = true
+	var idle chan struct{}
+	if t.running > 0 {
+		if t.idle == nil {
+			t.idle = make(chan struct{})
+		}
+		idle = t.idle
+	}
+	t.mu.Unlock()
+	if idle != nil {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		select {
+		case <-idle:
+		case <-timer.C:
+		}
+	}
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.held = false
+		for range min(maxStarting-t.running, len(t.waiting)) {
+			t.running++
+			go s.startAll()
+		}
+	}
+}
+
 // destroy ends a program that nobody wants any more, and waits for that.
-func destroy(r started) {
+func (k *Kept) destroy(r started) {
 	_ = unix.Kill(-r.pid, unix.SIGKILL)
 	_, _ = unix.Wait4(r.pid, nil, 0, nil)
+	if r.kept != "" {
+		k.remove(r.kept)
+	}
 	_ = unix.Close(r.pidfd)
 }
 
 // run starts the program: in a session and a process group of its own, without
-// any right, descriptor or signal of the daemon's: see package shim. It gets
-// SIGTERM when the daemon is gone, however that ends.
+// any right, descriptor or signal of the daemon's: see package shim. If somebody
+// keeps a copy of what it is known by, the next daemon has it; else it gets
+// SIGTERM when this one is gone, however that ends.
 func (l *launch) run(fork func(func())) started {
 	p, err := l.program()
 	if err != nil {
@@ -127,8 +209,9 @@ func (l *launch) run(fork func(func())) started {
 		_, _ = unix.Wait4(r.pid, nil, 0, nil)
 		return started{pidfd: -1, err: os.NewSyscallError("clone CLONE_PIDFD", unix.ENOSYS)}
 	}
-	if err := s.Wait(); err != nil {
-		destroy(r)
+	r.kept = l.kept.storeProgram(r.pid, r.pidfd)
+	if err := s.Wait(r.kept == ""); err != nil {
+		l.kept.destroy(r)
 		return started{pidfd: -1, err: l.because(err)}
 	}
 	return r

@@ -58,7 +58,7 @@ func (x *executor) pass() {
 			"LISTEN_FDNAMES":   strings.Repeat(":"+l.Name, len(files))[1:],
 			"SOCKMGR_LISTENER": l.Name,
 		}
-		err = x.launch(l.set, l, -1, -1, files, env, func(r started) {
+		x.coming, err = x.launch(l.set, l, -1, -1, files, env, func(r started) {
 			closeAll(files)
 			x.passedOn(l, r)
 		})
@@ -98,6 +98,7 @@ func closeAll(files []int) {
 }
 
 func (x *executor) passedOn(l *Listener, r started) {
+	x.coming = nil
 	if r.err == nil {
 		x.holder, r.err = l.set.adopt(r, x.spec.killTimeout(), func() { x.holderEnded(l) })
 	}

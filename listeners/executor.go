@@ -28,6 +28,7 @@ type executor struct {
 	stderr   *stderrPipe
 	failures []time.Duration // when, on the loop's clock; the last failuresMost
 
+	coming *launch    // of what is to have the listening sockets; nil: it is there, or nothing is
 	holder *process   // of the listening sockets
 	halted bool       // it shall end, also if it is being started still
 	given  []int      // their descriptors, as the loop knows them
@@ -49,19 +50,19 @@ func (x *executor) Detach() {
 func (x *executor) Handle(Peer, []byte) (int, error) { return 0, unix.EOPNOTSUPP }
 
 // launch has a program started, with stderr as descriptor 2.
-func (x *executor) launch(set *Set, l *Listener, stdin, stdout int, more []int, env map[string]string, done func(started)) error {
+func (x *executor) launch(set *Set, l *Listener, stdin, stdout int, more []int, env map[string]string, done func(started)) (*launch, error) {
 	spec := x.spec
 	if set.resolve != nil && x.serves == nil {
 		allowed, err := set.resolve(spec)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		spec = allowed
 	}
 	if x.stderr == nil {
 		pipe, err := newStderr(set, l.Name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		x.stderr = pipe
 	}
@@ -69,8 +70,9 @@ func (x *executor) launch(set *Set, l *Listener, stdin, stdout int, more []int, 
 		stdout = x.stderr.w
 	}
 	x.programs++
-	set.start(&launch{spec: spec, servant: x.serves != nil, env: env, files: append([]int{stdin, stdout, x.stderr.w}, more...), done: done})
-	return nil
+	one := &launch{spec: spec, servant: x.serves != nil, env: env, files: append([]int{stdin, stdout, x.stderr.w}, more...), done: done}
+	set.start(one)
+	return one, nil
 }
 
 // over is called when a program has ended, or could not be started.
@@ -82,14 +84,14 @@ func (x *executor) over() {
 }
 
 // judge looks at how a program has ended. One that was told to, or that others
-// made end, has not failed.
+// made end, or of which nobody knows, has not failed.
 func (x *executor) judge(l *Listener, p *process, excused bool) {
 	if log := l.set.log; log.IsDebug() {
-		log.Debug("program ended", "listener", l.Name, "pid", p.pid, "status", statusText(p.status), "lived", p.lived)
+		log.Debug("program ended", "listener", l.Name, "pid", p.pid, "status", p.statusText(), "lived", p.lived)
 	}
-	well := p.status.Exited() && p.status.ExitStatus() == 0
+	well := !p.known || p.status.Exited() && p.status.ExitStatus() == 0
 	if !p.asked && !excused && p.lived < failedSoon && !well {
-		x.failed(l, fmt.Sprintf("%s ended %v after its start: %s", x.spec.Program(), p.lived.Round(time.Millisecond), statusText(p.status)))
+		x.failed(l, fmt.Sprintf("%s ended %v after its start: %s", x.spec.Program(), p.lived.Round(time.Millisecond), p.statusText()))
 	}
 }
 
@@ -112,8 +114,11 @@ func (x *executor) failed(l *Listener, why string) {
 	}
 }
 
-func statusText(ws unix.WaitStatus) string {
+func (p *process) statusText() string {
+	ws := p.status
 	switch {
+	case !p.known:
+		return "unknown: another process waited for it"
 	case ws.Exited():
 		return fmt.Sprintf("exit status %d", ws.ExitStatus())
 	case ws.Signaled():

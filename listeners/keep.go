@@ -33,6 +33,7 @@ type Kept struct {
 	keeper Keeper                 // nil: none
 	back   map[string][]*returned // what nobody has claimed, by listener; "": what is not ours
 	conns  []returnedConn         // what came back of durable connections
+	strays []returnedProgram      // programs that the process before had
 }
 
 // A returned is a socket that came back.
@@ -60,6 +61,10 @@ func NewKept(keeper Keeper, back []Returned) (k *Kept, problems []error) {
 	for _, b := range back {
 		if c, ok := lookAtConn(b); ok {
 			k.conns = append(k.conns, c)
+			continue
+		}
+		if p, ok := lookAtProgram(b); ok {
+			k.strays = append(k.strays, p)
 			continue
 		}
 		r, err := lookAt(b)
@@ -147,6 +152,9 @@ func (k *Kept) StoreAgain(l *Listener) {
 			s.stored = ""
 			k.store(l.Name, s)
 		}
+	}
+	if x := l.passer(); x != nil {
+		x.holder.storeAgain()
 	}
 }
 
@@ -316,4 +324,8 @@ func (k *Kept) Close() {
 		sysClose(c.fd)
 	}
 	k.conns = nil
+	for _, p := range k.strays {
+		sysClose(p.fd)
+	}
+	k.strays = nil
 }

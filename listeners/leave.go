@@ -28,6 +28,10 @@ type Transfer struct {
 	conns     []*conn
 	offered   map[uint64]bool      // cookies of those that clients use, or may
 	handlers  map[*httpHandler]int // 1 + places in all of Saved.Handlers
+	executors map[*executor]int    // places in all of Saved.Executors
+	errors    map[*executor]bool   // whose stderr is saved
+	passed    map[*executor]bool   // programs that have the sockets, and move
+	stays     bool
 }
 
 // The most of a part: as many files as go over at once, nearly, and so many bytes
@@ -38,8 +42,13 @@ const (
 )
 
 // Transfer saves the listeners. Their connections are in the parts that follow.
-func (s *Set) Transfer(ls []*Listener, kept *Kept) (*Transfer, error) {
-	t := &Transfer{set: s, listeners: ls, moving: make(map[*Listener]bool, len(ls)), offered: map[uint64]bool{}, handlers: map[*httpHandler]int{}}
+// With stays this process outlives what it leaves: programs that end with it may
+// move too.
+func (s *Set) Transfer(ls []*Listener, kept *Kept, stays bool) (*Transfer, error) {
+	t := &Transfer{
+		set: s, listeners: ls, moving: make(map[*Listener]bool, len(ls)), offered: map[uint64]bool{}, handlers: map[*httpHandler]int{},
+		executors: map[*executor]int{}, errors: map[*executor]bool{}, passed: map[*executor]bool{}, stays: stays,
+	}
 	for _, l := range ls {
 		for len(l.retired) > 0 {
 			l.retired[0].Expired() // so that each address has one socket
@@ -59,8 +68,8 @@ func (s *Set) Transfer(ls []*Listener, kept *Kept) (*Transfer, error) {
 }
 
 // Next makes the next part, which is in the place of the one before; false: that
-// was the last. What cannot move is left out: connections that a thread or a
-// program has.
+// was the last. What cannot move is left out: connections that a thread has, or a
+// program that ends with this process.
 func (t *Transfer) Next() bool {
 	t.before += len(t.Files)
 	t.Saved, t.Files = Saved{Conns: t.Conns[:0]}, t.Files[:0]
@@ -134,6 +143,11 @@ func (t *Transfer) listener(l *Listener) (SavedListener, error) {
 		t.forwarder(h, &s)
 	case *remoter:
 		s.Place = h.place
+	case *executor:
+		t.passing(h, &s)
+	}
+	if s.Failing = l.failing; l.failing != "" {
+		s.TryAgain = l.tryAgain.At()
 	}
 	return s, nil
 }
@@ -194,6 +208,8 @@ func (t *Transfer) Done() {
 			}
 		case *handoffer:
 			h.held = nil
+		case *executor:
+			h.part(t.passed[h])
 		}
 		l.leaving = nil
 		l.spec.Drain.LameDuck = 0 // who balances loads sees no difference

@@ -50,9 +50,11 @@ func (t *Transfer) handler(c *conn, s *SavedHandler) bool {
 			t.offered[c.cookie()] = true
 		}
 		return moves
+	case *execConn:
+		return t.program(h, s)
 	}
 	switch h := c.handler.(type) {
-	case server: // a thread, or a program
+	case server: // a thread
 		return false
 	case *httpConn:
 		return t.http(h, c.l, s)
@@ -183,6 +185,8 @@ func (c *conn) part() {
 	case *Offered:
 		h.user = nil
 		h.r.pending = slices.DeleteFunc(h.r.pending, func(other *Offered) bool { return other == h })
+	case *execConn:
+		h.part()
 	}
 	set.loop.Disarm(&c.timer)
 	_ = set.loop.Remove(int(c.fd)) // before the close, as always

@@ -25,6 +25,7 @@ type mover struct {
 	ls   map[string]*listeners.Listener
 	ran  chan error
 	kept *listeners.Kept // nil: nobody keeps anything
+	log  logged          // of all that is debug and above
 
 	counters map[string]*listeners.Counters // once it has moved
 }
@@ -59,7 +60,7 @@ func poller(t *testing.T) mux.Poller {
 
 func (m *mover) begin(loop *mux.Loop) {
 	m.loop = loop
-	m.set = listeners.NewSet(listeners.SetConfig{Loop: loop, Log: hclog.NewNullLogger(), Changed: func(*listeners.Listener) {}, Kept: m.kept})
+	m.set = listeners.NewSet(listeners.SetConfig{Loop: loop, Log: hclog.New(&hclog.LoggerOptions{Output: &m.log, Level: hclog.Debug}), Changed: func(*listeners.Listener) {}, Kept: m.kept})
 }
 
 func (m *mover) run() {
@@ -110,7 +111,7 @@ func (m *mover) addr(name string) net.Addr {
 // move goes on on another loop. abandon lets it fail at the last moment.
 func (m *mover) move(abandon bool) {
 	m.t.Helper()
-	old := *m
+	old := mover{t: m.t, loop: m.loop, set: m.set, ran: m.ran}
 	var ls []*listeners.Listener
 	for _, l := range m.ls {
 		ls = append(ls, l)
@@ -119,8 +120,10 @@ func (m *mover) move(abandon bool) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	release := m.set.HoldStarts(time.Minute)
+	defer release()
 	old.do(func() error {
-		t, err := m.set.Transfer(ls, m.kept)
+		t, err := m.set.Transfer(ls, m.kept, false)
 		if err != nil {
 			return err
 		}

@@ -23,13 +23,16 @@ type Resumption struct {
 	specs    [][]byte // Saved.Handlers of all parts
 	files    []int
 	handlers map[int]*httpHandler
+
+	starters  []SavedExecutor // Saved.Executors of all parts
+	executors map[int]*executor
 }
 
 // Resume goes on with what another process leaves, on a loop that does not turn
 // yet, once all parts of it are taken up.
 func (s *Set) Resume(kept *Kept) *Resumption {
 	return &Resumption{
-		Listeners: map[string]*Listener{}, Counters: map[string]*Counters{}, Taken: map[uint64]*Offered{}, set: s, kept: kept, handlers: map[int]*httpHandler{},
+		Listeners: map[string]*Listener{}, Counters: map[string]*Counters{}, Taken: map[uint64]*Offered{}, set: s, kept: kept, handlers: map[int]*httpHandler{}, executors: map[int]*executor{},
 	}
 }
 
@@ -38,6 +41,7 @@ func (s *Set) Resume(kept *Kept) *Resumption {
 // process is to end.
 func (r *Resumption) TakeUp(saved *Saved, files []int) error {
 	r.files, r.specs = append(r.files, files...), append(r.specs, saved.Handlers...)
+	r.starters = append(r.starters, saved.Executors...)
 	for _, b := range saved.Back {
 		fd, err := r.File(b.File)
 		if err != nil {
@@ -55,6 +59,11 @@ func (r *Resumption) TakeUp(saved *Saved, files []int) error {
 	for i := range saved.Listeners {
 		if err := r.listener(&saved.Listeners[i]); err != nil {
 			return named(saved.Listeners[i].Name, err)
+		}
+	}
+	for i := range saved.Stderrs {
+		if err := r.stderr(&saved.Stderrs[i]); err != nil {
+			return err
 		}
 	}
 	for i := range saved.Conns {
@@ -111,16 +120,7 @@ func (r *Resumption) listener(s *SavedListener) error {
 	if s.Until > 0 {
 		r.set.loop.Arm(&l.deadline, s.Until, l)
 	}
-	if t := s.Throttle; t != nil {
-		l.throttle = &throttle{l: l, bucket: bucket{t.Bucket}, calm: t.Calm, resting: t.Resting}
-		if t.Until > 0 {
-			r.set.loop.Arm(&l.throttle.timer, t.Until, l.throttle)
-		}
-	}
-	l.openGates()
-	if g := s.Gates; g != nil && l.gates != nil {
-		l.gates[reading].bucket.full, l.gates[writing].bucket.full = g[reading], g[writing]
-	}
+	r.rates(l, s)
 	l.prepareConns()
 	l.show()
 	r.set.growBuffer(l.tunables.ReadBuffer)
@@ -147,6 +147,40 @@ func (r *Resumption) listener(s *SavedListener) error {
 	}
 	if a, ok := l.handler.(Attacher); ok {
 		a.Attach(l, nil)
+	}
+	return r.accepting(l, s, all)
+}
+
+// rates goes on with what rates have let through.
+func (r *Resumption) rates(l *Listener, s *SavedListener) {
+	if t := s.Throttle; t != nil {
+		l.throttle = &throttle{l: l, bucket: bucket{t.Bucket}, calm: t.Calm, resting: t.Resting}
+		if t.Until > 0 {
+			r.set.loop.Arm(&l.throttle.timer, t.Until, l.throttle)
+		}
+	}
+	l.openGates()
+	if g := s.Gates; g != nil && l.gates != nil {
+		l.gates[reading].bucket.full, l.gates[writing].bucket.full = g[reading], g[writing]
+	}
+}
+
+// accepting goes on with what keeps the loop from accepting: programs that have
+// the sockets, or fail.
+func (r *Resumption) accepting(l *Listener, s *SavedListener, sockets []endpoint) error {
+	if s.Failing != "" {
+		l.failing = s.Failing
+		l.tryAgain = r.set.loop.After(max(0, s.TryAgain-r.set.loop.Clock()), l.cheerUp)
+	}
+	if s.Passing != nil {
+		if err := r.passing(l, s.Passing, sockets); err != nil {
+			return err
+		}
+	}
+	if l.passer() != nil && !l.passed { // one may have had them
+		for _, e := range sockets {
+			_ = unix.SetNonblock(e.sock().fd, true) // nothing keeps it from that
+		}
 	}
 	return nil
 }
@@ -214,7 +248,7 @@ func (l *Listener) serveAgain() error {
 		}
 		switch s := e.(type) {
 		case *streamSocket:
-			if s.shut || s.ending == serving && (l.isResting() || s.paused != NotPaused) {
+			if s.shut || s.ending == serving && (l.isResting() || s.paused != NotPaused || l.passed) {
 				continue
 			}
 			if err := l.set.loop.Add(s.fd, mux.Readable, s); err != nil {
@@ -225,7 +259,7 @@ func (l *Listener) serveAgain() error {
 			want := mux.Readable
 			if len(s.unsent) > 0 {
 				want = mux.Writable
-			} else if s.paused != NotPaused {
+			} else if s.paused != NotPaused || l.passed || l.failing != "" {
 				continue
 			}
 			if err := l.set.loop.Add(s.fd, want, s); err != nil {

@@ -89,6 +89,8 @@ func (r *Resumption) handler(c *conn, s *SavedHandler) error {
 	case s.Kind == savedOffered && s.Offered != nil:
 		r.offered(c, s.Offered)
 		return nil
+	case s.Kind == savedExec && s.Exec != nil:
+		return r.program(c, s.Exec)
 	case s.Kind == "handoff" && s.Handoff != nil:
 		return r.handoff(c, s.Handoff)
 	case s.Kind == "http" && s.HTTP != nil:

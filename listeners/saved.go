@@ -24,6 +24,8 @@ type Saved struct {
 	Handlers  [][]byte        // that connections have, and their listeners no more: see marshalHandler
 	Back      []SavedReturned // what came back from the keeper, and nobody has claimed
 	Arenas    []SavedArena    // of durable connections
+	Executors []SavedExecutor // of programs
+	Stderrs   []SavedStderr   // of those
 }
 
 // SavedArena is memory that durable connections have slots in.
@@ -59,6 +61,10 @@ type SavedListener struct {
 	Upstreams []SavedUpstream
 	Sessions  []SavedSession // of datagrams
 	Place     uint64         // of the next connection that is offered to clients
+	Passing   *SavedPassing
+
+	Failing  string        // why it accepts nothing for now
+	TryAgain time.Duration // until when
 }
 
 // SavedDrain is a drain.
@@ -184,6 +190,7 @@ type SavedHandler struct {
 	Relay   *SavedRelay
 	Handoff *SavedHandoff
 	Offered *SavedOffered
+	Exec    *SavedExec
 	Hello   []byte // of a ClientHello, as far as it has come
 	Ended   bool   // of chargen: its listener drains
 }
@@ -194,6 +201,7 @@ const (
 	savedGreeting = "greeting" // the ClientHello is
 	savedRelay    = "relay"
 	savedOffered  = "offered"
+	savedExec     = "program"
 )
 
 // SavedHTTP is how far an HTTP request is.

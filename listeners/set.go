@@ -37,6 +37,9 @@ type Set struct {
 	lost func(*Listener, Address) // nil: nobody is told
 
 	starter  starter                                                           // of programs
+	kept     *Kept                                                             // set once in NewSet; nil: nobody keeps anything
+	orphans  map[int]int                                                       // programs that have moved, and are to be reaped here: pids by their descriptors
+	strays   map[*process]bool                                                 // programs of a daemon that was killed: they are ended
 	resolve  func(*Exec) (*Exec, error)                                        // set once in NewSet
 	failing  func(l *Listener, why string, pause time.Duration)                // nil: nobody is told
 	panicked func(l *Listener, what string, total uint64, pause time.Duration) // nil: nobody is told
@@ -112,7 +115,7 @@ type SetConfig struct {
 func NewSet(c SetConfig) *Set {
 	s := &Set{
 		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, panicked: c.Panicked, lost: c.Lost, limit: c.Descriptors, metadata: c.Metadata, reserved: c.Reserved, resolve: c.Resolve,
-		buf: make([]byte, 64<<10), udpPorts: map[uint16]int{}, outlets: map[outlet]*hop{},
+		kept: c.Kept, orphans: map[int]int{}, strays: map[*process]bool{}, buf: make([]byte, 64<<10), udpPorts: map[uint16]int{}, outlets: map[outlet]*hop{},
 	}
 	s.starved = c.Starved
 	s.slow.set, s.slow.most, s.slow.tell = s, c.WriteBuffer, c.Slow
@@ -132,6 +135,7 @@ func (s *Set) Close() {
 		p.close()
 	}
 	s.pipes = nil
+	s.closePrograms()
 	if s.durables != nil {
 		s.durables.close()
 	}

@@ -63,7 +63,14 @@ type Heir struct {
 	// Go is called on the loop after the last. Without an error the heir has all,
 	// and goes on; with one, here or before, it is gone for good.
 	Go func() error
+	// Stays says that this process outlives what it leaves: programs that end with
+	// it may move too.
+	Stays bool
 }
+
+// startsTime is how long programs that are on their way have to be there, so that
+// they move too.
+const startsTime = 500 * time.Millisecond
 
 // SnapshotStore writes a copy of the store, none of one in memory.
 func (m *Manager) SnapshotStore(w io.Writer) error {
@@ -103,6 +110,8 @@ func (m *Manager) HandOver(ctx context.Context, to Heir) (err error) {
 	if err := errors.Join(m.store.release(), to.Store()); err != nil {
 		return err
 	}
+	release := m.set.HoldStarts(startsTime)
+	defer release()
 	return m.on(ctx, func() error { return m.handOver(to) })
 }
 
@@ -137,7 +146,7 @@ func (m *Manager) handOver(to Heir) error {
 	if err != nil {
 		return err
 	}
-	transfer, err := m.set.Transfer(live, m.kept)
+	transfer, err := m.set.Transfer(live, m.kept, to.Stays)
 	if err != nil {
 		return err
 	}

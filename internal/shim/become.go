@@ -45,8 +45,10 @@ func (t *task) run(report int) error {
 	}
 	// After the change of user, which would undo it. It is the thread's, and
 	// stays the program's.
-	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
-		return failure("prctl PR_SET_PDEATHSIG", err)
+	if t.Leash {
+		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
+			return failure("prctl PR_SET_PDEATHSIG", err)
+		}
 	}
 	if os.Getppid() != t.Parent {
 		return errors.New("the daemon has ended meanwhile")

@@ -43,7 +43,7 @@ func run(t *testing.T, p shim.Program) (string, error) {
 		t.Fatal(err)
 	}
 	defer unix.Close(pidfd)
-	failed := s.Wait()
+	failed := s.Wait(true)
 	said, err := io.ReadAll(r)
 	if err != nil {
 		t.Error(err)

@@ -35,8 +35,9 @@ type User struct {
 // task is what the shim is told.
 type task struct {
 	Program
-	Keep   int // descriptors, from 0 on
-	Parent int // the daemon's pid
+	Keep   int  // descriptors, from 0 on
+	Parent int  // the daemon's pid
+	Leash  bool // it gets SIGTERM when the thread that forked it ends
 }
 
 // An Error says what the shim could not do.
@@ -80,8 +81,8 @@ func Prepare(p Program) (*Start, error) {
 }
 
 // Fork starts the shim with files as descriptors 0, 1, 2 ... of the program, as
-// the leader of a session. The program gets SIGTERM when the thread that calls
-// this ends, which is when the daemon ends if the caller sees to that.
+// the leader of a session. A program on a leash gets SIGTERM when the thread that
+// calls this ends, which is when the daemon ends if the caller sees to that.
 func (s *Start) Fork(files []uintptr) (pid, pidfd int, err error) {
 	s.task.Keep = len(files)
 	pidfd = -1
@@ -99,7 +100,8 @@ func (s *Start) Fork(files []uintptr) (pid, pidfd int, err error) {
 
 // Wait tells the shim what to do, and returns when the program runs, or what
 // kept it from that. The process ends by itself then, and is to be waited for.
-func (s *Start) Wait() error {
+func (s *Start) Wait(leash bool) error {
+	s.task.Leash = leash
 	sent := json.NewEncoder(s.pair).Encode(s.task)
 	text, err := io.ReadAll(io.LimitReader(s.pair, 64<<10))
 	var failed Error

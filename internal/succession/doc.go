@@ -25,7 +25,7 @@ package succession
 
 // Protocol is that of this program, and of what goes over in the estate. It grows
 // with every change that a program of another version would misunderstand.
-const Protocol = 2
+const Protocol = 3
 
 // Variable names the descriptor of the new program's end.
 const Variable = "SOCKMGR_SUCCEED"

@@ -253,6 +253,7 @@ func (u *upgrader) handOver(ctx context.Context, h *heir, drain time.Duration, t
 	e := &estate{to: h.conn}
 	defer e.close()
 	err := u.m.HandOver(context.WithoutCancel(ctx), manager.Heir{
+		Stays: u.stays(),
 		Store: func() error {
 			err := h.conn.Send(succession.Message{Step: succession.Store}, checkTime)
 			if err == nil {
@@ -275,7 +276,7 @@ func (u *upgrader) handOver(ctx context.Context, h *heir, drain time.Duration, t
 	_ = h.conn.Send(succession.Message{Step: succession.Told, Socket: u.keep.address()}, takeTime) // or it has ended, and its supervisor knows
 	_ = h.conn.Close()
 	u.log.Info("upgraded: another process serves", "pid", pid, "executable", h.program)
-	l := &legacy{heir: h, drain: drain, staying: u.m.Staying(), passes: !u.succeeded && !u.keep.isSupervised()}
+	l := &legacy{heir: h, drain: drain, staying: u.m.Staying(), passes: u.stays()}
 	if l.staying > 0 {
 		tell(service.UpgradeDraining, fmt.Sprintf("%d connections cannot move, and finish in the process before (pid %d)", l.staying, os.Getpid()), pid)
 	}
@@ -283,6 +284,10 @@ func (u *upgrader) handOver(ctx context.Context, h *heir, drain time.Duration, t
 	u.done <- l
 	return nil
 }
+
+// stays reports whether this process is there as long as the daemon is, whichever
+// process that is: see watchOver.
+func (u *upgrader) stays() bool { return !u.succeeded && !u.keep.isSupervised() }
 
 // isGone reports whether an error is the end of the program.
 func isGone(err error) bool {

@@ -20,6 +20,7 @@ type daemon struct {
 	ready    bool
 	stopping bool // it was asked to end, and said so
 	ended    chan struct{}
+	status   *unix.WaitStatus // nil: it was not waited for yet
 }
 
 // start starts a daemon with what is stored.
@@ -127,6 +128,10 @@ func (d *daemon) reap() (code int, how string) {
 	_ = unix.Close(d.pidfd)
 	var status unix.WaitStatus
 	for {
+		if d.status != nil {
+			status = *d.status
+			break
+		}
 		_, err := unix.Wait4(d.pid, &status, 0, nil)
 		if err == nil {
 			break
@@ -139,4 +144,20 @@ func (d *daemon) reap() (code int, how string) {
 		return 128 + int(status.Signal()), "was killed: " + status.Signal().String()
 	}
 	return status.ExitStatus(), "ended with exit code " + strconv.Itoa(status.ExitStatus())
+}
+
+// reapAll takes note of all that has ended: what daemons have started, and left
+// behind, ends as a child of this process.
+func reapAll(d *daemon) {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil || pid <= 0:
+			return
+		case pid == d.pid:
+			d.status = &status
+		}
+	}
 }

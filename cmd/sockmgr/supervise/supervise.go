@@ -104,8 +104,14 @@ func Run(c Config) int {
 // attend does what the daemon tells, until it has ended and all that it told is
 // done. It returns the last, if there was an upgrade.
 func (s *supervisor) attend(d *daemon) *daemon {
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, syscall.SIGCHLD)
+	defer signal.Stop(children)
+	reapAll(d)
 	for {
 		select {
+		case <-children:
+			reapAll(d)
 		case n := <-s.notices:
 			d = s.act(d, n)
 		case sig := <-s.signals:
