@@ -125,6 +125,7 @@ func TestIPVersions(t *testing.T) {
 
 // IPv4 clients of a dual-stack listener are shown as what they are.
 func TestMappedClient(t *testing.T) {
+	oneLoop(t)
 	h := newHost(t, "epoll", 0)
 	l := h.open(spec(t, listeners.Echo{}, "", "tcp://[::]:0"))
 	c := dial(t, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: h.addr(l, 0).(*net.TCPAddr).Port})

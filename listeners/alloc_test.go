@@ -95,6 +95,7 @@ func loads(dir string) []load {
 // Serving a request allocates nothing, on any poller: what is counted is the
 // whole process, with client, poller and loop.
 func TestAllocs(t *testing.T) {
+	oneLoop(t)
 	const requests = 1000
 	eachPoller(t, func(t *testing.T, h *host) {
 		dir := shortDir(t)
@@ -127,6 +128,7 @@ func TestAllocs(t *testing.T) {
 
 // Nor does relaying one, of connections and of datagrams.
 func TestForwardAllocs(t *testing.T) {
+	oneLoop(t)
 	const requests = 1000
 	eachPoller(t, func(t *testing.T, h *host) {
 		for _, tt := range []struct {
@@ -158,6 +160,7 @@ func TestForwardAllocs(t *testing.T) {
 
 // A connection that comes and goes costs one allocation: itself.
 func TestConnectionAllocs(t *testing.T) {
+	oneLoop(t)
 	const conns, most = 500, 1
 	eachPoller(t, func(t *testing.T, h *host) {
 		for name, handler := range map[string]listeners.HandlerSpec{"echo": listeners.Echo{}, "discard": listeners.Discard{}} {
@@ -207,6 +210,7 @@ func mallocs(f func()) uint64 {
 // and its place in the loop's table. It may cost 52 more with poll(2), which
 // has a table of its own.
 func TestIdleConnectionSize(t *testing.T) {
+	oneLoop(t)
 	const conns, most = 4000, 400
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < 2*conns+200 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"strconv"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -11,14 +12,35 @@ import (
 	"github.com/sockmgr/sockmgr/mux"
 )
 
-// admit makes a connection of an accepted descriptor.
+// An admission is a connection that was accepted, on its way to the loop that
+// will serve it.
+type admission struct {
+	socket  *streamSocket // that accepted it; nil on another loop than its
+	fd      int
+	family  uint8
+	packets bool
+	remote  netip.AddrPort
+	at      time.Duration // when it was accepted
+	origin  *origin       // that has counted it in; nil: none yet
+}
+
+// admit makes a connection of an accepted descriptor, here or on another loop.
 func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
-	now := l.set.loop.Clock()
-	c := &conn{
-		l: l, handler: l.handler, fd: int32(fd), family: uint8(s.family), want: mux.Readable,
-		remote: peerAddr(from), opened: now, active: now,
+	a := admission{socket: s, fd: fd, family: uint8(s.family), packets: s.addr.Network == Unixpacket, remote: peerAddr(from), at: l.set.loop.Clock()}
+	if l.spreads == atAccept && l.sendOut(a) {
+		return
 	}
-	if s.addr.Network == Unixpacket {
+	l.take(a)
+}
+
+// take makes the connection here.
+func (l *Listener) take(a admission) {
+	fd := a.fd
+	c := &conn{
+		l: l, handler: l.handler, fd: int32(fd), family: a.family, want: mux.Readable,
+		remote: a.remote, opened: a.at, active: a.at,
+	}
+	if a.packets {
 		c.flags |= packets
 	}
 	if l.lingers {
@@ -34,10 +56,16 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 		c.stopLinger()
 		sysClose(fd)
 		l.set.log.Warn("connection refused", "listener", l.Name, "error", err)
+		if l.whole != nil {
+			l.tellDeparture(departure{origin: a.origin})
+		}
 		return
 	}
-	l.admitted(c, s)
-	if l.tunables.MaxPerSource > 0 {
+	l.admitted(c, a.socket)
+	switch {
+	case a.origin != nil:
+		c.rarely().origin = a.origin
+	case l.tunables.MaxPerSource > 0 && l.whole == nil:
 		c.joinOrigin()
 	}
 	if l.faults != (Faults{}) {
@@ -52,7 +80,7 @@ func (l *Listener) admit(fd int, s *streamSocket, from *unix.RawSockaddrAny) {
 	}
 	if p := &l.spec.Proxy; p.Mode != ProxyOff && (p.Mode == ProxyRequired || p.believes(c.remote.Addr())) {
 		c.handler = &preface{next: l.handler}
-		c.deadline = now + orDefault(p.Timeout, defaultProxyWait)
+		c.deadline = l.set.loop.Clock() + orDefault(p.Timeout, defaultProxyWait)
 		if !p.believes(c.remote.Addr()) {
 			c.settle(nil, c.rejectPreface(errors.New("the peer is not trusted to send it")))
 		}

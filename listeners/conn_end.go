@@ -109,7 +109,7 @@ func (c *conn) retire(before, left time.Duration) bool {
 
 // drained ends what has not ended by itself.
 func (c *conn) drained() {
-	c.l.drain.cut++
+	c.l.drain.cut++ // of a shard: see depart
 	if c.l.spec.Drain.Reset {
 		c.reset(errDrained)
 		return
@@ -172,6 +172,9 @@ func (c *conn) close(why error) {
 	if d != nil {
 		d.release(int(c.fd))
 	}
+	if l.whole != nil {
+		c.depart(why) // before the close: who sees that may ask at once
+	}
 	sysClose(int(c.fd))
 	c.fd = -1
 	c.queues = nil
@@ -185,10 +188,14 @@ func (c *conn) close(why error) {
 			c.rare.pace.drop()
 		}
 	}
-	l.active--
 	if l.set.log.IsTrace() {
 		l.set.log.Trace("connection closed", "listener", l.Name, "remote", c.remote, "reason", reason, "error", why)
 	}
+	if l.whole != nil {
+		return // the rest is done on the first loop
+	}
+	l.active--
+	l.set.open--
 	l.set.released()
 	l.unlimit()
 	l.ended()

@@ -128,19 +128,30 @@ func (c *Counters) Copy(times bool) Counters {
 	return out
 }
 
-// admitted counts a connection that was taken on. The first of a turn has
-// waited longest: if that is less than a tick, the others are not asked for.
-func (l *Listener) admitted(c *conn, s *streamSocket) {
+// countIn counts a connection that is open from here on, on whatever loop.
+func (l *Listener) countIn() {
 	l.active++
 	l.set.used++
-	l.stats.Accepted++
+	l.set.open++
 	l.stats.ActivePeak = max(l.stats.ActivePeak, l.active)
-	waited := time.Since(l.set.loop.Now())
-	if !s.prompt {
+}
+
+// admitted counts a connection that was taken on. The first of a turn has
+// waited longest: if that is less than a tick, the others are not asked for. Those
+// that another loop has accepted, s is nil, are.
+func (l *Listener) admitted(c *conn, s *streamSocket) {
+	if l.whole == nil { // else it was counted before it came here
+		l.countIn()
+	}
+	l.stats.Accepted++
+	waited := time.Since(l.set.loop.Now()) + l.set.loop.Clock() - c.opened
+	if s == nil || !s.prompt {
 		if info := c.tcpInfo(); info != nil {
 			// Nothing was sent yet, so the kernel counts from the handshake.
 			waited = max(waited, time.Duration(info.Last_data_sent)*time.Millisecond)
-			s.prompt = info.Last_data_sent == 0
+			if s != nil {
+				s.prompt = info.Last_data_sent == 0
+			}
 		}
 	}
 	l.stats.times().AcceptDelay.Observe(inUnits(waited, time.Microsecond))
@@ -184,6 +195,7 @@ func (l *Listener) ResetPeaks() {
 		e.sock().peak = 0
 	}
 	l.stats.ResetPeaks(l.active)
+	l.eachShard(func(sh *Listener) { sh.stats.ResetPeaks(0) })
 }
 
 // ResetPeaks is for who has the counters of a listener that is on no loop.

@@ -29,7 +29,9 @@ func (h *host) openCounted(s listeners.Spec) (*listeners.Listener, func() listen
 		eventually(h.t, func() bool { return h.status(l).State == listeners.Closed }, func() string { return "listener did not close" })
 	})
 	return l, func() (c listeners.Counters) {
-		h.do(func() { c = counters.Copy(true) })
+		var shards []*listeners.Listener
+		h.do(func() { c, shards = counters.Copy(true), l.Shards() })
+		h.eachShard(shards, func(sh *listeners.Listener) { sh.AddTo(&c, true) })
 		return c
 	}
 }

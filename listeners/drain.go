@@ -125,7 +125,7 @@ func (l *Listener) endLame() {
 	}
 	l.drainFor(l.drain.timeout)
 	if l.state == Draining && l.drain.timeout > 0 {
-		l.set.sweep(l, (*conn).drain, func() {})
+		l.everywhere((*conn).drain)
 	}
 	l.ended()
 }
@@ -177,7 +177,7 @@ func (l *Listener) Expired() {
 			}
 		}
 	}
-	l.set.sweep(l, (*conn).drained, func() {})
+	l.everywhere((*conn).drained)
 }
 
 // ended finishes a drain when nothing of what was to go is left.
@@ -194,6 +194,7 @@ func (l *Listener) ended() {
 	}
 	l.set.loop.Disarm(&l.deadline)
 	if l.drain.stop {
+		l.gatherShards()
 		l.to(Closed)
 		return
 	}

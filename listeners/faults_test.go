@@ -44,7 +44,7 @@ func eachFaulty(t *testing.T, options string, f func(t *testing.T, h *host, l *l
 	eachPoller(t, func(t *testing.T, h *host) {
 		for name, l := range h.faulty(options) {
 			t.Run(name, func(t *testing.T) {
-				h := &host{t: t, loop: h.loop, set: h.set, changes: h.changes}
+				h := &host{t: t, loop: h.loop, set: h.set, workers: h.workers, changes: h.changes}
 				f(t, h, l)
 			})
 		}

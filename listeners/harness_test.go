@@ -27,6 +27,7 @@ type host struct {
 	t       *testing.T
 	loop    *mux.Loop
 	set     *listeners.Set
+	workers []worker             // other loops, if there are
 	changes chan listeners.State // of every listener
 	threads bool                 // connections are served by threads, where the handler can
 	log     logged
@@ -73,6 +74,7 @@ func newHost(t *testing.T, poller string, descriptors int) *host {
 			h.told = append(h.told, fmt.Sprint(u.Address, " ", u.Healthy, " ", why))
 		},
 	})
+	h.addWorkers(poller)
 	ended := make(chan error, 1)
 	go func() {
 		err := errors.New("t.Fatal was called on the loop")
@@ -82,6 +84,9 @@ func newHost(t *testing.T, poller string, descriptors int) *host {
 	t.Cleanup(func() {
 		loop.Stop()
 		err := <-ended
+		for _, w := range h.workers {
+			err = errors.Join(err, w.end())
+		}
 		h.set.Close()
 		if err := errors.Join(err, loop.Close()); err != nil {
 			t.Error(err)
@@ -144,8 +149,16 @@ func eventually(t *testing.T, ok func() bool, what func() string) {
 	}
 }
 
-// do runs f on the loop. f must not call methods of h that do the same.
+// do runs f on the loop, and has the other loops heed it. f must not call methods
+// of h that do the same.
 func (h *host) do(f func()) {
+	h.t.Helper()
+	h.here(f)
+	h.settle()
+}
+
+// here runs f on the loop.
+func (h *host) here(f func()) {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -191,7 +204,9 @@ func (h *host) open(s listeners.Spec) *listeners.Listener {
 }
 
 func (h *host) status(l *listeners.Listener) (st listeners.Status) {
-	h.do(func() { st = l.Status(true) })
+	var shards []*listeners.Listener
+	h.do(func() { st, shards = l.Status(true), l.Shards() })
+	h.eachShard(shards, func(sh *listeners.Listener) { st.Stats.Add(sh.Counted()) })
 	return st
 }
 

@@ -204,6 +204,7 @@ func (c *conn) part() {
 		}
 	}
 	c.l.active--
+	set.open--
 	set.used--
 }
 

@@ -24,7 +24,7 @@ func (h *host) turns(f func()) uint64 {
 }
 
 func (h *host) loopStats() (st mux.Stats) {
-	h.do(func() { st = h.loop.Stats() })
+	h.here(func() { st = h.loop.Stats() })
 	return st
 }
 
@@ -32,7 +32,7 @@ func (h *host) loopStats() (st mux.Stats) {
 func (h *host) until(d time.Duration) {
 	h.t.Helper()
 	done := make(chan struct{})
-	h.do(func() { h.loop.After(d, func() { close(done) }) })
+	h.here(func() { h.loop.After(d, func() { close(done) }) })
 	<-done
 }
 

@@ -68,9 +68,15 @@ func TestLingerZero(t *testing.T) {
 
 // closeAll closes every connection of the host. Loop only.
 func closeAll(h *host, reset bool) {
-	conns, _ := h.set.Conns(listeners.ConnQuery{}, 0, 1000)
-	for _, c := range conns {
-		h.set.CloseConn(c.FD, c.Cookie, reset)
+	closeOn := func(set *listeners.Set) {
+		conns, _ := set.Conns(listeners.ConnQuery{}, 0, 1000)
+		for _, c := range conns {
+			set.CloseConn(c.FD, c.Cookie, reset)
+		}
+	}
+	closeOn(h.set)
+	for _, w := range h.workers {
+		w.do(h.t, func() { closeOn(w.set) }) // which waits for nothing of this one
 	}
 }
 

@@ -50,6 +50,12 @@ type Listener struct {
 	stalls    *stalls                // nil: there never was one
 	came      uint64                 // what had come when it was last asked: see Stirred
 
+	whole   *Listener    // whose shard it is; nil: it is none. See shard.go
+	shards  []*Listener  // on other loops, by their number less one; nil: there was no need of that one yet
+	spreads spreading    // whether other loops serve its connections
+	handed  uint64       // connections that were given to them
+	former  *httpHandler // of connections that have moved, and began before the listener had another
+
 	configured config // of the handler, once somebody has asked
 }
 
@@ -114,6 +120,7 @@ func (l *Listener) Attach(set *Set, counters *Counters) error {
 	l.counted, l.paced = l.tunables.originRule(), l.tunables.rates()
 	l.refault()
 	l.openGates()
+	l.reshard()
 	l.to(Running)
 	return nil
 }

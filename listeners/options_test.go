@@ -225,10 +225,10 @@ func (p probe) kernelSays(t *testing.T, fd int) int64 {
 // conns returns what is open, full.
 func (h *host) conns() (all []listeners.ConnStatus) {
 	h.t.Helper()
-	h.do(func() {
+	h.everywhere(func(set *listeners.Set) {
 		for next := 0; next >= 0; {
 			var some []listeners.ConnStatus
-			some, next = h.set.Conns(listeners.ConnQuery{Listener: "test", Detail: listeners.DetailFull}, next, 1000)
+			some, next = set.Conns(listeners.ConnQuery{Listener: "test", Detail: listeners.DetailFull}, next, 1000)
 			all = append(all, some...)
 		}
 	})
@@ -270,9 +270,10 @@ func (h *host) tuneConns(l *listeners.Listener, option, value string) (results [
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.do(func() {
+	o := listeners.LookupOption(option)
+	h.everywhere(func(set *listeners.Set) {
 		for next := 0; next >= 0; {
-			results, next = h.set.TuneConns(l, listeners.LookupOption(option), v, next, results)
+			results, next = set.TuneConns(l, o, v, next, results)
 		}
 	})
 	return results

@@ -38,31 +38,37 @@ func (l *Listener) isCrowded(from *unix.RawSockaddrAny) bool {
 
 // joinOrigin counts the connection in.
 func (c *conn) joinOrigin() {
-	if c.family == unix.AF_UNIX {
-		return
+	if c.family != unix.AF_UNIX {
+		c.rarely().origin = c.l.countOrigin(c.remote.Addr())
 	}
-	key := c.l.tunables.originKey(c.remote.Addr())
-	s := c.l.origins[key]
+}
+
+// countOrigin counts in one that comes from there.
+func (l *Listener) countOrigin(from netip.Addr) *origin {
+	key := l.tunables.originKey(from)
+	s := l.origins[key]
 	if s == nil {
 		s = &origin{key: key}
-		if c.l.origins == nil {
-			c.l.origins = map[netip.Addr]*origin{}
+		if l.origins == nil {
+			l.origins = map[netip.Addr]*origin{}
 		}
-		c.l.origins[key] = s
+		l.origins[key] = s
 	}
 	s.open++
-	c.rarely().origin = s
+	return s
 }
 
 // leaveOrigin counts it out.
 func (c *conn) leaveOrigin() {
-	s := c.rare.origin
-	if s == nil {
-		return
+	if s := c.rare.origin; s != nil {
+		c.rare.origin = nil
+		c.l.leaveOrigin(s)
 	}
-	c.rare.origin = nil
-	if s.open--; s.open == 0 && c.l.origins[s.key] == s {
-		delete(c.l.origins, s.key)
+}
+
+func (l *Listener) leaveOrigin(s *origin) {
+	if s.open--; s.open == 0 && l.origins[s.key] == s {
+		delete(l.origins, s.key)
 	}
 }
 
@@ -84,6 +90,7 @@ func (l *Listener) recount() {
 		return
 	}
 	l.counted, l.origins = rule, nil
+	l.callHome() // where they are counted anew
 	l.set.sweep(l, func(c *conn) {
 		if c.rare != nil {
 			c.leaveOrigin()

@@ -105,6 +105,10 @@ func (b *batch) give(h Handler) (err error) {
 // hasPanicked counts a panic of the handler, tells of it, and gives the listener
 // a rest when there are too many.
 func (l *Listener) hasPanicked(p *panicked) {
+	if whole := l.whole; whole != nil {
+		_ = whole.set.loop.Post(func() { whole.hasPanicked(p) }) // ended: all is closed
+		return
+	}
 	if l.panics == nil {
 		l.panics = &panics{logged: -panicsLogged}
 	}

@@ -50,6 +50,8 @@ type relay struct {
 	conn     net.Conn   // as its goroutine has it; nil: not yet
 	failed   bool       // and the client's side was reset, or the like
 
+	blame string // what the upstream is to be told to have done last; empty: nothing
+
 	there flow // from the client to the upstream
 	back  flow // from the upstream to the client
 }
@@ -91,7 +93,7 @@ func (r *relay) begin() {
 		r.fd, r.want = int32(fd), mux.Writable
 		r.up.active++
 		r.out = set.goesOut(fd, a, r.hop)
-		if connected {
+		if connected && len(set.workers) == 0 { // else the loop tells, when nobody uses the connection just now
 			r.opened()
 			return
 		}
@@ -149,8 +151,18 @@ func (r *relay) leave() {
 	}
 	sysClose(int(r.fd))
 	r.fd, r.isOpen = -1, false
+	if r.c.l.whole == nil { // else the first loop does it: see depart
+		r.checkOut(set)
+	}
+}
+
+// checkOut takes it out of the books of the first loop.
+func (r *relay) checkOut(set *Set) {
 	set.closedOut(r.out, r.hop)
 	r.up.active--
+	if r.blame != "" {
+		r.up.lastError = r.blame
+	}
 	set.released()
 }
 
@@ -220,6 +232,14 @@ func (r *relay) opened() {
 		r.join(header)
 	}
 	r.there.rest = append(header, r.there.rest...)
+	if r.c.l.spreads == onceOpen && r.c.leave() {
+		return // another loop goes on
+	}
+	r.goOn()
+}
+
+// goOn relays what there is, and waits for more.
+func (r *relay) goOn() {
 	if r.there.pending() || r.there.eof {
 		r.there.flush(r, int(r.c.fd), int(r.fd))
 	}
@@ -326,7 +346,7 @@ func (r *relay) resume() {
 func (r *relay) fail(fd int, err error) {
 	if fd != int(r.c.fd) {
 		if errno, ok := errors.AsType[unix.Errno](err); ok {
-			r.up.lastError = errnoText(errno)
+			r.blame = errnoText(errno)
 		}
 		r.c.reset(errUpstreamReset)
 		return

@@ -122,6 +122,7 @@ func (r *Resumption) listener(s *SavedListener) error {
 	}
 	r.rates(l, s)
 	l.prepareConns()
+	l.reshard()
 	l.show()
 	r.set.growBuffer(l.tunables.ReadBuffer)
 	r.Listeners[s.Name], r.Counters[s.Name] = l, l.stats

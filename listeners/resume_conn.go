@@ -49,6 +49,7 @@ func (r *Resumption) put(l *Listener, s *SavedConn) (*conn, error) {
 		return nil, attachFault(l.Name, err)
 	}
 	l.active++
+	r.set.open++
 	r.set.used++
 	if l.tunables.MaxPerSource > 0 {
 		c.joinOrigin()

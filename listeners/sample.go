@@ -36,7 +36,7 @@ func (l *Listener) Sample() (s Sample) {
 // since Stirred was asked last, or may wait where the loop does not see it.
 func (l *Listener) Stirred() bool {
 	c := l.stats
-	came := c.Accepted + c.Rejected + c.ReceivedDatagrams
+	came := c.Accepted + l.handed + c.Rejected + c.ReceivedDatagrams
 	stirred := came != l.came || l.state != Running || l.passed || l.paused != NotPaused || len(c.Errors) > 0
 	l.came = came
 	for _, e := range l.endpoints {

@@ -56,6 +56,16 @@ type Set struct {
 	answers  answerTable
 	slow     slow
 
+	// More than one loop: see workers.go.
+	number  int                // of the loop; the first is 0
+	first   *Set               // of the first loop, whose worker this one is; nil: it is the first itself
+	workers []*worker          // of the first; none: there is one loop
+	home    bool               // nothing is given to workers for now: see CallHome
+	open    int64              // connections on all loops; the first counts
+	load    load               // of the first
+	asked   time.Duration      // when the loops were asked how busy they are
+	sharded map[*Listener]bool // those that have shards; the first's
+
 	used     int // descriptors of listeners and connections
 	limit    int // most of them
 	hungry   []*streamSocket
@@ -118,7 +128,7 @@ func NewSet(c SetConfig) *Set {
 		kept: c.Kept, orphans: map[int]int{}, strays: map[*process]bool{}, buf: make([]byte, 64<<10), udpPorts: map[uint16]int{}, outlets: map[outlet]*hop{},
 	}
 	s.starved = c.Starved
-	s.slow.set, s.slow.most, s.slow.tell = s, c.WriteBuffer, c.Slow
+	s.slow.set, s.slow.all, s.slow.most, s.slow.tell = s, c.WriteBuffer, c.WriteBuffer, c.Slow
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if c.Kept != nil {
 		s.durables = newDurables(s, c.Kept)
@@ -265,11 +275,14 @@ func (s *Set) CloseConn(fd int, cookie uint64, reset bool) bool {
 
 // RetireConn tells the handler of the connection to end it as soon as it loses
 // nothing by that. Handlers that are no Drainer do not know when that is.
-func (s *Set) RetireConn(fd int, cookie uint64) {
-	if c := s.connAt(fd, cookie); c != nil {
+// It reports whether the connection is there.
+func (s *Set) RetireConn(fd int, cookie uint64) bool {
+	c := s.connAt(fd, cookie)
+	if c != nil {
 		c.because(ClosedByRequest)
 		c.retire(s.loop.Clock()+1, maxDrain)
 	}
+	return c != nil
 }
 
 // IsOpen reports whether the connection is still the one with that cookie.

@@ -31,7 +31,8 @@ const (
 type slow struct {
 	set      *Set
 	tell     func(l *Listener, ended uint64, why CloseReason) // nil: nobody is told
-	most     int64                                            // bytes; 0: any number
+	all      int64                                            // bytes, of all loops together; 0: any number
+	most     int64                                            // this loop's part of it
 	kept     int64                                            // now
 	busy     []*stalls                                        // those that are not empty, each at its place
 	free     []*stall
@@ -126,14 +127,17 @@ func (w *slow) Expired() {
 	w.set.loop.Arm(&w.timer, at, w)
 }
 
-// setWidth has the kernel keep less for the connection than it would, or as much
+// setWidth has the kernel keep as much for the connection as the loop wants it to.
+func (c *conn) setWidth() { c.narrow(c.l.set.slow.narrow) }
+
+// narrow has the kernel keep less for the connection than it would, or as much
 // again; but what an option says stays.
-func (c *conn) setWidth() {
+func (c *conn) narrow(on bool) {
 	if _, ok := c.l.spec.Options[notSentLowWater]; ok || c.family == unix.AF_UNIX {
 		return
 	}
 	n := 0 // as net.ipv4.tcp_notsent_lowat says
-	if c.l.set.slow.narrow {
+	if on {
 		n = narrowBytes
 	}
 	_ = unix.SetsockoptInt(int(c.fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, n) // it does not fail on TCP; and if it did, more were kept

@@ -235,9 +235,21 @@ func (q *stalls) end(s *stall, why error) {
 		q.renew(s)
 		return
 	}
-	q.told.count(q.l, why)
+	q.l.endedSlow(why)
 	c.forgetOutput() // it may take a while to close
 	c.reset(why)
+}
+
+// endedSlow counts one that was ended, on the first loop.
+func (l *Listener) endedSlow(why error) {
+	if whole := l.whole; whole != nil {
+		_ = whole.set.loop.Post(func() { whole.endedSlow(why) }) // ended: nobody is told any more
+		return
+	}
+	if l.stalls == nil {
+		l.stalls = &stalls{l: l}
+	}
+	l.stalls.told.count(l, why)
 }
 
 // restall goes by a time or a limit that was changed.

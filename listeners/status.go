@@ -223,6 +223,7 @@ const (
 // ConnStatus is what is true of a connection now.
 type ConnStatus struct {
 	Listener       string
+	Loop           int // the number of the one that serves it
 	FD             int
 	Cookie         uint64
 	Network        Network
@@ -252,7 +253,7 @@ type ConnStatus struct {
 func (c *conn) status(detail Detail) ConnStatus {
 	loop, n, s := c.l.set.loop, c.network(), c.socket()
 	st := ConnStatus{
-		Listener: c.l.Name, FD: int(c.fd), Cookie: c.cookie(), Network: n, Local: s.local(), Remote: Address{Network: n, IP: c.peerName()},
+		Listener: c.l.Name, Loop: c.l.set.number, FD: int(c.fd), Cookie: c.cookie(), Network: n, Local: s.local(), Remote: Address{Network: n, IP: c.peerName()},
 		Opened: loop.Time(c.opened), Active: loop.Time(c.active), Waits: c.want,
 		Received: c.received, Sent: c.sent, Reads: c.reads, Writes: c.writes, Reason: c.ending,
 	}

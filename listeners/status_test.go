@@ -16,6 +16,7 @@ import (
 
 // What is told of a connection is what the kernel says of its two ends.
 func TestConnStatus(t *testing.T) {
+	oneLoop(t)
 	eachWay(t, func(t *testing.T, h *host) {
 		l := h.open(spec(t, &listeners.HTTP{Body: []byte("hello")}, "", "tcp://127.0.0.1:0"))
 		begin := time.Now()
@@ -89,6 +90,7 @@ func TestUnixConnStatus(t *testing.T) {
 // Connections are found by cookie and by the peer's address, in pages of any
 // size, each once; what is gone is not found, whoever has its number now.
 func TestFindConn(t *testing.T) {
+	oneLoop(t)
 	h := newHost(t, "epoll", 0)
 	dir := shortDir(t)
 	l := h.open(spec(t, listeners.Echo{}, "", "tcp://127.0.0.1:0", "unix://"+dir+"/s"))
@@ -194,6 +196,7 @@ func TestFindConn(t *testing.T) {
 
 // One connection is tuned and read alone.
 func TestTuneConn(t *testing.T) {
+	oneLoop(t)
 	h := newHost(t, "epoll", 0)
 	l := h.open(spec(t, listeners.Echo{}, "", "tcp://127.0.0.1:0"))
 	one, other := h.connOf(dial(t, h.addr(l, 0))), h.connOf(dial(t, h.addr(l, 0)))

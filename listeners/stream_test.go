@@ -89,6 +89,7 @@ func TestDiscard(t *testing.T) {
 
 // A peer that does not read stops being read from; memory stays bounded.
 func TestBackPressure(t *testing.T) {
+	oneLoop(t)
 	h := newHost(t, "epoll", 0)
 	l := h.open(spec(t, listeners.Echo{}, "read_buffer_bytes=4KiB write_buffer_bytes=4KiB", "tcp://127.0.0.1:0"))
 	c := dial(t, h.addr(l, 0))

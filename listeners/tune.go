@@ -54,6 +54,7 @@ func (l *Listener) Tune(o *Option, v Value) Result {
 	if r.Outcome != Failed && r.Outcome != NeedsRebind {
 		l.spec = l.spec.With(o.Name, v)
 		l.prepareConns()
+		l.reshard()
 	}
 	return r
 }
@@ -240,6 +241,7 @@ func (l *Listener) Retarget(spec Spec) {
 	l.spec, l.tunables = spec, spec.tunables()
 	l.prepareConns()
 	l.retuned()
+	l.reshard()
 }
 
 // InForce reads options of the listener's sockets from the kernel: those named,

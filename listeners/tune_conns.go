@@ -31,7 +31,7 @@ func (s *Set) someConns(l *Listener, o *Option, cost, from int, f func(*conn)) i
 	budget, end := tuneBudget, min(from+sweepBudget, s.loop.Span())
 	for fd := from; fd < end; fd++ {
 		c, ok := s.loop.HandlerOf(fd).(*conn)
-		if !ok || c.l != l || !o.isFor(c.socket()) {
+		if !ok || c.l.entire() != l || !o.isFor(c.socket()) {
 			continue
 		}
 		if budget -= cost; budget < 0 {
@@ -165,12 +165,12 @@ func (s *Set) ConnStatus(fd int, cookie uint64) (st ConnStatus, found bool) {
 	return c.status(DetailFull), true
 }
 
-// AskConns asks the kernel for what of conns is not known yet. Those that have
-// closed since stay as they are.
-func (s *Set) AskConns(conns []ConnStatus, detail Detail) {
-	for i := range conns {
-		if c := s.connAt(conns[i].FD, conns[i].Cookie); c != nil {
-			c.ask(&conns[i], detail)
-		}
+// AskConn asks the kernel for what of a connection is not known yet. One that has
+// closed since stays as it is. It reports whether the connection is there.
+func (s *Set) AskConn(st *ConnStatus, detail Detail) bool {
+	c := s.connAt(st.FD, st.Cookie)
+	if c != nil {
+		c.ask(st, detail)
 	}
+	return c != nil
 }

@@ -96,6 +96,7 @@ func manyConns(t *testing.T) int {
 // bounded number of options is set, and between which others are served. Times
 // are only told, since they are the machine's.
 func TestTuneMany(t *testing.T) {
+	oneLoop(t)
 	if isClients(t) {
 		return
 	}

@@ -99,7 +99,7 @@ func (p *pool) inherit(old *pool, kept map[*upstream]bool) {
 	for i, u := range p.upstreams {
 		for _, was := range old.upstreams {
 			if was.Address == u.Address && !kept[was] && !kept[p.upstreams[i]] {
-				was.Upstream, was.current = u.Upstream, 0
+				was.Weight, was.Drain, was.current = u.Weight, u.Drain, 0 // the address, which other loops read, stays
 				p.upstreams[i], kept[was] = was, true
 			}
 		}

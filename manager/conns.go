@@ -12,20 +12,18 @@ import (
 // connsPerTurn is how many connections one turn of the loop copies at most.
 const connsPerTurn = 256
 
-// Conns returns up to most open connections at descriptors from `from` on, and
-// the descriptor to go on from; -1 at the end. The loop is held up for a bounded
-// time only, however many there are.
+// Conns returns up to most open connections from a place on, 0 at first, and the
+// place to go on from; -1 at the end. They are in order of their loops, and there
+// of their descriptors. A loop is held up for a bounded time only, however many
+// there are.
 func (m *Manager) Conns(ctx context.Context, q listeners.ConnQuery, from, most int) (conns []listeners.ConnStatus, next int, err error) {
-	for next = from; next >= 0 && len(conns) < most; {
-		err := m.on(ctx, func() error {
-			var some []listeners.ConnStatus
-			some, next = m.set.Conns(q, next, min(connsPerTurn, most-len(conns)))
-			conns = append(conns, some...)
-			return nil
-		})
-		if err != nil {
-			return nil, 0, err
-		}
+	next, err = m.walk(ctx, from, func() bool { return len(conns) >= most }, func(set *listeners.Set, from int) int {
+		some, next := set.Conns(q, from, min(connsPerTurn, most-len(conns)))
+		conns = append(conns, some...)
+		return next
+	})
+	if err != nil {
+		return nil, 0, err
 	}
 	return conns, next, nil
 }
@@ -33,10 +31,7 @@ func (m *Manager) Conns(ctx context.Context, q listeners.ConnQuery, from, most i
 // AskConns asks the kernel for what of conns is not known yet.
 func (m *Manager) AskConns(ctx context.Context, conns []listeners.ConnStatus, detail listeners.Detail) error {
 	for chunk := range slices.Chunk(conns, connsPerTurn) {
-		err := m.on(ctx, func() error {
-			m.set.AskConns(chunk, detail)
-			return nil
-		})
+		err := m.atEach(ctx, chunk, func(set *listeners.Set, c *listeners.ConnStatus) bool { return set.AskConn(c, detail) })
 		if err != nil {
 			return err
 		}
@@ -46,6 +41,7 @@ func (m *Manager) AskConns(ctx context.Context, conns []listeners.ConnStatus, de
 
 // connRef finds a connection again for as long as it is open.
 type connRef struct {
+	loop   int // where it was
 	fd     int
 	cookie uint64
 }
@@ -56,17 +52,20 @@ func (m *Manager) find(ctx context.Context, id string) (ref connRef, err error) 
 	if err != nil {
 		cookie = 0
 	}
-	for next := 0; next >= 0; {
-		err := m.on(ctx, func() error {
-			ref.fd, ref.cookie, next = m.set.FindConn(cookie, id, next)
-			return nil
-		})
-		if err != nil || ref.fd >= 0 {
-			return ref, err
-		}
+	ref.fd = -1
+	_, err = m.walk(ctx, 0, func() bool { return ref.fd >= 0 }, func(set *listeners.Set, from int) (next int) {
+		ref.loop = set.Number()
+		ref.fd, ref.cookie, next = set.FindConn(cookie, id, from)
+		return next
+	})
+	if err == nil && ref.fd < 0 {
+		err = connGone(id)
 	}
-	return ref, connGone(id)
+	return ref, err
 }
+
+// refOf is that of one whose status was read.
+func refOf(st *listeners.ConnStatus) connRef { return connRef{st.Loop, st.FD, st.Cookie} }
 
 func connGone(id string) error {
 	return &listeners.Fault{
@@ -81,12 +80,9 @@ func (m *Manager) Conn(ctx context.Context, id string) (st listeners.ConnStatus,
 	if err != nil {
 		return st, err
 	}
-	err = m.on(ctx, func() error {
-		var found bool
-		if st, found = m.set.ConnStatus(ref.fd, ref.cookie); !found {
-			return connGone(id)
-		}
-		return nil
+	err = m.atConn(ctx, id, ref, func(set *listeners.Set) (found bool) {
+		st, found = set.ConnStatus(ref.fd, ref.cookie)
+		return found
 	})
 	return st, err
 }
@@ -95,13 +91,12 @@ func (m *Manager) Conn(ctx context.Context, id string) (st listeners.ConnStatus,
 // closes a bounded number a turn.
 func (m *Manager) CloseConns(ctx context.Context, conns []listeners.ConnStatus, reset bool) (closed int, err error) {
 	for chunk := range slices.Chunk(conns, 64) {
-		err := m.on(ctx, func() error {
-			for _, c := range chunk {
-				if m.set.CloseConn(c.FD, c.Cookie, reset) {
-					closed++
-				}
+		err := m.atEach(ctx, chunk, func(set *listeners.Set, c *listeners.ConnStatus) bool {
+			found := set.CloseConn(c.FD, c.Cookie, reset)
+			if found {
+				closed++
 			}
-			return nil
+			return found
 		})
 		if err != nil {
 			return closed, err
@@ -114,12 +109,7 @@ func (m *Manager) CloseConns(ctx context.Context, conns []listeners.ConnStatus, 
 // that.
 func (m *Manager) RetireConns(ctx context.Context, conns []listeners.ConnStatus) error {
 	for chunk := range slices.Chunk(conns, 64) {
-		err := m.on(ctx, func() error {
-			for _, c := range chunk {
-				m.set.RetireConn(c.FD, c.Cookie)
-			}
-			return nil
-		})
+		err := m.atEach(ctx, chunk, func(set *listeners.Set, c *listeners.ConnStatus) bool { return set.RetireConn(c.FD, c.Cookie) })
 		if err != nil {
 			return err
 		}
@@ -130,13 +120,12 @@ func (m *Manager) RetireConns(ctx context.Context, conns []listeners.ConnStatus)
 // EachOpen passes on the cookies of those of conns that are open.
 func (m *Manager) EachOpen(ctx context.Context, conns []listeners.ConnStatus, f func(cookie uint64)) error {
 	for chunk := range slices.Chunk(conns, connsPerTurn) {
-		err := m.on(ctx, func() error {
-			for _, c := range chunk {
-				if m.set.IsOpen(c.FD, c.Cookie) {
-					f(c.Cookie)
-				}
+		err := m.atEach(ctx, chunk, func(set *listeners.Set, c *listeners.ConnStatus) bool {
+			open := set.IsOpen(c.FD, c.Cookie)
+			if open {
+				f(c.Cookie)
 			}
-			return nil
+			return open
 		})
 		if err != nil {
 			return err
@@ -162,22 +151,31 @@ func (m *Manager) SetConnOptions(ctx context.Context, id string, values map[stri
 		}
 		var spec listeners.Spec
 		m.with(e, func(e *entry) { spec = e.record.Spec })
-		return m.previewConn(ctx, id, connRef{st.FD, st.Cookie}, spec, all)
+		return m.previewConn(ctx, id, refOf(&st), spec, all)
 	}
 	var results []listeners.Result
-	err = m.on(ctx, func() error {
-		for _, w := range all {
-			r, found := m.set.TuneConn(st.FD, st.Cookie, w.option, w.value)
+	err = m.atConn(ctx, id, refOf(&st), func(set *listeners.Set) bool {
+		for _, w := range all[len(results):] {
+			r, found := set.TuneConn(st.FD, st.Cookie, w.option, w.value)
 			if !found {
-				return connGone(id)
+				return false
 			}
 			results = append(results, r)
 		}
-		return nil
+		return true
 	})
 	m.tellTuned(ctx, fmt.Sprintf("connections/%x", st.Cookie), results)
 	m.overruleConn(ctx, st.Listener, st.Cookie, results)
 	return results, err
+}
+
+// atConn calls f on the loop of a connection, which has to be there.
+func (m *Manager) atConn(ctx context.Context, id string, ref connRef, f func(set *listeners.Set) (found bool)) error {
+	found, err := m.at(ctx, ref, f)
+	if err == nil && !found {
+		err = connGone(id)
+	}
+	return err
 }
 
 func onConnOnly(o *listeners.Option) string {
@@ -196,12 +194,9 @@ func (m *Manager) ConnOptions(ctx context.Context, id string, names []string) (v
 	if err != nil {
 		return nil, err
 	}
-	err = m.on(ctx, func() error {
-		var found bool
-		if values, found = m.set.ConnInForce(ref.fd, ref.cookie, names); !found {
-			return connGone(id)
-		}
-		return nil
+	err = m.atConn(ctx, id, ref, func(set *listeners.Set) (found bool) {
+		values, found = set.ConnInForce(ref.fd, ref.cookie, names)
+		return found
 	})
 	return values, err
 }

@@ -110,9 +110,16 @@ func (m *Manager) HandOver(ctx context.Context, to Heir) (err error) {
 	if err := errors.Join(m.store.release(), to.Store()); err != nil {
 		return err
 	}
-	release := m.set.HoldStarts(startsTime)
-	defer release()
-	return m.on(ctx, func() error { return m.handOver(to) })
+	sendOut, err := m.callHome(ctx) // one loop stands still, and that is all
+	if err == nil {
+		release := m.set.HoldStarts(startsTime)
+		defer release()
+		err = m.on(ctx, func() error { return m.handOver(to) })
+	}
+	if err != nil {
+		sendOut()
+	}
+	return err
 }
 
 // lockLife waits for the changes that are under way, and lets no other begin.

@@ -65,11 +65,12 @@ func (m *Manager) info(e *entry) Info {
 
 // infos reads entries, in one turn.
 func (m *Manager) infos(ctx context.Context, entries []*entry, full bool) []Info {
-	return m.look(ctx, entries, full, func(int, *listeners.Counters) {})
+	return m.look(ctx, entries, full, func(int, *listeners.Counters) {}, func(int, *listeners.Listener) {})
 }
 
-// look is infos, and calls also on the loop for each.
-func (m *Manager) look(ctx context.Context, entries []*entry, full bool, also func(int, *listeners.Counters)) []Info {
+// look is infos, and calls also on the loop for each, and beside on the other loops
+// for what they have of each.
+func (m *Manager) look(ctx context.Context, entries []*entry, full bool, also func(int, *listeners.Counters), beside func(int, *listeners.Listener)) []Info {
 	infos := make([]Info, len(entries))
 	lives := make([]*listeners.Listener, len(entries))
 	stats := make([]*listeners.Counters, len(entries))
@@ -86,17 +87,24 @@ func (m *Manager) look(ctx context.Context, entries []*entry, full bool, also fu
 	}
 	m.noteTriesLocked(infos)
 	m.mu.Unlock()
+	shards := make([][]*listeners.Listener, len(entries))
 	_ = m.on(ctx, func() error { // when the loop has ended, nothing is live
 		for i := range infos {
 			infos[i].Stats = stats[i].Stats
 			also(i, stats[i])
 			if lives[i] != nil {
 				infos[i].live(lives[i].Status(full))
+				shards[i] = lives[i].Shards()
 			}
 			infos[i].noteFaults()
 			infos[i].noteTries()
 		}
 		return nil
+	})
+	_ = m.eachShard(ctx, shards, func(i int, sh *listeners.Listener) { // as above
+		infos[i].Stats.Add(sh.Counted())
+		infos[i].Live.Stats.Add(sh.Counted())
+		beside(i, sh)
 	})
 	return infos
 }

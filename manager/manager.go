@@ -19,6 +19,7 @@ import (
 // Config is what New needs.
 type Config struct {
 	Poller      string             // epoll, poll or select
+	Loops       int                // that serve connections; 0: one
 	StateDir    string             // empty: keep nothing
 	Descriptors int                // most that listeners and connections may use; 0: no limit
 	Programs    listeners.Programs // that the exec handler may run
@@ -35,6 +36,8 @@ type Manager struct {
 	log   hclog.Logger
 	loop  *mux.Loop
 	set   *listeners.Set // loop only
+	loops []*mux.Loop    // all: loop is the first
+	sets  []*listeners.Set
 	kept  *listeners.Kept
 	store *store
 
@@ -48,6 +51,8 @@ type Manager struct {
 
 	loopEnded chan struct{}  // closed when the loop has
 	loopErr   error          // why; set before
+	workers   sync.WaitGroup // the other loops
+	workerErr chan error     // of size 1: why one of them has ended by itself
 	keeper    sync.WaitGroup // the goroutines in keep.go, sample.go, rates.go and tls.go
 	wake      chan struct{}  // of size 1: something for the keeper to do
 	ending    chan struct{}  // closed when Shutdown begins
@@ -62,7 +67,7 @@ type Manager struct {
 	names    []string                     // of entries, sorted
 	attached map[*listeners.Listener]bool // on the loop, closed ones not told yet included
 	locks    map[string]*nameLock
-	loopPast loopHistory
+	loopPast []loopHistory   // of each loop
 	tries    map[string]*try // by id
 
 	changedMu sync.Mutex        // the loop takes it: never held for longer than an append
@@ -144,7 +149,7 @@ func newOn(loop *mux.Loop, c Config) (*Manager, []Record, error) {
 		return nil, nil, err
 	}
 	m := &Manager{
-		log: c.Log, loop: loop, store: st, programs: c.Programs, kept: c.Kept, changes: newRing(0, Change.weight), events: newRing(uint64(time.Now().UnixMicro()), logged.weight), loopEnded: make(chan struct{}), wake: make(chan struct{}, 1), ending: make(chan struct{}),
+		log: c.Log, loop: loop, store: st, programs: c.Programs, kept: c.Kept, changes: newRing(0, Change.weight), events: newRing(uint64(time.Now().UnixMicro()), logged.weight), loopEnded: make(chan struct{}), workerErr: make(chan error, 1), wake: make(chan struct{}, 1), ending: make(chan struct{}),
 		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{}, tries: map[string]*try{}, lost: map[string]bool{},
 	}
 	loopLog := c.LoopLog
@@ -154,16 +159,11 @@ func newOn(loop *mux.Loop, c Config) (*Manager, []Record, error) {
 	m.set = listeners.NewSet(listeners.SetConfig{
 		Loop: loop, Log: loopLog, Descriptors: c.Descriptors, Changed: m.onChange, Upstream: m.onUpstream, Failing: m.onFailing, Panicked: m.onPanicked, WriteBuffer: c.WriteBuffer, Slow: m.onSlow, Starved: m.onStarved, Lost: m.onLost, Metadata: c.Metadata, Reserved: c.Reserved, Resolve: m.programs.Resolve, Kept: c.Kept,
 	})
-	m.sockets = sockets.New(sockets.Config{Loop: loop, Set: m.set, Log: loopLog})
+	if err := m.addLoops(c); err != nil {
+		return nil, nil, errors.Join(err, st.close())
+	}
+	m.sockets = sockets.New(sockets.Config{Loop: loop, Set: m.set, Log: loopLog, Beside: m.beside()})
 	return m, records, nil
-}
-
-// turn starts the loop.
-func (m *Manager) turn() {
-	go func() {
-		m.loopErr = m.loop.Run()
-		close(m.loopEnded)
-	}()
 }
 
 // tend starts what goes on beside the loop.
@@ -205,6 +205,7 @@ func (m *Manager) finish(ctx context.Context, drain time.Duration) error {
 	m.sockets.Close()
 	m.loop.Stop()
 	<-m.loopEnded
+	errLoops := m.endWorkers()
 	m.set.Close()
 	m.kept.Close()
 	m.changes.close()
@@ -214,7 +215,7 @@ func (m *Manager) finish(ctx context.Context, drain time.Duration) error {
 	}
 	m.poke()
 	m.keeper.Wait()
-	return errors.Join(m.loopErr, m.loop.Close(), m.store.close())
+	return errors.Join(m.loopErr, errLoops, m.loop.Close(), m.store.close())
 }
 
 func (m *Manager) stopAll(drain time.Duration) {

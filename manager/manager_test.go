@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -19,11 +20,26 @@ var quiet = hclog.NewNullLogger()
 
 func newManager(t *testing.T, dir string) *manager.Manager {
 	t.Helper()
-	m, err := manager.New(manager.Config{Poller: "epoll", StateDir: dir, Log: quiet})
+	m, err := manager.New(manager.Config{Poller: "epoll", Loops: testLoops(t), StateDir: dir, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// testLoops is how many loops the tests have: one, unless SOCKMGR_TEST_LOOPS says
+// otherwise.
+func testLoops(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("SOCKMGR_TEST_LOOPS")
+	if text == "" {
+		return 1
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func shutdown(t *testing.T, m *manager.Manager) {

@@ -163,6 +163,7 @@ func (m *Manager) tune(ctx context.Context, e *entry, record *Record, all []want
 	}); err != nil {
 		return nil, err
 	}
+	_ = m.settled(ctx) // else it will be a moment later
 	if spec.Equal(record.Spec) {
 		return results, nil
 	}
@@ -185,13 +186,11 @@ func (m *Manager) tuneConns(ctx context.Context, l *listeners.Listener, all []wa
 		if !w.option.OnConnection() {
 			continue
 		}
-		for next := 0; next >= 0; {
-			if err := m.on(ctx, func() error {
-				results, next = m.set.TuneConns(l, w.option, w.value, next, results)
-				return nil
-			}); err != nil {
-				return results, err
-			}
+		if err := m.through(ctx, func(set *listeners.Set, from int) (next int) {
+			results, next = set.TuneConns(l, w.option, w.value, from, results)
+			return next
+		}); err != nil {
+			return results, err
 		}
 	}
 	return results, nil

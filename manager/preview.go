@@ -36,12 +36,9 @@ func (m *Manager) preview(ctx context.Context, e *entry, spec listeners.Spec, al
 // previewConn is preview for one connection of a listener of spec.
 func (m *Manager) previewConn(ctx context.Context, id string, ref connRef, spec listeners.Spec, all []wanted) ([]listeners.Result, error) {
 	var now map[string]listeners.Value
-	if err := m.on(ctx, func() error {
-		var found bool
-		if now, found = m.set.ConnInForce(ref.fd, ref.cookie, nil); !found {
-			return connGone(id)
-		}
-		return nil
+	if err := m.atConn(ctx, id, ref, func(set *listeners.Set) (found bool) {
+		now, found = set.ConnInForce(ref.fd, ref.cookie, nil)
+		return found
 	}); err != nil {
 		return nil, err
 	}

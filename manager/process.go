@@ -41,7 +41,7 @@ func (m *Manager) Process() ProcessStats {
 		s.LastGCPause = gc.Pause[0] // the newest
 	}
 	m.mu.Lock()
-	s.CPURatio = m.loopPast.cpu()
+	s.CPURatio = m.loopPast[0].cpu()
 	m.mu.Unlock()
 	return s
 }

@@ -140,7 +140,7 @@ func (m *Manager) measure() {
 	var all []*entry
 	readings := make([]reading, rateBudget)
 	for {
-		if m.measureLoop() != nil {
+		if m.measureLoops() != nil {
 			return // the loop has ended
 		}
 		all = m.everyEntry(all[:0])
@@ -167,29 +167,52 @@ func (m *Manager) everyEntry(all []*entry) []*entry {
 	return all
 }
 
-func (m *Manager) measureLoop() error {
-	r := loopReading{cpu: cpuTime()}
-	err := m.on(context.Background(), func() error {
-		s := m.loop.Stats()
-		r.at, r.busy, r.turns = s.Clock, s.Busy, s.Turns
-		return nil
-	})
-	if err == nil {
+func (m *Manager) measureLoops() error {
+	for number, loop := range m.loops {
+		r := loopReading{cpu: cpuTime()}
+		if err := m.onLoop(context.Background(), number, func() error {
+			s := loop.Stats()
+			r.at, r.busy, r.turns = s.Clock, s.Busy, s.Turns
+			return nil
+		}); err != nil {
+			return err
+		}
 		m.mu.Lock()
-		m.loopPast = m.loopPast.add(r)
+		m.loopPast[number] = m.loopPast[number].add(r)
 		m.mu.Unlock()
 	}
-	return err
+	return nil
 }
 
 func (m *Manager) measureSome(chunk []*entry, readings []reading) error {
+	var shards [][]*listeners.Listener
+	var lives []*listeners.Listener
+	if len(m.loops) > 1 {
+		shards = make([][]*listeners.Listener, len(chunk))
+		for _, e := range chunk {
+			lives = append(lives, m.liveOf(e))
+		}
+	}
 	err := m.on(context.Background(), func() error {
 		at := m.loop.Clock()
 		for i, e := range chunk {
 			readings[i] = readingOf(at, e.stats)
 		}
+		for i, l := range lives {
+			if l != nil {
+				shards[i] = l.Shards()
+			}
+		}
 		return nil
 	})
+	if err == nil {
+		err = m.eachShard(context.Background(), shards, func(i int, sh *listeners.Listener) {
+			c := sh.Counted()
+			readings[i].accepted += c.Accepted
+			readings[i].received += c.Received
+			readings[i].sent += c.Sent
+		})
+	}
 	if err != nil {
 		return err
 	}

@@ -21,8 +21,9 @@ type Histogram = mux.Histogram
 // LoopStats are the numbers of the loop.
 type LoopStats struct {
 	mux.Stats
-	TurnRate  Rate
-	BusyRatio float64 // of the last second
+	Connections int64 // open
+	TurnRate    Rate
+	BusyRatio   float64 // of the last second
 }
 
 // Stats returns the numbers of up to most listeners whose names come after the
@@ -34,7 +35,9 @@ func (m *Manager) Stats(ctx context.Context, after string, most int, times bool)
 	done := 0
 	for chunk := range slices.Chunk(some, listBudget) {
 		out := all[done : done+len(chunk)]
-		infos := m.look(ctx, chunk, false, func(i int, c *listeners.Counters) { out[i].Counters = c.Copy(times) })
+		infos := m.look(ctx, chunk, false,
+			func(i int, c *listeners.Counters) { out[i].Counters = c.Copy(times) },
+			func(i int, sh *listeners.Listener) { sh.AddTo(&out[i].Counters, times) })
 		m.mu.Lock()
 		for i, e := range chunk {
 			out[i].Info = infos[i]
@@ -51,13 +54,27 @@ func (m *Manager) Stats(ctx context.Context, after string, most int, times bool)
 	return all, nil
 }
 
-// Loop returns the numbers of the loop.
-func (m *Manager) Loop(ctx context.Context) (s LoopStats, err error) {
-	err = m.on(ctx, func() error { s.Stats = m.loop.Stats(); return nil })
+// Loops returns the numbers of every loop, the first one first: that has all
+// listening sockets.
+func (m *Manager) Loops(ctx context.Context) ([]LoopStats, error) {
+	all := make([]LoopStats, len(m.loops))
+	err := m.on(ctx, func() error {
+		for i, n := range m.set.Open() {
+			all[i].Connections = n
+		}
+		return nil
+	})
+	for number := range all {
+		if err == nil {
+			err = m.onLoop(ctx, number, func() error { all[number].Stats = m.loops[number].Stats(); return nil })
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s.TurnRate, s.BusyRatio = m.loopPast.turns(), m.loopPast.busy()
-	return s, err
+	for i := range all {
+		all[i].TurnRate, all[i].BusyRatio = m.loopPast[i].turns(), m.loopPast[i].busy()
+	}
+	return all, err
 }
 
 // ResetPeaks begins the peaks and histograms of those listeners anew that still
@@ -90,7 +107,12 @@ func (m *Manager) ResetPeaks(ctx context.Context, names []string) (reset int, er
 	return reset, nil
 }
 
-// ResetLoop begins the histograms of the loop anew.
-func (m *Manager) ResetLoop(ctx context.Context) error {
-	return m.on(ctx, func() error { m.loop.ResetPeaks(); return nil })
+// ResetLoops begins the histograms of the loops anew.
+func (m *Manager) ResetLoops(ctx context.Context) error {
+	for number, loop := range m.loops {
+		if err := m.onLoop(ctx, number, func() error { loop.ResetPeaks(); return nil }); err != nil {
+			return err
+		}
+	}
+	return nil
 }

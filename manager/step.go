@@ -250,6 +250,7 @@ func (m *Manager) commit(ctx context.Context, steps []*step, atomic bool) error 
 	m.keepAll(steps)
 	lets := withoutThose(steps, func(s *step) bool { return !s.settles() })
 	err = m.eachTurn(context.WithoutCancel(ctx), lets, (*step).settle) // fails only when all is closed
+	_ = m.settled(ctx)                                                 // else it will be a moment later
 	m.settleTries(ctx, steps)
 	return err
 }

@@ -115,6 +115,7 @@ func (t *Takeover) entry(s *SavedEntry) error {
 func (m *Manager) Begin() {
 	m.turn()
 	m.tend()
+	_ = m.loop.Post(func() { m.set.SendOut(true) }) // the loop runs
 	m.poke()
 	m.log.Info("goes on where the daemon before has stopped", "listeners", m.Len())
 }

@@ -31,7 +31,7 @@ type try struct {
 // tried is one option of a try.
 type tried struct {
 	wanted
-	past *listeners.Past // loop only
+	past *listeners.Past // on the loops only, by who holds the lock of the name
 }
 
 // A Trial is what a client needs to confirm or to undo a try. Zero: nothing was
@@ -96,23 +96,23 @@ func (m *Manager) TryConnOptions(ctx context.Context, id string, values map[stri
 	if err != nil {
 		return nil, Trial{}, err
 	}
-	t.conn = connRef{st.FD, st.Cookie}
+	t.conn = refOf(&st)
 	var results []listeners.Result
-	err = m.on(ctx, func() error {
-		for _, w := range all {
-			past := m.set.NewPast(w.option, listeners.Value{})
+	err = m.atConn(ctx, id, t.conn, func(set *listeners.Set) bool {
+		for _, w := range all[len(results):] {
+			past := set.NewPast(w.option, listeners.Value{})
 			if old := m.pastOf(t, w.option); old != nil {
 				past = old
 			}
-			r, found := m.set.TryConn(past, st.FD, st.Cookie, w.value)
+			r, found := set.TryConn(past, st.FD, st.Cookie, w.value)
 			if !found {
-				return connGone(id)
+				return false
 			}
 			if results = append(results, r); took(r) {
 				t.all = append(t.all, tried{w, past})
 			}
 		}
-		return nil
+		return true
 	})
 	return results, m.begun(ctx, t, results, err), err
 }
@@ -153,14 +153,15 @@ func (m *Manager) begin(ctx context.Context, t *try, l *listeners.Listener, reco
 		}
 		return nil
 	})
+	_ = m.settled(ctx) // else it will be a moment later
 	if err != nil || t.scope == ScopeListener {
 		return results, err
 	}
 	for _, w := range t.all {
-		for next := 0; next >= 0 && err == nil && w.option.OnConnection(); {
-			err = m.on(ctx, func() error {
-				results, next = m.set.TryConns(w.past, l, w.value, next, results)
-				return nil
+		if err == nil && w.option.OnConnection() {
+			err = m.through(ctx, func(set *listeners.Set, from int) (next int) {
+				results, next = set.TryConns(w.past, l, w.value, from, results)
+				return next
 			})
 		}
 		_ = m.on(context.WithoutCancel(ctx), func() error { // if it fails all is closed
@@ -217,7 +218,9 @@ func (m *Manager) pastOf(t *try, o *listeners.Option) *listeners.Past {
 }
 
 // rivals reports whether two tries are of the same sockets.
-func (t *try) rivals(other *try) bool { return t.name == other.name && t.conn == other.conn }
+func (t *try) rivals(other *try) bool {
+	return t.name == other.name && t.conn.fd == other.conn.fd && t.conn.cookie == other.conn.cookie // on whatever loop it is
+}
 
 func (t *try) index(o *listeners.Option) int {
 	return slices.IndexFunc(t.all, func(w tried) bool { return w.option.Name == o.Name })

@@ -126,21 +126,35 @@ func (m *Manager) goBack(ctx context.Context, t *try, l *listeners.Listener, spe
 			if own {
 				results = append(results, l.Tune(w.option, spec.Options[w.option.Name]))
 			}
-			if t.conn.cookie == 0 {
-				continue
-			}
-			if r, found := m.set.RevertConn(w.past, t.conn.fd, t.conn.cookie); found {
-				results = append(results, r)
-			}
 		}
 		return nil
 	})
+	if err != nil {
+		return results, err
+	}
+	if t.conn.cookie != 0 {
+		undone := 0
+		_, err = m.at(ctx, t.conn, func(set *listeners.Set) bool {
+			for _, w := range t.all[undone:] {
+				r, found := set.RevertConn(w.past, t.conn.fd, t.conn.cookie)
+				if !found {
+					return false
+				}
+				results, undone = append(results, r), undone+1
+			}
+			return true
+		})
+		return results, err
+	}
 	for _, w := range t.all {
-		for next := 0; next >= 0 && err == nil && t.conn.cookie == 0 && w.option.OnConnection(); {
-			err = m.on(ctx, func() error {
-				results, next = m.set.RevertConns(w.past, l, next, results)
-				return nil
-			})
+		if !w.option.OnConnection() {
+			continue
+		}
+		if err = m.through(ctx, func(set *listeners.Set, from int) (next int) {
+			results, next = set.RevertConns(w.past, l, from, results)
+			return next
+		}); err != nil {
+			break
 		}
 	}
 	return results, err

@@ -54,6 +54,11 @@ func (m *Manager) WatchConns(ctx context.Context) (*ConnWatch, error) {
 		w.feed, w.seq, w.Began = m.feed, m.feed.ring.seq(), m.loop.Time(m.loop.Clock())
 		return nil
 	})
+	if err == nil {
+		if err = m.settled(ctx); err != nil { // the other loops have heard of it
+			w.Close()
+		}
+	}
 	return w, err
 }
 
@@ -87,12 +92,19 @@ func (w *ConnWatch) Next(ctx context.Context) (ConnEvent, error) {
 // Waiting reports whether Next would not wait.
 func (w *ConnWatch) Waiting() bool { return w.feed.ring.seq() > w.seq }
 
-// Turn is when a turn of the loop began. What it does afterwards, also in what
-// is left of that turn, has this time or a later one.
+// Turn is when a turn of the loops began, of that which is behind the others. What
+// they do afterwards, also in what is left of that turn, has this time or a later
+// one.
 func (w *ConnWatch) Turn(ctx context.Context) (began time.Time, err error) {
-	err = w.m.on(ctx, func() error {
-		began = w.m.loop.Time(w.m.loop.Clock())
-		return nil
-	})
+	for number, loop := range w.m.loops {
+		if err = w.m.onLoop(ctx, number, func() error {
+			if at := loop.Time(loop.Clock()); number == 0 || at.Before(began) {
+				began = at
+			}
+			return nil
+		}); err != nil {
+			break
+		}
+	}
 	return began, err
 }

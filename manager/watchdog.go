@@ -33,6 +33,10 @@ func (m *Manager) watchLoop(w Watchdog) {
 	defer ticker.Stop()
 	var asked time.Time // since when there is no answer; zero: there was one
 	turned, told := make(chan struct{}, 1), false
+	post := m.loop.Post
+	if len(m.loops) > 1 {
+		post = m.postRound
+	}
 	for {
 		select {
 		case <-ticker.C:
@@ -42,7 +46,7 @@ func (m *Manager) watchLoop(w Watchdog) {
 			return
 		}
 		if asked.IsZero() {
-			if m.loop.Post(func() { turned <- struct{}{} }) != nil {
+			if post(func() { turned <- struct{}{} }) != nil {
 				return
 			}
 			asked = time.Now()

@@ -29,6 +29,15 @@ func (h *Histogram) Observe(v uint64) {
 	h.Max = max(h.Max, v)
 }
 
+// Add adds what another has counted, in the same unit.
+func (h *Histogram) Add(o *Histogram) {
+	for i, n := range o.Counts {
+		h.Counts[i] += n
+	}
+	h.Sum += o.Sum
+	h.Max = max(h.Max, o.Max)
+}
+
 // Count is how many values there were.
 func (h *Histogram) Count() (n uint64) {
 	for _, c := range h.Counts {

@@ -83,6 +83,10 @@ func monotonic() (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
+// Beside is NewLoop for a loop that is to go by the clock of l: a time on one is
+// the same time on the other. It may be called from any goroutine.
+func (l *Loop) Beside(p Poller) (*Loop, error) { return newLoop(p, l.epoch) }
+
 func newLoop(p Poller, epoch time.Time) (*Loop, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {

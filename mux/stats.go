@@ -40,6 +40,24 @@ func (l *Loop) Stats() Stats {
 	return s
 }
 
+// Busy is Stats.Busy alone. It is for the loop only.
+func (l *Loop) Busy() time.Duration { return l.stats.Busy }
+
+// Add adds the stats of another loop, so that s is of all together. The clock stays.
+func (s *Stats) Add(o *Stats) {
+	s.Busy += o.Busy
+	s.Turns += o.Turns
+	s.Events += o.Events
+	s.Stale += o.Stale
+	s.Stalls += o.Stalls
+	s.TurnDuration.Add(&o.TurnDuration)
+	s.EventsPerTurn.Add(&o.EventsPerTurn)
+	s.CommandLatency.Add(&o.CommandLatency)
+	s.Descriptors += o.Descriptors
+	s.Timers += o.Timers
+	s.Commands += o.Commands
+}
+
 // ResetPeaks begins the histograms anew. Counters never go back. It is for the
 // loop only.
 func (l *Loop) ResetPeaks() {

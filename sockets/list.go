@@ -2,8 +2,12 @@ package sockets
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
+
+	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/mux"
 )
 
 // What one turn of the loop looks at, and copies.
@@ -12,26 +16,62 @@ const (
 	socketsPerTurn = 64
 )
 
-// List returns up to most sockets on the loop, of clients and of listeners, at
-// descriptors from `from` on, and the descriptor to go on from; -1 at the end.
+// A place is that of a loop, the first is 0, and a descriptor on it, below 2^26.
+const placeShift = 26
+
+// List returns up to most sockets, of clients and of listeners, from a place on, 0
+// at first, and the place to go on from; -1 at the end.
 func (t *Table) List(ctx context.Context, from, most int, full bool) (all []Status, next int, err error) {
-	for next = from; next >= 0 && len(all) < most; {
-		err := t.on(ctx, func() error {
-			var some []Status
-			some, next = t.some(next, min(socketsPerTurn, most-len(all)), func(fd int) (Status, bool) { return t.statusAt(fd, full) })
-			all = append(all, some...)
-			return nil
-		})
-		if err != nil {
-			return nil, 0, err
-		}
+	next, err = t.walk(ctx, from, func(set *listeners.Set) func(fd int) (Status, bool) {
+		return func(fd int) (Status, bool) { return t.statusAt(set, fd, full) }
+	}, most, &all)
+	if err != nil {
+		return nil, 0, err
 	}
 	return all, next, nil
 }
 
-// some is one turn of List.
-func (t *Table) some(from, most int, at func(fd int) (Status, bool)) (some []Status, next int) {
-	end := min(from+slotsPerTurn, t.loop.Span())
+// walk appends up to most of what of gives, from a place on, some in each turn.
+func (t *Table) walk(ctx context.Context, at int, of func(*listeners.Set) func(fd int) (Status, bool), most int, all *[]Status) (next int, err error) {
+	for at >= 0 && len(*all) < most {
+		number, fd := at>>placeShift, at&(1<<placeShift-1)
+		if number > len(t.beside) {
+			return -1, nil // a token of a daemon that had more loops
+		}
+		if err := t.onLoop(ctx, number, func(loop *mux.Loop, set *listeners.Set) {
+			some, next := some(loop, fd, min(socketsPerTurn, most-len(*all)), of(set))
+			*all = append(*all, some...)
+			switch {
+			case next >= 0:
+				at = number<<placeShift | next
+			case number < len(t.beside):
+				at = (number + 1) << placeShift
+			default:
+				at = -1
+			}
+		}); err != nil {
+			return 0, err
+		}
+	}
+	return at, nil
+}
+
+// onLoop runs f on the numbered loop.
+func (t *Table) onLoop(ctx context.Context, number int, f func(*mux.Loop, *listeners.Set)) error {
+	if number == 0 {
+		return t.on(ctx, func() error { f(t.loop, t.set); return nil })
+	}
+	b := t.beside[number-1]
+	err := b.Loop.Do(ctx, func() error { f(b.Loop, b.Set); return nil })
+	if errors.Is(err, mux.ErrClosed) {
+		return draining()
+	}
+	return err
+}
+
+// some is one turn of a walk.
+func some(loop *mux.Loop, from, most int, at func(fd int) (Status, bool)) (some []Status, next int) {
+	end := min(from+slotsPerTurn, loop.Span())
 	for fd := from; fd < end; fd++ {
 		if len(some) == most {
 			return some, fd
@@ -40,21 +80,29 @@ func (t *Table) some(from, most int, at func(fd int) (Status, bool)) (some []Sta
 			some = append(some, st)
 		}
 	}
-	if end == t.loop.Span() {
+	if end == loop.Span() {
 		end = -1
 	}
 	return some, end
 }
 
-// statusAt is the socket at a descriptor.
-func (t *Table) statusAt(fd int, full bool) (Status, bool) {
+// statusAt is the socket at a descriptor of the loop of set.
+func (t *Table) statusAt(set *listeners.Set, fd int, full bool) (Status, bool) {
+	if set != t.set { // it has connections of listeners only
+		return heldAt(set, fd, full)
+	}
 	if s, ok := t.loop.HandlerOf(fd).(*Socket); ok {
 		return s.status(full), true
 	}
 	if s := t.byID[t.set.CookieAt(fd)]; s != nil {
 		return s.status(full), true // a connection that a client uses
 	}
-	h, ok := t.set.HeldAt(fd, full)
+	return heldAt(set, fd, full)
+}
+
+// heldAt is the socket of a listener, or one of its connections.
+func heldAt(set *listeners.Set, fd int, full bool) (Status, bool) {
+	h, ok := set.HeldAt(fd, full)
 	if !ok {
 		return Status{}, false
 	}
@@ -73,27 +121,25 @@ func (t *Table) Get(ctx context.Context, id string, full bool) (st Status, err e
 	if err != nil {
 		return st, gone(id)
 	}
-	for next := 0; next >= 0; {
-		err := t.on(ctx, func() error {
-			var found []Status
+	var found []Status
+	_, err = t.walk(ctx, 0, func(set *listeners.Set) func(fd int) (Status, bool) {
+		if set == t.set {
 			if s := t.byID[cookie]; s != nil {
-				found = []Status{s.status(full)}
-			} else {
-				found, next = t.some(next, 1, func(fd int) (Status, bool) {
-					if t.set.CookieAt(fd) != cookie {
-						return Status{}, false
-					}
-					return t.statusAt(fd, full)
-				})
+				found = append(found, s.status(full))
 			}
-			if len(found) > 0 {
-				st, next = found[0], -1
-			}
-			return nil
-		})
-		if err != nil || st.Cookie != 0 {
-			return st, err
 		}
+		return func(fd int) (Status, bool) {
+			if len(found) > 0 || set.CookieAt(fd) != cookie {
+				return Status{}, false
+			}
+			return t.statusAt(set, fd, full)
+		}
+	}, 1, &found)
+	switch {
+	case err != nil:
+		return st, err
+	case len(found) == 0:
+		return st, gone(id)
 	}
-	return st, gone(id)
+	return found[0], nil
 }

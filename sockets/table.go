@@ -45,8 +45,16 @@ type Config struct {
 	Loop *mux.Loop
 	Set  *listeners.Set // whose budget of descriptors is used
 	Log  hclog.Logger
+	// Beside are loops with connections of listeners only.
+	Beside []Beside
 	// Owned is the most sockets of one client; 0 is MaxOwned.
 	Owned int
+}
+
+// Beside is another loop.
+type Beside struct {
+	Loop *mux.Loop
+	Set  *listeners.Set
 }
 
 // A Table is all sockets of clients on one loop.
@@ -55,6 +63,8 @@ type Table struct {
 	set   *listeners.Set
 	log   hclog.Logger
 	owned int // most of one client
+
+	beside []Beside
 
 	// Loop only.
 	byID   map[uint64]*Socket
@@ -69,7 +79,7 @@ func New(c Config) *Table {
 	if c.Owned == 0 {
 		c.Owned = MaxOwned
 	}
-	t := &Table{loop: c.Loop, set: c.Set, log: c.Log, owned: c.Owned, byID: map[uint64]*Socket{}, count: map[string]int{}, offers: map[*listeners.Listener]*Socket{}}
+	t := &Table{loop: c.Loop, set: c.Set, log: c.Log, owned: c.Owned, beside: c.Beside, byID: map[uint64]*Socket{}, count: map[string]int{}, offers: map[*listeners.Listener]*Socket{}}
 	c.Set.Offers(t.offered)
 	return t
 }

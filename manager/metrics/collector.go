@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,9 +44,17 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 }
 
 func (c *collector) loop(ctx context.Context, out chan<- prometheus.Metric) error {
-	s, err := c.m.Loop(ctx)
+	all, err := c.m.Loops(ctx)
 	if err != nil {
 		return err
+	}
+	out <- loopCount.one(float64(len(all)))
+	s := &all[0].Stats
+	for i := range all {
+		out <- loopConnections.one(float64(all[i].Connections), strconv.Itoa(i))
+		if i > 0 {
+			s.Add(&all[i].Stats)
+		}
 	}
 	out <- loopTurns.one(float64(s.Turns))
 	out <- loopEvents.one(float64(s.Events))

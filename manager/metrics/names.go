@@ -30,6 +30,9 @@ func gauge(name, help string, labels ...string) family {
 var (
 	buildInfo = gauge("build_info", "Which sockmgr this is; the value is 1.", "version", "commit")
 
+	// Of all loops together, if there are several.
+	loopCount       = gauge("loops", "Event loops.")
+	loopConnections = gauge("loop_connections", "Connections of listeners that a loop serves.", "loop")
 	loopTurns       = counter("loop_turns_total", "Turns of the event loop.")
 	loopEvents      = counter("loop_events_total", "Readiness events that the loop handled.")
 	loopBusy        = counter("loop_busy_seconds_total", "Time that the loop did not wait; its rate is the busy share.")

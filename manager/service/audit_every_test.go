@@ -208,7 +208,7 @@ func (h *auditHarness) changes() map[string]auditCase {
 		"DaemonService/SetLogLevel":    one(&pb.SetLogLevelRequest{Level: pb.LogLevel_LOG_LEVEL_ERROR}, "sockmgr.api: info -> error"),
 		"DaemonService/ShutdownDaemon": one(&pb.ShutdownDaemonRequest{InstanceId: "X"}, "daemon: runs -> ends"),
 		"DaemonService/Upgrade":        one(&pb.UpgradeRequest{ValidateOnly: true}, "-> 4242"),
-		"StatsService/ResetPeaks":      one(&pb.ResetPeaksRequest{}, "peaks of the loop"),
+		"StatsService/ResetPeaks":      one(&pb.ResetPeaksRequest{}, "peaks of the loops"),
 
 		"SocketService/CreateSocket": one(&pb.CreateSocketRequest{Network: pb.Network_NETWORK_TCP}, "none -> sockets/"),
 		"SocketService/Bind":         one(&pb.BindRequest{Name: h.tcp, Address: "tcp://127.0.0.1:0"}, "unbound -> tcp://127.0.0.1:"),

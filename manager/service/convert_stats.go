@@ -14,12 +14,19 @@ import (
 
 // snapshot reads all numbers, of the listeners that match.
 func (s *statsService) snapshot(ctx context.Context, want filter, histograms bool) (*pb.Snapshot, error) {
-	loop, err := s.m.Loop(ctx)
+	loops, err := s.m.Loops(ctx)
 	if err != nil {
 		return nil, err
 	}
-	out := &pb.Snapshot{Time: timestamppb.Now(), Loop: loopToPB(loop), Process: processToPB(s.m.Process())}
-	out.Loop.Poller = s.m.Poller()
+	out := &pb.Snapshot{Time: timestamppb.Now(), Process: processToPB(s.m.Process())}
+	for i := range loops {
+		out.Loops = append(out.Loops, loopToPB(&loops[i]))
+		out.Loops[i].Poller = s.m.Poller()
+	}
+	out.Loop = out.Loops[0]
+	if len(loops) == 1 {
+		out.Loops = nil
+	}
 	network, err := s.m.Network()
 	if err != nil {
 		return nil, err
@@ -46,10 +53,10 @@ func (s *statsService) snapshot(ctx context.Context, want filter, histograms boo
 	}
 }
 
-func loopToPB(s manager.LoopStats) *pb.LoopStats {
+func loopToPB(s *manager.LoopStats) *pb.LoopStats {
 	out := &pb.LoopStats{
 		Turns: s.Turns, Events: s.Events, TurnRate: rateToPB(s.TurnRate), BusyRatio: s.BusyRatio, Stalls: s.Stalls,
-		Descriptors: uint32(s.Descriptors), Timers: uint32(s.Timers), PendingCommands: uint32(s.Commands),
+		Connections: uint64(s.Connections), Descriptors: uint32(s.Descriptors), Timers: uint32(s.Timers), PendingCommands: uint32(s.Commands),
 	}
 	out.EventsPerTurn = histogramToPB(&s.EventsPerTurn, "events", 1)
 	out.TurnDuration = timesToPB(&s.TurnDuration, time.Microsecond)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -52,6 +53,27 @@ type daemon struct {
 
 const instance = "THISINSTANCE"
 
+// testLoops is how many loops the tests have: one, unless SOCKMGR_TEST_LOOPS says
+// otherwise.
+func testLoops(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("SOCKMGR_TEST_LOOPS")
+	if text == "" {
+		return 1
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// oneLoop is for tests of what one loop does, or takes.
+func oneLoop(t *testing.T) {
+	t.Helper()
+	t.Setenv("SOCKMGR_TEST_LOOPS", "1")
+}
+
 // serve runs a daemon that keeps nothing until the test ends, which then counts
 // descriptors and goroutines.
 func serve(t *testing.T) *daemon {
@@ -62,7 +84,7 @@ func serve(t *testing.T) *daemon {
 func serveState(t *testing.T, stateDir string) *daemon {
 	t.Helper()
 	noLeaks(t)
-	m, err := manager.New(manager.Config{Poller: "epoll", StateDir: stateDir, Log: hclog.NewNullLogger()})
+	m, err := manager.New(manager.Config{Poller: "epoll", Loops: testLoops(t), StateDir: stateDir, Log: hclog.NewNullLogger()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -150,6 +150,7 @@ func TestManyConnections(t *testing.T) {
 	if n < 1000 {
 		t.Skipf("only %d descriptors may be open", limit.Cur)
 	}
+	oneLoop(t)
 	d := serve(t)
 	many := d.create("many", "tcp4://0.0.0.0:0").GetStatus().GetBound()[0]
 	echo := ping(t, d.create("echo").GetStatus().GetBound()[0])

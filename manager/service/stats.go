@@ -105,8 +105,8 @@ func (s *statsService) ResetPeaks(ctx context.Context, r *pb.ResetPeaksRequest) 
 	}
 	noteChange(ctx, fmt.Sprintf("peaks of %d listeners", n), "since they began", "from now")
 	if want == nil {
-		err = s.m.ResetLoop(ctx)
-		noteChange(ctx, "peaks of the loop", "since it began", "from now")
+		err = s.m.ResetLoops(ctx)
+		noteChange(ctx, "peaks of the loops", "since they began", "from now")
 	}
 	return &pb.ResetPeaksResponse{Listeners: uint32(n)}, err
 }

@@ -21,6 +21,7 @@ func (d *daemon) snapshot(filter string, histograms bool) *pb.Snapshot {
 
 // What is counted is what was done, and the filter says of whom.
 func TestGetStats(t *testing.T) {
+	oneLoop(t)
 	d := serve(t)
 	web := d.create("web", "tcp://127.0.0.1:0")
 	d.create("api", "tcp://127.0.0.1:0", "udp://127.0.0.1:0")

@@ -242,7 +242,7 @@ func (f frame) writeHead(w *bytes.Buffer) {
 	if f.before != nil { // of the time since the last frame
 		turns = since(turns, f.before.GetLoop().GetTurnDuration())
 	}
-	layOut(w, "", [][]string{
+	head := [][]string{
 		{
 			"loop", percent(loop.GetBusyRatio()) + " busy", speed(loop.GetTurnRate().GetPerSecond_1S()) + " turns/s", "p99 turn " + quantileText(turns, 0.99),
 			"longest " + span(loop.GetTurnDuration().GetMax()), plural(loop.GetStalls(), "stall"), loop.GetPoller(),
@@ -255,7 +255,14 @@ func (f frame) writeHead(w *bytes.Buffer) {
 			"network", plural(network.GetListenOverflows(), "overflow"), plural(network.GetListenDrops(), "drop"),
 			fmt.Sprintf("%d SYN cookies", network.GetSynCookiesSent()), fmt.Sprintf("%d retransmitted", network.GetRetransmittedSegments()),
 		},
-	})
+	}
+	for i, l := range f.now.GetLoops() {
+		head = append(head, []string{
+			fmt.Sprint("loop ", i), percent(l.GetBusyRatio()) + " busy", speed(l.GetTurnRate().GetPerSecond_1S()) + " turns/s", plural(l.GetConnections(), "connection"),
+			"longest " + span(l.GetTurnDuration().GetMax()), plural(l.GetStalls(), "stall"),
+		})
+	}
+	layOut(w, "", head)
 	w.WriteByte('\n')
 }
 

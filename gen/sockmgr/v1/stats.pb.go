@@ -30,14 +30,17 @@ type Snapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// The event loop.
+	// The event loop; with more than one, the first, which has all listening
+	// sockets.
 	Loop *LoopStats `protobuf:"bytes,2,opt,name=loop,proto3" json:"loop,omitempty"`
 	// The process.
 	Process *ProcessStats `protobuf:"bytes,3,opt,name=process,proto3" json:"process,omitempty"`
 	// The listeners.
 	Listeners []*ListenerStats `protobuf:"bytes,4,rep,name=listeners,proto3" json:"listeners,omitempty"`
 	// The network namespace.
-	Network       *NetworkStats `protobuf:"bytes,5,opt,name=network,proto3" json:"network,omitempty"`
+	Network *NetworkStats `protobuf:"bytes,5,opt,name=network,proto3" json:"network,omitempty"`
+	// All event loops, the first one first, when there are several (--loops).
+	Loops         []*LoopStats `protobuf:"bytes,6,rep,name=loops,proto3" json:"loops,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -107,7 +110,14 @@ func (x *Snapshot) GetNetwork() *NetworkStats {
 	return nil
 }
 
-// LoopStats is how the one epoll loop does.
+func (x *Snapshot) GetLoops() []*LoopStats {
+	if x != nil {
+		return x.Loops
+	}
+	return nil
+}
+
+// LoopStats is how an event loop does.
 type LoopStats struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Turns.
@@ -134,7 +144,9 @@ type LoopStats struct {
 	// Turns longer than 5 ms, in which every connection waited.
 	Stalls uint64 `protobuf:"varint,11,opt,name=stalls,proto3" json:"stalls,omitempty"`
 	// Poller in use: epoll, poll or select.
-	Poller        string `protobuf:"bytes,12,opt,name=poller,proto3" json:"poller,omitempty"`
+	Poller string `protobuf:"bytes,12,opt,name=poller,proto3" json:"poller,omitempty"`
+	// Connections of listeners that it serves.
+	Connections   uint64 `protobuf:"varint,13,opt,name=connections,proto3" json:"connections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -251,6 +263,13 @@ func (x *LoopStats) GetPoller() string {
 		return x.Poller
 	}
 	return ""
+}
+
+func (x *LoopStats) GetConnections() uint64 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
 }
 
 // ProcessStats is what the process uses.
@@ -1031,13 +1050,14 @@ var File_sockmgr_v1_stats_proto protoreflect.FileDescriptor
 const file_sockmgr_v1_stats_proto_rawDesc = "" +
 	"\n" +
 	"\x16sockmgr/v1/stats.proto\x12\n" +
-	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1csockmgr/v1/annotations.proto\x1a\x16sockmgr/v1/types.proto\"\x86\x02\n" +
+	"sockmgr.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1csockmgr/v1/annotations.proto\x1a\x16sockmgr/v1/types.proto\"\xb3\x02\n" +
 	"\bSnapshot\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12)\n" +
 	"\x04loop\x18\x02 \x01(\v2\x15.sockmgr.v1.LoopStatsR\x04loop\x122\n" +
 	"\aprocess\x18\x03 \x01(\v2\x18.sockmgr.v1.ProcessStatsR\aprocess\x127\n" +
 	"\tlisteners\x18\x04 \x03(\v2\x19.sockmgr.v1.ListenerStatsR\tlisteners\x122\n" +
-	"\anetwork\x18\x05 \x01(\v2\x18.sockmgr.v1.NetworkStatsR\anetwork\"\xd7\x03\n" +
+	"\anetwork\x18\x05 \x01(\v2\x18.sockmgr.v1.NetworkStatsR\anetwork\x12+\n" +
+	"\x05loops\x18\x06 \x03(\v2\x15.sockmgr.v1.LoopStatsR\x05loops\"\xf9\x03\n" +
 	"\tLoopStats\x12\x14\n" +
 	"\x05turns\x18\x01 \x01(\x04R\x05turns\x12\x16\n" +
 	"\x06events\x18\x02 \x01(\x04R\x06events\x12-\n" +
@@ -1052,7 +1072,8 @@ const file_sockmgr_v1_stats_proto_rawDesc = "" +
 	"\x10pending_commands\x18\n" +
 	" \x01(\rR\x0fpendingCommands\x12\x16\n" +
 	"\x06stalls\x18\v \x01(\x04R\x06stalls\x12\x16\n" +
-	"\x06poller\x18\f \x01(\tR\x06poller\"\xcf\x02\n" +
+	"\x06poller\x18\f \x01(\tR\x06poller\x12 \n" +
+	"\vconnections\x18\r \x01(\x04R\vconnections\"\xcf\x02\n" +
 	"\fProcessStats\x12%\n" +
 	"\x0eresident_bytes\x18\x01 \x01(\x04R\rresidentBytes\x12\x1d\n" +
 	"\n" +
@@ -1181,36 +1202,37 @@ var file_sockmgr_v1_stats_proto_depIdxs = []int32{
 	2,  // 2: sockmgr.v1.Snapshot.process:type_name -> sockmgr.v1.ProcessStats
 	3,  // 3: sockmgr.v1.Snapshot.listeners:type_name -> sockmgr.v1.ListenerStats
 	4,  // 4: sockmgr.v1.Snapshot.network:type_name -> sockmgr.v1.NetworkStats
-	15, // 5: sockmgr.v1.LoopStats.turn_rate:type_name -> sockmgr.v1.Rate
-	16, // 6: sockmgr.v1.LoopStats.events_per_turn:type_name -> sockmgr.v1.Histogram
-	16, // 7: sockmgr.v1.LoopStats.turn_duration:type_name -> sockmgr.v1.Histogram
-	16, // 8: sockmgr.v1.LoopStats.command_latency:type_name -> sockmgr.v1.Histogram
-	17, // 9: sockmgr.v1.ProcessStats.cpu_time:type_name -> google.protobuf.Duration
-	17, // 10: sockmgr.v1.ProcessStats.last_gc_pause:type_name -> google.protobuf.Duration
-	15, // 11: sockmgr.v1.ListenerStats.accept_rate:type_name -> sockmgr.v1.Rate
-	11, // 12: sockmgr.v1.ListenerStats.rejected:type_name -> sockmgr.v1.ListenerStats.RejectedEntry
-	12, // 13: sockmgr.v1.ListenerStats.errors:type_name -> sockmgr.v1.ListenerStats.ErrorsEntry
-	13, // 14: sockmgr.v1.ListenerStats.closed:type_name -> sockmgr.v1.ListenerStats.ClosedEntry
-	15, // 15: sockmgr.v1.ListenerStats.receive_rate:type_name -> sockmgr.v1.Rate
-	15, // 16: sockmgr.v1.ListenerStats.send_rate:type_name -> sockmgr.v1.Rate
-	16, // 17: sockmgr.v1.ListenerStats.accept_delay:type_name -> sockmgr.v1.Histogram
-	16, // 18: sockmgr.v1.ListenerStats.first_byte_delay:type_name -> sockmgr.v1.Histogram
-	16, // 19: sockmgr.v1.ListenerStats.connection_duration:type_name -> sockmgr.v1.Histogram
-	16, // 20: sockmgr.v1.ListenerStats.rtt:type_name -> sockmgr.v1.Histogram
-	0,  // 21: sockmgr.v1.GetStatsResponse.snapshot:type_name -> sockmgr.v1.Snapshot
-	17, // 22: sockmgr.v1.WatchStatsRequest.interval:type_name -> google.protobuf.Duration
-	0,  // 23: sockmgr.v1.WatchStatsResponse.snapshot:type_name -> sockmgr.v1.Snapshot
-	5,  // 24: sockmgr.v1.StatsService.GetStats:input_type -> sockmgr.v1.GetStatsRequest
-	7,  // 25: sockmgr.v1.StatsService.WatchStats:input_type -> sockmgr.v1.WatchStatsRequest
-	9,  // 26: sockmgr.v1.StatsService.ResetPeaks:input_type -> sockmgr.v1.ResetPeaksRequest
-	6,  // 27: sockmgr.v1.StatsService.GetStats:output_type -> sockmgr.v1.GetStatsResponse
-	8,  // 28: sockmgr.v1.StatsService.WatchStats:output_type -> sockmgr.v1.WatchStatsResponse
-	10, // 29: sockmgr.v1.StatsService.ResetPeaks:output_type -> sockmgr.v1.ResetPeaksResponse
-	27, // [27:30] is the sub-list for method output_type
-	24, // [24:27] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	1,  // 5: sockmgr.v1.Snapshot.loops:type_name -> sockmgr.v1.LoopStats
+	15, // 6: sockmgr.v1.LoopStats.turn_rate:type_name -> sockmgr.v1.Rate
+	16, // 7: sockmgr.v1.LoopStats.events_per_turn:type_name -> sockmgr.v1.Histogram
+	16, // 8: sockmgr.v1.LoopStats.turn_duration:type_name -> sockmgr.v1.Histogram
+	16, // 9: sockmgr.v1.LoopStats.command_latency:type_name -> sockmgr.v1.Histogram
+	17, // 10: sockmgr.v1.ProcessStats.cpu_time:type_name -> google.protobuf.Duration
+	17, // 11: sockmgr.v1.ProcessStats.last_gc_pause:type_name -> google.protobuf.Duration
+	15, // 12: sockmgr.v1.ListenerStats.accept_rate:type_name -> sockmgr.v1.Rate
+	11, // 13: sockmgr.v1.ListenerStats.rejected:type_name -> sockmgr.v1.ListenerStats.RejectedEntry
+	12, // 14: sockmgr.v1.ListenerStats.errors:type_name -> sockmgr.v1.ListenerStats.ErrorsEntry
+	13, // 15: sockmgr.v1.ListenerStats.closed:type_name -> sockmgr.v1.ListenerStats.ClosedEntry
+	15, // 16: sockmgr.v1.ListenerStats.receive_rate:type_name -> sockmgr.v1.Rate
+	15, // 17: sockmgr.v1.ListenerStats.send_rate:type_name -> sockmgr.v1.Rate
+	16, // 18: sockmgr.v1.ListenerStats.accept_delay:type_name -> sockmgr.v1.Histogram
+	16, // 19: sockmgr.v1.ListenerStats.first_byte_delay:type_name -> sockmgr.v1.Histogram
+	16, // 20: sockmgr.v1.ListenerStats.connection_duration:type_name -> sockmgr.v1.Histogram
+	16, // 21: sockmgr.v1.ListenerStats.rtt:type_name -> sockmgr.v1.Histogram
+	0,  // 22: sockmgr.v1.GetStatsResponse.snapshot:type_name -> sockmgr.v1.Snapshot
+	17, // 23: sockmgr.v1.WatchStatsRequest.interval:type_name -> google.protobuf.Duration
+	0,  // 24: sockmgr.v1.WatchStatsResponse.snapshot:type_name -> sockmgr.v1.Snapshot
+	5,  // 25: sockmgr.v1.StatsService.GetStats:input_type -> sockmgr.v1.GetStatsRequest
+	7,  // 26: sockmgr.v1.StatsService.WatchStats:input_type -> sockmgr.v1.WatchStatsRequest
+	9,  // 27: sockmgr.v1.StatsService.ResetPeaks:input_type -> sockmgr.v1.ResetPeaksRequest
+	6,  // 28: sockmgr.v1.StatsService.GetStats:output_type -> sockmgr.v1.GetStatsResponse
+	8,  // 29: sockmgr.v1.StatsService.WatchStats:output_type -> sockmgr.v1.WatchStatsResponse
+	10, // 30: sockmgr.v1.StatsService.ResetPeaks:output_type -> sockmgr.v1.ResetPeaksResponse
+	28, // [28:31] is the sub-list for method output_type
+	25, // [25:28] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_sockmgr_v1_stats_proto_init() }
