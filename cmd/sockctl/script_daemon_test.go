@@ -52,7 +52,7 @@ func (f *firstLine) String() string {
 
 // passedOn are the variables of a script that a daemon may want to see.
 var passedOn = []string{
-	"PATH", "HOME", "TMPDIR", "GORACE", "SOCKMGR_CONTROL", "SOCKMGR_STATE", "SOCKMGR_POLLER", "SOCKMGR_CONFIG", "SOCKMGR_EXEC_ALLOW",
+	"PATH", "HOME", "TMPDIR", "GORACE", "SOCKMGR_CONTROL", "SOCKMGR_STATE", "SOCKMGR_POLLER", "SOCKMGR_LOOPS", "SOCKMGR_CONFIG", "SOCKMGR_EXEC_ALLOW",
 	"SOCKMGR_LOG_LEVEL", "SOCKMGR_LOG_FORMAT", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "NOTIFY_SOCKET",
 }
 

@@ -22,7 +22,13 @@ import (
 // time. It is never waited for in full, unless something is broken.
 const patience = 30 * time.Second
 
+// SOCKMGR_TEST_LOOPS=4 runs all tests with daemons of so many loops.
 func TestMain(m *testing.M) {
+	if n := os.Getenv("SOCKMGR_TEST_LOOPS"); n != "" {
+		if err := os.Setenv("SOCKMGR_LOOPS", n); err != nil {
+			panic(err)
+		}
+	}
 	testscript.Main(m, map[string]func(){
 		"sockmgr": func() { os.Exit(daemon.Main(os.Args[1:], os.Stdout, os.Stderr)) }, //nolint:forbidigo // it is the main of sockmgr
 		"sockctl": main,
@@ -103,6 +109,9 @@ func setUp(env *testscript.Env) error {
 		"SM="+dir, "SOCKMGR_ADDR="+control, "SOCKMGR_CONTROL="+control, "SOCKMGR_STATE="+dir+"/state",
 		"GORACE=atexit_sleep_ms=0", // the race detector would wait for a second at every exit
 	)
+	if n := os.Getenv("SOCKMGR_TEST_LOOPS"); n != "" {
+		env.Vars = append(env.Vars, "SOCKMGR_LOOPS="+n)
+	}
 	env.Defer(func() {
 		for _, c := range w.conns {
 			c.Close()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sockmgr/sockmgr/internal/control"
 	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/manager"
 	"github.com/sockmgr/sockmgr/manager/access"
 	"github.com/sockmgr/sockmgr/manager/metrics"
 	"github.com/sockmgr/sockmgr/mux"
@@ -29,6 +30,7 @@ type config struct {
 	Control   []string `yaml:"control"`
 	State     string   `yaml:"state"`
 	Poller    string   `yaml:"poller"`
+	Loops     int      `yaml:"loops"`
 	LogLevel  string   `yaml:"log-level"`
 	LogFormat string   `yaml:"log-format"`
 	Metrics   string   `yaml:"metrics"`
@@ -52,7 +54,7 @@ type config struct {
 // settings is the one table of them.
 var settings = []struct {
 	name, usage string
-	field       func(*config) any // *string, *[]string, *programs or *bool
+	field       func(*config) any // *string, *[]string, *programs, *int or *bool
 }{
 	{"control", "`ADDRESS` of the gRPC API, unix:///PATH, or tcp://HOST:PORT with TLS; repeatable", func(c *config) any { return &c.Control }},
 	{"control-group", "`GROUP`, a name or a number, that may open the control socket beside its owner; access says what its users may do", func(c *config) any { return &c.ControlGroup }},
@@ -62,6 +64,7 @@ var settings = []struct {
 	{"insecure-loopback", "let TCP control addresses of this host be without TLS", func(c *config) any { return &c.InsecureLoopback }},
 	{"state", "`DIR` that keeps what is wanted, or memory", func(c *config) any { return &c.State }},
 	{"poller", "`KIND` of kernel interface that the loop waits with: epoll, poll or select", func(c *config) any { return &c.Poller }},
+	{"loops", "`NUMBER` of event loops, each with a thread and a poller of its own, that connections are shared out to", func(c *config) any { return &c.Loops }},
 	{"log-level", "`LEVEL` of the log: trace, debug, info, warn, error or off", func(c *config) any { return &c.LogLevel }},
 	{"log-format", "`FORMAT` of the log: text or json", func(c *config) any { return &c.LogFormat }},
 	{"exec-allow", "`COMMAND` that the exec handler may run: an absolute path and the arguments, of which ... as the last lets the API add more; repeatable, none unless named", func(c *config) any { return &c.ExecAllow }},
@@ -82,7 +85,7 @@ var errVersion = errors.New("version asked for")
 
 // readConfig reads flags, environment and file.
 func readConfig(args []string, getenv func(string) string, out io.Writer) (config, error) {
-	c := config{Control: []string{control.Address(getenv, os.Geteuid())}, State: defaultState(getenv), Poller: "epoll", LogLevel: "info", LogFormat: "text", Buffer: "256MiB"}
+	c := config{Control: []string{control.Address(getenv, os.Geteuid())}, State: defaultState(getenv), Poller: "epoll", Loops: 1, LogLevel: "info", LogFormat: "text", Buffer: "256MiB"}
 	var given config
 	flags := pflag.NewFlagSet("sockmgr", pflag.ContinueOnError)
 	flags.SetOutput(out)
@@ -96,6 +99,8 @@ func readConfig(args []string, getenv func(string) string, out io.Writer) (confi
 			flags.Var(s.field(&given).(*programs), s.name, usage)
 		case *string:
 			flags.StringVar(s.field(&given).(*string), s.name, *def, usage)
+		case *int:
+			flags.IntVar(s.field(&given).(*int), s.name, *def, usage)
 		case *bool:
 			flags.BoolVar(s.field(&given).(*bool), s.name, *def, usage)
 		}
@@ -157,6 +162,17 @@ func (c *config) take(field func(*config) any, env string, given config, isGiven
 		if isGiven {
 			*f = *field(&given).(*string)
 		}
+	case *int:
+		if env != "" {
+			n, err := strconv.Atoi(env)
+			if err != nil {
+				return fmt.Errorf("%q is not a number", env)
+			}
+			*f = n
+		}
+		if isGiven {
+			*f = *field(&given).(*int)
+		}
 	case *bool:
 		if env != "" {
 			on, err := strconv.ParseBool(env)
@@ -216,6 +232,9 @@ func (c *config) check() error {
 	}
 	if !slices.Contains(mux.Pollers(), c.Poller) {
 		errs = append(errs, fmt.Errorf("--poller %s: must be one of %s", c.Poller, strings.Join(mux.Pollers(), ", ")))
+	}
+	if c.Loops < 1 || c.Loops > manager.MaxLoops {
+		errs = append(errs, fmt.Errorf("--loops %d: must be from 1 to %d; more than there are processors gain nothing", c.Loops, manager.MaxLoops))
 	}
 	if hclog.LevelFromString(c.LogLevel) == hclog.NoLevel {
 		errs = append(errs, fmt.Errorf("--log-level %s: must be trace, debug, info, warn, error or off", c.LogLevel))

@@ -45,7 +45,7 @@ func managerConfig(c config, keep *keeper, loggers *service.Loggers, limit int) 
 		dir = ""
 	}
 	return manager.Config{
-		Poller: c.Poller, Kept: keep.rest(), StateDir: dir, Descriptors: limit - reserve, Programs: listeners.Programs(c.ExecAllow), Metadata: c.AllowMetadata, WriteBuffer: c.writeBuffer, Reserved: keep.isManager,
+		Poller: c.Poller, Loops: c.Loops, Kept: keep.rest(), StateDir: dir, Descriptors: limit - reserve, Programs: listeners.Programs(c.ExecAllow), Metadata: c.AllowMetadata, WriteBuffer: c.writeBuffer, Reserved: keep.isManager,
 		Log: loggers.Logger("manager"), LoopLog: loggers.Logger("loop"),
 	}
 }
