@@ -18,7 +18,7 @@ const maxExposure = 2.0
 // directives are what a unit must say, and in no other way.
 var directives = map[string][]string{
 	"sockmgr.service": {
-		"Type=notify", "NotifyAccess=main", "Restart=always", "RestartSec=0", "StartLimitIntervalSec=0", "WatchdogSec=30s", "FileDescriptorStoreMax=4096",
+		"Type=notify", "NotifyAccess=main", "Restart=always", "RestartSec=0", "StartLimitIntervalSec=0", "WatchdogSec=30s", "FileDescriptorStoreMax=16384",
 		"RuntimeDirectoryPreserve=yes", "RuntimeDirectory=sockmgr", "StateDirectory=sockmgr", "StateDirectoryMode=0700", "User=sockmgr", "Group=sockmgr", "UMask=0077",
 		"AmbientCapabilities=CAP_NET_BIND_SERVICE", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE", "NoNewPrivileges=yes",
 		"ProtectSystem=strict", "ReadOnlyPaths=/run", "ProtectHome=yes", "PrivateTmp=yes", "PrivateDevices=yes", "PrivateMounts=yes", "DevicePolicy=closed", "RemoveIPC=yes",

@@ -169,6 +169,9 @@ func TestUnderSystemd(t *testing.T) {
 		t.Fatal("after the start it is", state)
 	}
 	s.checkRights(t)
+	if most := s.show(ctx, t, "FileDescriptorStoreMax"); most != "16384" {
+		t.Error("systemd keeps at most", most)
+	}
 
 	s.sockctl(ctx, t, "start", "web", "--listen", "tcp://127.0.0.1:80", "--handler", "echo")
 	s.sockctl(ctx, t, "start", "more", "--listen", "tcp://127.0.0.1:0", "--listen", "udp://127.0.0.1:0", "--handler", "echo")
@@ -193,7 +196,11 @@ func TestUnderSystemd(t *testing.T) {
 		{"systemctl restart", fromEnv(t, "SYSTEMD_RESTARTS", 2), func() { s.systemctl(ctx, t, "restart", "sockmgr.service") }},
 		{"sockctl daemon upgrade", fromEnv(t, "SYSTEMD_UPGRADES", 2), func() { s.sockctl(ctx, t, "daemon", "upgrade") }},
 	} {
+		logged := len(s.logged(t))
 		s.meanwhile(ctx, t, event.what, event.times, event.do)
+		if text := s.logged(t)[logged:]; event.what != "kill -9" && strings.Contains(text, "[WARN]") {
+			t.Errorf("%s: an ordinary operation is warned of:\n%s", event.what, text)
+		}
 		t.Logf("%s: restarts by systemd: %s, sockets that it keeps: %s", event.what,
 			s.show(ctx, t, "NRestarts"), s.show(ctx, t, "NFileDescriptorStore"))
 		if after, _ := s.bound(t); after != before {
@@ -225,6 +232,7 @@ func (s *installed) stuck(ctx context.Context, t *testing.T, before string) {
 	}
 	s.systemctl(ctx, t, "daemon-reload")
 	s.systemctl(ctx, t, "restart", "sockmgr.service")
+	s.stays(ctx, t)
 	had := s.daemon()
 	began := time.Now()
 	if err := syscall.Kill(had, syscall.SIGSTOP); err != nil {
@@ -242,6 +250,46 @@ func (s *installed) stuck(ctx context.Context, t *testing.T, before string) {
 	if after, _ := s.bound(t); after != before {
 		t.Errorf("after the watchdog port 80 has socket %s, not %s", after, before)
 	}
+}
+
+// logged is the daemon's log.
+func (s *installed) logged(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(s.path("/var/log/sockmgr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// stays: the process that has taken over at an upgrade feeds the watchdog too, which
+// systemd has told the one before of, by its pid.
+func (s *installed) stays(ctx context.Context, t *testing.T) {
+	t.Helper()
+	restarts := s.show(ctx, t, "NRestarts")
+	s.sockctl(ctx, t, "daemon", "upgrade")
+	var pid int
+	s.until(ctx, t, "one process is there", func() bool { pid = s.daemon(); return pid != 0 })
+	pace := time.NewTicker(50 * time.Millisecond)
+	defer pace.Stop()
+	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); <-pace.C {
+		if err := s.inNetwork(func() error { return served("127.0.0.1:80", patience) }); err != nil {
+			t.Fatal("after an upgrade:", err)
+		}
+	}
+	if now := s.daemon(); now != pid || s.show(ctx, t, "NRestarts") != restarts {
+		t.Errorf("systemd has ended the daemon that had taken over: process %d was %d", now, pid)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil { // and it notices the end of a process that it has not started
+		t.Fatal(err)
+	}
+	if err := s.inNetwork(func() error { return served("127.0.0.1:80", patience) }); err != nil {
+		t.Fatal("after an upgrade and a kill:", err)
+	}
+	s.until(ctx, t, "another daemon is ready", func() bool {
+		now := s.daemon()
+		return now != 0 && now != pid && s.show(ctx, t, "ActiveState") == "active"
+	})
 }
 
 // activation: systemd has the control socket, and starts the daemon for who calls.

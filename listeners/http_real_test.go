@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,9 +22,19 @@ import (
 // webClient talks to one listener, at whatever URL.
 func webClient(t *testing.T, to net.Addr) *http.Client {
 	t.Helper()
+	return webClientCounted(t, to, new(atomic.Int64))
+}
+
+// webClientCounted counts the connections that it makes.
+func webClientCounted(t *testing.T, to net.Addr, made *atomic.Int64) *http.Client {
+	t.Helper()
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, to.Network(), to.String())
+			c, err := new(net.Dialer).DialContext(ctx, to.Network(), to.String())
+			if err == nil {
+				made.Add(1)
+			}
+			return c, err
 		},
 		MaxIdleConnsPerHost: 100, ExpectContinueTimeout: time.Hour,
 	}
@@ -183,8 +194,9 @@ func TestHTTPManyClients(t *testing.T) {
 		l := h.open(spec(t, &listeners.HTTP{Body: []byte("hello")}, "", "tcp://127.0.0.1:0"))
 		to := h.addr(l, 0)
 		var wg sync.WaitGroup
+		var made atomic.Int64
 		for i := range clients {
-			client := webClient(t, to)
+			client := webClientCounted(t, to, &made)
 			client.Transport.(*http.Transport).DisableKeepAlives = i%4 == 0
 			wg.Go(func() {
 				for range requests {
@@ -204,8 +216,11 @@ func TestHTTPManyClients(t *testing.T) {
 		}
 		wg.Wait()
 		eventually(t, func() bool { return h.status(l).Active == 0 }, func() string { return fmt.Sprintf("%+v", h.conns()) })
-		if n, want := h.stats(l).Accepted, uint64(clients/4*requests+clients*3/4); n != want {
-			t.Errorf("%d connections, want %d", n, want)
+		// A few may be more than the clients need: net/http does not use a connection
+		// again if its own goroutine has not said within 50 ms that it wrote the request.
+		least := int64(clients/4*requests + clients*3/4)
+		if n := int64(h.stats(l).Accepted); n != made.Load() || n < least || n > least+clients {
+			t.Errorf("%d connections were accepted and %d made, of which %d are needed", n, made.Load(), least)
 		}
 	})
 }

@@ -82,6 +82,9 @@ func (m *Manager) SnapshotStore(w io.Writer) error {
 // Epoch is where the clock of the loop began: see mux.ContinueLoop.
 func (m *Manager) Epoch() (time.Duration, error) { return m.loop.Epoch() }
 
+// ErrNotSaved is that an upgrade failed and took the store with it.
+var ErrNotSaved = errors.New("no change can be saved any more")
+
 // HandOver leaves everything to another process. Changes wait meanwhile. When it
 // fails, nothing has changed. After it only Retire may be called; whatever else
 // is asked is refused, so that who asks calls the other process.
@@ -102,6 +105,7 @@ func (m *Manager) HandOver(ctx context.Context, to Heir) (err error) {
 		if err != nil {
 			if lost := m.store.reclaim(); lost != nil {
 				m.log.Error("no change can be saved any more", "error", lost)
+				err = fmt.Errorf("%w; %w: %w", err, ErrNotSaved, lost)
 			}
 			return
 		}

@@ -53,6 +53,19 @@ func TestUpgradeThatFails(t *testing.T) {
 		}
 		return path
 	}
+	within := func(name string, mode os.FileMode, program string) string { // an upright one, where others may put another
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		path := write(filepath.Join(name, program), "#!/bin/sh\n", 0o755)
+		if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(path, filepath.Join(dir, "to-"+name)); err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(dir, "to-"+name)
+	}
 	heir := func(how string) string {
 		path, err := heirAt(dir, how)
 		if err != nil {
@@ -71,7 +84,10 @@ func TestUpgradeThatFails(t *testing.T) {
 		{"/bin/true", "it ended (exit status 0) before it said hello"},
 		{write("text", "not a program", 0o700), "exec format error"},
 		{write("mode", "#!/bin/sh\n", 0o600), "permission denied"},
-		{write("open", "#!/bin/sh\n", 0o777), "everybody may write it"},
+		{write("open", "#!/bin/sh\n", 0o777), "it may be written by others (mode 0777)"},
+		{write("group", "#!/bin/sh\n", 0o770), "it may be written by others (mode 0770)"},
+		{within("shared", 0o770, "program"), "may be written by others (mode 0770)"},
+		{within("anybody", 0o707, "program"), "may be written by others (mode 0707)"},
 		{dir, "it is not a file"},
 		{filepath.Join(dir, "nothing"), "no such file or directory"},
 		{heir("at-once"), "it ended (exit status 3) before it said hello"},
@@ -156,5 +172,8 @@ func TestUpgradeBySignal(t *testing.T) {
 			t.Error(err)
 		}
 		waitForEnd(t, pid)
+		if text, err := os.ReadFile(s.log.Name()); err != nil || strings.Contains(string(text), "[WARN]") {
+			t.Errorf("an ordinary upgrade, and an ordinary end, are warned of: %v\n%s", err, text)
+		}
 	}
 }

@@ -17,9 +17,12 @@ const (
 	barrierTimeout = 5 * time.Second
 )
 
+// maxWaiting bounds what is to be stored while the service manager does not read.
+const maxWaiting = 16 << 10
+
 // A Client sends to one service manager. Its methods but Wait and Close never
-// wait: a goroutine of its own sends, in order. What waits to be sent is bounded
-// by the caller: a descriptor is stored once and removed once.
+// wait: a goroutine of its own sends, in order. To one that does not read it is
+// sent once that reads again.
 type Client struct {
 	fail func(error) // is told of each kind of failure once; set once in Dial
 	wake chan struct{}
@@ -31,6 +34,7 @@ type Client struct {
 	removed uint64 // how often something was to be removed
 	settled uint64 // of those, how many are known to be done, or lost
 	closed  bool
+	stalled bool   // the service manager does not read
 	names   *names // that the service manager has; nil: they have no bound
 
 	socket string // the goroutine's while something is pending, as all below
@@ -61,7 +65,7 @@ func Dial(socket string, fail func(error)) *Client {
 // Store leaves a copy of fd with the service manager.
 func (c *Client) Store(name string, fd int) {
 	if !c.store(name, fd, maxNamesTogether) {
-		c.fail(fmt.Errorf("no room for %s: the names of all that is kept are one variable of the next daemon, which the kernel bounds to 128 KiB; `sockmgr supervise` has no such bound", name))
+		c.fail(fmt.Errorf("no room for %s: either too much waits for a service manager that does not read, or the names of all that is kept are one variable of the next daemon, which the kernel bounds to 128 KiB; `sockmgr supervise` has no such bound", name))
 	}
 }
 
@@ -81,6 +85,10 @@ func (c *Client) store(name string, fd, room int) bool {
 	}
 	if c.sendNow(m) {
 		return true
+	}
+	if c.pending >= maxWaiting {
+		c.names.remove(name)
+		return false
 	}
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -175,10 +183,13 @@ func (c *Client) Wait(ctx context.Context) error {
 	if c.removed > c.settled {
 		mark.barrier = c.removed
 	}
-	idle := c.closed || c.pending == 0 && mark.barrier == 0
+	idle, stalled := c.closed || c.pending == 0 && mark.barrier == 0, c.stalled
 	c.mu.Unlock()
-	if idle {
+	switch {
+	case idle:
 		return nil
+	case stalled: // whoever comes does not wait as long as the first
+		return errStalled
 	}
 	c.add(mark)
 	select {
@@ -189,6 +200,19 @@ func (c *Client) Wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+var errStalled = errors.New("the service manager does not read what it is sent")
+
+// stall notes that, and tells it once; it reports whether to go on trying.
+func (c *Client) stall(is bool) (goOn bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if is && !c.stalled && !c.closed {
+		c.fail(errStalled)
+	}
+	c.stalled = is
+	return !c.closed
 }
 
 // Close sends what waits to be sent, and ends.
@@ -292,7 +316,7 @@ func (c *Client) barrier() error {
 	}
 }
 
-// send blocks while the receiver's queue is full, but not for ever.
+// send blocks while the receiver's queue is full. Close ends that.
 func (c *Client) send(text string, fd int) error {
 	if c.fd < 0 {
 		if err := c.connect(); err != nil {
@@ -305,10 +329,12 @@ func (c *Client) send(text string, fd int) error {
 	}
 	for {
 		err := unix.Sendmsg(c.fd, []byte(text), rights, nil, unix.MSG_NOSIGNAL)
-		if errors.Is(err, unix.EINTR) {
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) && c.stall(true) {
 			continue
 		}
-		if err != nil {
+		if err == nil {
+			c.stall(false)
+		} else {
 			c.disconnect() // the next message tries again
 			return os.NewSyscallError("sendmsg", err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -75,7 +76,10 @@ func (s *Server) answer(ctx context.Context, conn *net.UnixConn) error {
 		}
 	}
 	n, _, _, _, err := conn.ReadMsgUnix(text, nil) // descriptors that come are closed by the kernel
-	if err != nil {
+	switch {
+	case errors.Is(err, io.EOF), n == 0 && err == nil:
+		return nil // it only wanted to know who answers: see Who
+	case err != nil:
 		return err
 	}
 	if refused != nil {

@@ -50,6 +50,12 @@ const (
 	Failed Step = "failed"
 )
 
+// A Former is a process that was the daemon once: see access.Process.
+type Former struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"`
+}
+
 // A Message is one of them.
 type Message struct {
 	Step     Step   `json:"step"`
@@ -62,7 +68,7 @@ type Message struct {
 	Store     string   `json:"store,omitempty"` // where it is; a copy comes if it is a file
 	Epoch     int64    `json:"epoch,omitempty"` // of the loop's clock
 	LongNames bool     `json:"long_names,omitempty"`
-	Former    []int    `json:"former,omitempty"` // pids of the daemons before, which may serve still what cannot move
+	Former    []Former `json:"former,omitempty"` // the daemons before, which may serve still what cannot move
 
 	Size int `json:"size,omitempty"` // part: bytes of the file that it has
 

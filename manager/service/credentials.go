@@ -25,8 +25,8 @@ type identify struct {
 	loopback  bool               // plaintext from this host is let in
 	refused   func(net.Conn, error)
 	conns     *conns
-	refuseOwn bool  // connections of this very process: a forward to its own control socket
-	former    []int // and of those that it has taken over from
+	refuseOwn bool             // connections of this very process: a forward to its own control socket
+	former    []access.Process // and of those that it has taken over from
 }
 
 // errOwn keeps what the daemon forwards for anybody from being taken for what
@@ -69,7 +69,7 @@ func (i identify) whose(conn net.Conn) (net.Conn, access.Identity, error) {
 	switch c := conn.(type) {
 	case *net.UnixConn:
 		who, err := peerOf(c)
-		if err == nil && i.refuseOwn && (int(who.PID) == os.Getpid() || slices.Contains(i.former, int(who.PID))) {
+		if err == nil && i.refuseOwn && (int(who.PID) == os.Getpid() || slices.ContainsFunc(i.former, func(p access.Process) bool { return p.Is(int(who.PID)) })) {
 			err = errOwn
 		}
 		return conn, who, err

@@ -95,11 +95,8 @@ func (i identify) localUser(c *net.TCPConn) (who access.Identity, err error) {
 // has the socket open.
 func (i identify) isOwnSocket(inode uint64) bool {
 	own := isOpenIn("self", inode)
-	for _, pid := range i.former {
-		dir := strconv.Itoa(pid)
-		if _, err := os.Stat(filepath.Join("/proc", dir)); err == nil { // or it has ended
-			own = own || isOpenIn(dir, inode)
-		}
+	for _, p := range i.former {
+		own = own || p.Lives() && isOpenIn(strconv.Itoa(p.PID), inode)
 	}
 	return own
 }

@@ -43,9 +43,9 @@ type Config struct {
 	InsecureLoopback bool
 	// RefuseOwn refuses connections that come from this very process.
 	RefuseOwn bool
-	// Former are the pids of daemons that this one has taken over from: they are
-	// refused alike, for as long as they serve what could not move.
-	Former []int
+	// Former are the daemons that this one has taken over from: they are refused
+	// alike, for as long as they serve what could not move.
+	Former []access.Process
 	// Shutdown begins to end the daemon. It returns at once.
 	Shutdown func(drain time.Duration)
 	// Upgrade puts another program in the place of the daemon: see Upgrade.

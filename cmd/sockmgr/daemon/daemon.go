@@ -140,8 +140,9 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, fr
 	log.Info("ready", "control", c.Control, "poller", m.Poller(), "store", m.Store(), "descriptors", limit, "took_over", from != nil)
 	keep.notify("READY=1")
 	watchUpgradeSignal(ctx, up)
-	next, err := waitAndEnd(m, log, keep, signals, ends, up, c.Control)
-	stopServer(server)
+	stop := sync.OnceFunc(func() { stopServer(server) })
+	next, err := waitAndEnd(m, log, keep, signals, ends, up, c.Control, stop)
+	stop()
 	cancel()
 	serving.Wait()
 	if errMetrics := endMetrics(); next == nil { // else its socket was left to another process
@@ -152,38 +153,51 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, fr
 
 // waitAndEnd waits for a reason to end and ends the manager. A second signal
 // ends what is open at once.
-func waitAndEnd(m *manager.Manager, log hclog.Logger, keep *keeper, signals chan os.Signal, ends <-chan time.Duration, up *upgrader, controls []string) (*legacy, error) {
+func waitAndEnd(m *manager.Manager, log hclog.Logger, keep *keeper, signals chan os.Signal, ends <-chan time.Duration, up *upgrader, controls []string, stop func()) (*legacy, error) {
 	m.Watch(watchdog(keep, os.Getenv))
 	drain := manager.SpecDrain
 	select {
 	case next := <-up.done:
+		go stop() // clients that are connected call the process that has taken over, however long this one drains
 		next.controls = controls
 		return next, next.retire(up, signals)
 	case s := <-signals:
 		log.Info("signal: connections finish as their listeners' drain policies say", "signal", s.String())
 	case drain = <-ends:
 	case <-m.Broken():
+		up.end() // or the program that was to take over stays
 		return nil, errors.New("the event loop ended by itself: the log says why")
+	}
+	if next := up.end(); next != nil { // just then it was upgraded: the end is for the process that has taken over
+		go stop()
+		next.controls, next.ended = controls, true
+		next.pass(syscall.SIGTERM)
+		return next, next.retire(up, signals)
 	}
 	keep.notify("STOPPING=1")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
-		select {
-		case <-signals:
-			cancel()
-		case <-ctx.Done():
+		began := time.Now()
+		for {
+			select {
+			case <-signals:
+				if up.succeeded && time.Since(began) < sameSignal {
+					continue
+				}
+				cancel()
+			case <-ctx.Done():
+			}
+			return
 		}
 	}()
-	err := m.Shutdown(ctx, drain)
-	if m.HandedOver() != nil { // just then it was upgraded: the end is for the process that has taken over
-		next := <-up.done
-		next.controls, next.ended = controls, true
-		next.pass(syscall.SIGTERM)
-		return next, next.retire(up, signals)
-	}
-	return nil, err
+	return nil, m.Shutdown(ctx, drain)
 }
+
+// sameSignal is for how long another signal is taken for the first one, by a
+// process that has taken over: it comes from who sent it to the process before,
+// and from that one as well.
+const sameSignal = 200 * time.Millisecond
 
 // stopServer lets calls finish, but not for long: a watch never does.
 func stopServer(server *grpc.Server) {

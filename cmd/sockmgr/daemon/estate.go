@@ -20,6 +20,8 @@ type estate struct {
 	text  bytes.Buffer // of one part
 	enc   *gob.Encoder
 	files int // that have gone over
+
+	commit func() error // fails if it is not to go on
 }
 
 // open gives the heir the file.
@@ -62,6 +64,9 @@ func (e *estate) finish() error {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return fmt.Errorf("it did not take over within %v", e.limit())
 		}
+		return err
+	}
+	if err := e.commit(); err != nil {
 		return err
 	}
 	return e.to.Send(succession.Message{Step: succession.Go}, takeTime)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,22 +21,25 @@ import (
 // A keeper is the service manager, systemd or `sockmgr supervise`, as the daemon
 // sees it. There may be none.
 type keeper struct {
-	log  hclog.Logger
-	kept *listeners.Kept
-	back []fdstore.Returned // what came back, until the listeners get what is left
-	at   atomic.Pointer[managerAt]
+	log      hclog.Logger
+	kept     *listeners.Kept
+	back     []fdstore.Returned      // what came back, until the listeners get what is left
+	reserved atomic.Pointer[[]place] // what isManager knows
 
 	mu     sync.Mutex
 	socket string
 	client *fdstore.Client // nil: there is none
 	states []string        // what it was told
-	own    []ownSocket
+	own    []ownSocket     // none once another process has them
+	left   []place         // of those that it has
+
+	unlinks bool // paths of own go with it; set once, before anything is served
 }
 
 // newKeeper gives the service manager a voice.
 func newKeeper(socket string, back []fdstore.Returned, longNames bool, log hclog.Logger) *keeper {
 	k := &keeper{log: log, socket: socket, back: back}
-	k.findManager(socket)
+	k.reserve()
 	if socket == "" {
 		return k
 	}
@@ -119,9 +123,9 @@ func (k *keeper) superviseBy(ctx context.Context, socket string, m *manager.Mana
 			Fix: "end that one first, or give this one --control and --state of its own",
 		}
 	}
-	k.findManager(socket)
 	k.mu.Lock()
 	k.socket = socket
+	k.reserve()
 	if k.client == nil {
 		k.client = fdstore.Dial(socket, k.failed)
 	} else {
@@ -139,37 +143,58 @@ func (k *keeper) superviseBy(ctx context.Context, socket string, m *manager.Mana
 
 // isManager reports whether a path is that of the service manager's socket,
 // whatever link leads there: what this process sends there is the daemon's word.
-// It is called on the loop, about to connect to that path, which looks the path
-// up once more: it waits for no lock and for no other path.
+// Once another process is the daemon, its control sockets are such paths too: it
+// may not know this process, and take what is forwarded there for the daemon's
+// own user's. It is called on the loop, about to connect to that path, which looks
+// the path up once more: it waits for no lock and for no other path.
 func (k *keeper) isManager(path string) bool {
-	at := k.at.Load()
-	if at == nil || path == at.socket {
-		return at != nil
-	}
-	if at.is == nil || strings.HasPrefix(path, "@") {
+	all := k.reserved.Load()
+	if all == nil {
 		return false
 	}
-	is, err := os.Stat(path)
-	return err == nil && os.SameFile(is, at.is)
+	var is os.FileInfo
+	for _, at := range *all {
+		switch {
+		case path == at.path:
+			return true
+		case at.is == nil || strings.HasPrefix(path, "@"):
+			continue
+		case is == nil:
+			var err error
+			if is, err = os.Stat(path); err != nil {
+				return false
+			}
+		}
+		if os.SameFile(is, at.is) {
+			return true
+		}
+	}
+	return false
 }
 
-// A managerAt is where the service manager listens.
-type managerAt struct {
-	socket string
-	is     os.FileInfo // what is at that path; nil: it is in the abstract namespace, or was not there
+// A place is where a socket is that nothing is to be forwarded to.
+type place struct {
+	path string
+	is   os.FileInfo // what is at that path; nil: it is in the abstract namespace, or was not there
 }
 
-// findManager looks once, so that the loop need not. A socket that is bound anew
-// at the path later is known by its name alone: systemd keeps its own for good.
-func (k *keeper) findManager(socket string) {
-	if socket == "" {
-		return
+// placeOf looks once, so that the loop need not. A socket that is bound anew at the
+// path later is known by its name alone: systemd keeps its own for good.
+func placeOf(path string) place {
+	p := place{path: path}
+	if !strings.HasPrefix(path, "@") {
+		p.is, _ = os.Stat(path) // then the name alone tells it
 	}
-	at := &managerAt{socket: socket}
-	if !strings.HasPrefix(socket, "@") {
-		at.is, _ = os.Stat(socket) // then the name alone tells it
+	return p
+}
+
+// reserve has isManager know the places of now; mu is held.
+func (k *keeper) reserve() {
+	all := slices.Clip(k.left)
+	if k.socket != "" {
+		all = append(all, placeOf(k.socket))
 	}
-	k.at.Store(at)
+	k.reserved.Store(&all)
 }
 
 // address is where the service manager is told; empty: nowhere.
@@ -199,6 +224,23 @@ func (k *keeper) passOn(pid int) {
 		return
 	}
 	client.Notify(fmt.Sprintf("MAINPID=%d", pid))
+	ctx, cancel := context.WithTimeout(context.Background(), takeTime)
+	defer cancel()
+	_ = client.Wait(ctx) // what fails is told by failed
+}
+
+// expect tells the supervisor, before it is too late for that, who may be the
+// daemon soon: if this process is killed then, that one goes on or ends by itself,
+// and until it has a third one would be too many. systemd ends all of a service
+// with its main process, and so need not know.
+func (k *keeper) expect(pid int) {
+	k.mu.Lock()
+	client := k.client
+	k.mu.Unlock()
+	if client == nil {
+		return
+	}
+	client.Notify(fmt.Sprintf("X_SOCKMGR_HEIR=%d", pid))
 	ctx, cancel := context.WithTimeout(context.Background(), takeTime)
 	defer cancel()
 	_ = client.Wait(ctx) // what fails is told by failed

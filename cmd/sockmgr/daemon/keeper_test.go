@@ -39,8 +39,14 @@ func TestManagerIsKnownByAnyPath(t *testing.T) {
 			t.Errorf("%q: %v", path, got)
 		}
 	}
-	k.findManager("@abstract") // as superviseBy does
+	k.socket = "@abstract" // as superviseBy does
+	k.reserve()
 	if !k.isManager("@abstract") || k.isManager(socket) || k.isManager("abstract") {
 		t.Error("the one in the abstract namespace is the manager now")
+	}
+	k.left = []place{placeOf(socket)} // as leaveOwn does
+	k.reserve()
+	if !k.isManager("@abstract") || !k.isManager(socket) || !k.isManager(link) || k.isManager(other) {
+		t.Error("what another process has is reserved, too")
 	}
 }

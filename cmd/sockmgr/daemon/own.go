@@ -29,19 +29,20 @@ const (
 type ownSocket struct {
 	net.Listener
 	role    string
-	foreign bool // systemd's: it stays, and so does its path
+	foreign bool   // systemd's: it stays, and so does its path
+	stored  string // as that the service manager has a copy; empty: it has none
 }
 
 // listen returns the socket that came back at an address: that of the daemon
 // before, whose clients wait in its queue, or one of systemd's. Where there is
 // none, bind makes it, and the service manager gets a copy.
 func (k *keeper) listen(role string, at listeners.Address, bind func() (net.Listener, error)) (own ownSocket, err error) {
-	own = ownSocket{role: role}
-	if own.Listener, own.foreign = k.claim(role, at); own.Listener == nil {
+	own = k.claim(role, at)
+	if own.Listener == nil {
 		if own.Listener, err = bind(); err != nil {
 			return own, err
 		}
-		k.store(own)
+		k.store(&own)
 	}
 	k.mu.Lock()
 	k.own = append(k.own, own)
@@ -51,7 +52,7 @@ func (k *keeper) listen(role string, at listeners.Address, bind func() (net.List
 
 // claim takes a socket out of what came back. One that was the daemon's and
 // cannot serve any more is let go, so that its address is free.
-func (k *keeper) claim(role string, at listeners.Address) (l net.Listener, foreign bool) {
+func (k *keeper) claim(role string, at listeners.Address) ownSocket {
 	for i := 0; i < len(k.back); i++ {
 		b := k.back[i]
 		who, rest, ours := strings.Cut(b.Name, "@")
@@ -69,14 +70,18 @@ func (k *keeper) claim(role string, at listeners.Address) (l net.Listener, forei
 			l, err := net.FileListener(f) // which is a copy
 			_ = f.Close()
 			if err == nil {
-				return l, !ours
+				own := ownSocket{Listener: l, role: role, foreign: !ours}
+				if ours {
+					own.stored = b.Name
+				}
+				return own
 			}
 			k.log.Warn("a socket that came back is of no use", "name", b.Name, "error", err)
 			continue
 		}
 		k.let(b)
 	}
-	return nil, false
+	return ownSocket{role: role}
 }
 
 // let closes a socket of the daemon's, here and with the service manager.
@@ -93,7 +98,7 @@ func (k *keeper) let(b fdstore.Returned) {
 }
 
 // store leaves a copy with the service manager.
-func (k *keeper) store(own ownSocket) {
+func (k *keeper) store(own *ownSocket) {
 	if k.client == nil || own.foreign {
 		return
 	}
@@ -104,7 +109,8 @@ func (k *keeper) store(own ownSocket) {
 	raw, err := conn.SyscallConn()
 	if err == nil {
 		err = raw.Control(func(fd uintptr) {
-			k.client.Store(own.role+"@"+identity(int(fd), addressAt(int(fd))), int(fd))
+			own.stored = own.role + "@" + identity(int(fd), addressAt(int(fd)))
+			k.client.Store(own.stored, int(fd))
 		})
 	}
 	if err != nil {
@@ -114,14 +120,15 @@ func (k *keeper) store(own ownSocket) {
 
 // storeOwn leaves copies of all with a service manager that has nothing yet.
 func (k *keeper) storeOwn() {
-	for _, own := range k.own {
-		k.store(own)
+	for i := range k.own {
+		k.store(&k.own[i])
 	}
 }
 
 // unlinkOwn says that the paths go when the daemon ends from here on: one that
 // ends sooner leaves them to the next, which gets their sockets.
 func (k *keeper) unlinkOwn() {
+	k.unlinks = true
 	for _, own := range k.own {
 		if l, ok := own.Listener.(*net.UnixListener); ok {
 			l.SetUnlinkOnClose(!own.foreign)
@@ -168,9 +175,12 @@ func (k *keeper) leaveOwn() {
 	for _, own := range k.own {
 		if l, ok := own.Listener.(*net.UnixListener); ok {
 			l.SetUnlinkOnClose(false)
+			k.left = append(k.left, placeOf(own.Addr().String()))
 		}
 		_ = own.Close() // it is given up
 	}
+	k.own = nil
+	k.reserve()
 }
 
 // listenAgain tells the kernel that it is this process that who connects is
@@ -191,10 +201,16 @@ func (k *keeper) listenAgain() {
 	}
 }
 
-// closeOwn closes what is open still.
+// closeOwn closes what is open still. A socket whose path goes is of no use to
+// the next daemon: systemd, which keeps all over a restart, lets go of it.
 func (k *keeper) closeOwn() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	for _, own := range k.own {
 		_ = own.Close() // most are closed already
+		if k.unlinks && k.client != nil && own.stored != "" && own.Addr().Network() != "tcp" {
+			k.client.Remove(own.stored)
+		}
 	}
 }
 

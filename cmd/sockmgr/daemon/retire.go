@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -42,14 +41,14 @@ func watchUpgradeSignal(ctx context.Context, u *upgrader) {
 }
 
 // retire ends this process but for what could not move, and then that. Signals
-// are for the process that has taken over.
+// are for the process that has taken over, until watchOver.
 func (l *legacy) retire(u *upgrader, signals chan os.Signal) error {
 	signal.Notify(signals, syscall.SIGUSR2)
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) // it is known since Linux 3.4
 	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	var passing sync.WaitGroup
-	passing.Go(func() {
+	l.retired = make(chan struct{})
+	l.passing.Go(func() {
+		defer cancel()
 		for {
 			select {
 			case s := <-signals:
@@ -58,23 +57,22 @@ func (l *legacy) retire(u *upgrader, signals chan os.Signal) error {
 					cancel() // what has not moved has no time either
 				}
 				l.pass(s)
-			case <-ctx.Done():
+			case <-l.retired:
 				return
 			}
 		}
 	})
 	err := u.m.Retire(ctx, l.drain)
-	cancel()
-	passing.Wait()
 	l.supervised = u.keep.isSupervised()
 	return err
 }
 
 // pass passes a signal on to the daemon: which is not the heir any more if that
-// was upgraded too.
+// was upgraded too. One that ends it is passed on whoever else may do that: who
+// sent it here perhaps does not know the heir yet.
 func (l *legacy) pass(s os.Signal) {
 	number, ok := s.(syscall.Signal)
-	if !ok || !l.passes {
+	if !ok || s == syscall.SIGUSR2 && !l.passes {
 		return
 	}
 	pid := l.cmd.Process.Pid
@@ -90,15 +88,25 @@ func (l *legacy) pass(s os.Signal) {
 // waits for it, perhaps, and would take its end for that of the daemon: unless
 // there is a supervisor, which knows, it becomes one.
 func (l *legacy) watchOver(succeeded bool, signals chan os.Signal, stderr io.Writer) int {
+	close(l.retired)
+	l.passing.Wait()
 	paths := handoverPaths(l.controls)
 	switch {
 	case l.supervised, succeeded: // of the latter the first of all is waited for
+		for len(signals) > 0 {
+			l.pass(<-signals) // who sent it believed that this is the daemon still
+		}
 		return 0
 	case l.ended || len(paths) == 0:
+		go func() {
+			for s := range signals {
+				l.pass(s) // a second one ends the heir at once
+			}
+		}()
 		return waitAll()
 	}
 	debug.FreeOSMemory() // of what was served
-	return supervise.Run(supervise.Config{Program: l.program, Args: l.argv, Handover: paths, Log: stderr, Signals: signals})
+	return supervise.Run(supervise.Config{Program: l.program, Args: l.argv, Handover: paths, Log: stderr, Signals: signals, Heirs: true})
 }
 
 // waitAll returns once no descendant is left, with the exit code of the last.

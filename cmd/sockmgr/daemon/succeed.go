@@ -14,6 +14,7 @@ import (
 	"github.com/sockmgr/sockmgr/internal/fdstore"
 	"github.com/sockmgr/sockmgr/internal/succession"
 	"github.com/sockmgr/sockmgr/manager"
+	"github.com/sockmgr/sockmgr/manager/access"
 )
 
 // patience is how long the daemon before may take for one step. It is this
@@ -61,12 +62,15 @@ func meet() (*predecessor, error) {
 	return p, nil
 }
 
-// former are the pids of the daemons before: what they connect is the daemon's own.
-func (p *predecessor) former() []int {
+// former are the daemons before: what they connect is the daemon's own.
+func (p *predecessor) former() (all []access.Process) {
 	if p == nil {
 		return nil
 	}
-	return p.begin.Former
+	for _, f := range p.begin.Former {
+		all = append(all, access.Process(f))
+	}
+	return all
 }
 
 // fail tells what keeps this process from taking over.

@@ -1,25 +1,23 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
-	"strings"
-	"sync/atomic"
-	"syscall"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmgr/sockmgr/internal/succession"
-	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/manager"
+	"github.com/sockmgr/sockmgr/manager/access"
 	"github.com/sockmgr/sockmgr/manager/service"
 )
 
@@ -38,11 +36,16 @@ type upgrader struct {
 	m         *manager.Manager
 	keep      *keeper
 	longNames bool
-	succeeded bool  // this process has taken over from another itself
-	former    []int // and from these
+	succeeded bool             // this process has taken over from another itself
+	former    []access.Process // and from these
 
-	running atomic.Bool
-	done    chan *legacy // of size 1: it has
+	done chan *legacy // of size 1: it has
+
+	mu        sync.Mutex
+	over      chan struct{} // of the upgrade that is under way, or was made; nil: there is none
+	heir      *heir         // of that, once it runs
+	committed bool          // nothing stops it any more
+	ending    bool          // the daemon is: no other begins
 }
 
 // An heir is the process that has taken over.
@@ -61,20 +64,18 @@ type legacy struct {
 	controls   []string // where it answers
 	ended      bool     // it was told to
 	supervised bool     // by who knows the heir
-	passes     bool     // signals, which are for the heir: nobody else does
+	passes     bool     // SIGUSR2, which is for the heir: nobody else does
+	retired    chan struct{}
+	passing    sync.WaitGroup // ends after that
 }
 
 // Upgrade is service.Config.Upgrade.
 func (u *upgrader) Upgrade(ctx context.Context, r service.Upgrade, tell func(service.UpgradePhase, string, int)) (err error) {
-	if !u.running.CompareAndSwap(false, true) {
-		return &listeners.Fault{Reason: listeners.UpgradeRunning, Message: "an upgrade runs already", Fix: "wait until it is over: sockctl events -f"}
+	if err := u.begin(); err != nil {
+		return err
 	}
 	handed := false
-	defer func() {
-		if !handed {
-			u.running.Store(false)
-		}
-	}()
+	defer func() { u.finished(handed) }()
 	program, err := programOf(r.Executable)
 	if err != nil {
 		return err
@@ -82,14 +83,15 @@ func (u *upgrader) Upgrade(ctx context.Context, r service.Upgrade, tell func(ser
 	note := func(what string, severity manager.Severity, message string, attributes map[string]string) {
 		u.m.Tell(ctx, manager.Event{Resource: "daemon", Type: "daemon.upgrade." + what, Severity: severity, Message: message, Attributes: attributes})
 	}
-	attributes := map[string]string{"executable": program}
+	named := cmp.Or(r.Executable, program)
+	attributes := map[string]string{"executable": named}
 	if !r.ValidateOnly {
-		note("started", manager.Notice, "the daemon is upgraded to "+program, attributes)
+		note("started", manager.Notice, "the daemon is upgraded to "+named, attributes)
 	}
-	tell(service.UpgradeValidating, program+" is started and checked", 0)
-	h, version, err := u.start(program, r.Executable != "")
+	tell(service.UpgradeValidating, named+" is started and checked", 0)
+	h, version, err := u.start(program, cmp.Or(r.Executable, os.Args[0]))
 	if err == nil && !r.ValidateOnly {
-		tell(service.UpgradeHandingOver, fmt.Sprintf("%s (version %s) takes over", program, version), h.cmd.Process.Pid)
+		tell(service.UpgradeHandingOver, fmt.Sprintf("%s (version %s) takes over", named, version), h.cmd.Process.Pid)
 		if err = u.handOver(ctx, h, r.Drain, tell); err == nil {
 			handed = true
 			return nil
@@ -102,68 +104,28 @@ func (u *upgrader) Upgrade(ctx context.Context, r service.Upgrade, tell func(ser
 		}
 	}
 	if err != nil {
-		err = &listeners.Fault{
-			Reason: listeners.UpgradeFailed, Message: fmt.Sprintf("%s cannot take over, and the daemon goes on as before: %v", program, err),
-			Fix: "what the program says of itself is in the daemon's log; try with --validate-only", Meta: attributes,
-		}
-		u.log.Error("upgrade failed; the daemon goes on", "executable", program, "error", err)
+		err = u.failure(named, err)
+		u.log.Error("upgrade failed", "executable", named, "error", err)
 		if !r.ValidateOnly {
 			note("failed", manager.Failure, err.Error(), attributes)
 		}
 		return err
 	}
-	tell(service.UpgradeDone, fmt.Sprintf("%s (version %s) could take over", program, version), 0)
+	tell(service.UpgradeDone, fmt.Sprintf("%s (version %s) could take over", named, version), 0)
 	return nil
 }
 
-// programOf is the program that is to be run, by its path. What it is becomes the
-// daemon, so nobody else may have a hand in it.
-func programOf(path string) (string, error) {
-	if path == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return "", fmt.Errorf("which program is this: %w", err)
-		}
-		path = strings.TrimSuffix(self, " (deleted)")
-	}
-	bad := func(format string, args ...any) error {
-		return &listeners.Fault{
-			Reason: listeners.UpgradeFailed, Message: fmt.Sprintf("cannot run %s: ", path) + fmt.Sprintf(format, args...) + "; the daemon goes on as before",
-			Meta: map[string]string{"executable": path},
-		}
-	}
-	if !filepath.IsAbs(path) {
-		return "", &listeners.Violation{Field: "executable", Message: fmt.Sprintf("%.200q is not an absolute path", path)}
-	}
-	fi, err := os.Stat(path)
-	if err != nil {
-		return "", bad("%v", errors.Unwrap(err))
-	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	switch {
-	case !fi.Mode().IsRegular():
-		return "", bad("it is not a file")
-	case ok && st.Uid != 0 && int(st.Uid) != os.Geteuid():
-		return "", bad("it belongs to another user (uid %d), who could change it", st.Uid)
-	case fi.Mode().Perm()&0o002 != 0:
-		return "", bad("everybody may write it: chmod o-w it")
-	}
-	return path, nil
-}
-
-// start runs a program and has it check whether it can take over.
-func (u *upgrader) start(program string, asked bool) (h *heir, version string, err error) {
+// start runs a program, by a name, and has it check whether it can take over.
+func (u *upgrader) start(program, name string) (h *heir, version string, err error) {
 	conn, theirs, err := succession.Pair()
 	if err != nil {
 		return nil, "", err
 	}
 	argv := slices.Clone(os.Args)
-	if asked {
-		argv[0] = program
-	}
+	argv[0] = name
 	h = &heir{program: program, argv: argv, conn: conn, cmd: &exec.Cmd{
 		Path: program, Args: argv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, ExtraFiles: []*os.File{theirs},
-		Env: append(os.Environ(), succession.Variable+"=3"),
+		Env: append(heirEnviron(), succession.Variable+"=3"),
 	}}
 	if socket := u.keep.address(); socket != "" {
 		h.cmd.Env = append(h.cmd.Env, "NOTIFY_SOCKET="+socket)
@@ -173,6 +135,9 @@ func (u *upgrader) start(program string, asked bool) (h *heir, version string, e
 	if err != nil {
 		_ = conn.Close()
 		return nil, "", errors.Unwrap(err)
+	}
+	if err := u.started(h); err != nil {
+		return h, "", err
 	}
 	hello, _, err := conn.Receive(helloTime, succession.Hello)
 	switch {
@@ -195,13 +160,24 @@ func (u *upgrader) start(program string, asked bool) (h *heir, version string, e
 	return h, hello.Version, err
 }
 
+// formerToo are the daemons before the next one: of those that were before this
+// one, who lives.
+func (u *upgrader) formerToo() (all []succession.Former) {
+	for _, p := range append(slices.Clone(u.former), access.ThisProcess()) {
+		if p.Lives() || p.PID == os.Getpid() {
+			all = append(all, succession.Former(p))
+		}
+	}
+	return all
+}
+
 // introduce gives the program what it needs for that.
 func (u *upgrader) introduce(h *heir) error {
 	epoch, err := u.m.Epoch()
 	if err != nil {
 		return err
 	}
-	m := succession.Message{Step: succession.Begin, Store: u.m.Store(), Epoch: int64(epoch), LongNames: u.longNames, Former: append(living(u.former), os.Getpid())}
+	m := succession.Message{Step: succession.Begin, Store: u.m.Store(), Epoch: int64(epoch), LongNames: u.longNames, Former: u.formerToo()}
 	names, files, err := u.keep.ownFiles()
 	defer func() {
 		for _, fd := range files {
@@ -250,8 +226,9 @@ func (u *upgrader) handOver(ctx context.Context, h *heir, drain time.Duration, t
 		}
 		return err
 	}
-	e := &estate{to: h.conn}
+	e := &estate{to: h.conn, commit: u.commit}
 	defer e.close()
+	u.keep.expect(h.cmd.Process.Pid)
 	err := u.m.HandOver(context.WithoutCancel(ctx), manager.Heir{
 		Stays: u.stays(),
 		Store: func() error {
@@ -268,6 +245,7 @@ func (u *upgrader) handOver(ctx context.Context, h *heir, drain time.Duration, t
 		Go:   func() error { return orHow(e.finish()) },
 	})
 	if err != nil {
+		u.keep.expect(0)
 		return err
 	}
 	u.keep.leaveOwn()
@@ -312,10 +290,4 @@ func (h *heir) kill(after time.Duration) string {
 		_ = h.cmd.Wait() // ProcessState tells
 	}
 	return h.cmd.ProcessState.String()
-}
-
-// living leaves out the pids of processes that have ended: another may get such
-// a number, and is nobody's predecessor.
-func living(pids []int) []int {
-	return slices.DeleteFunc(slices.Clone(pids), func(pid int) bool { return errors.Is(unix.Kill(pid, 0), unix.ESRCH) })
 }

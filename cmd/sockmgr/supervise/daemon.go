@@ -1,11 +1,15 @@
 package supervise
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,21 +22,28 @@ type daemon struct {
 	pid      int
 	pidfd    int
 	ready    bool
-	stopping bool // it was asked to end, and said so
+	stopping bool      // it was asked to end, and said so
+	heir     int       // a process that it has begun to hand over to
+	began    time.Time // to be watched
+	watched  bool      // it says WATCHDOG=1
+	fed      time.Time // when it did last; zero: it need not yet
+	late     int       // looks since then at which it should have
 	ended    chan struct{}
-	status   *unix.WaitStatus // nil: it was not waited for yet
+	status   unix.WaitStatus
+	reaped   bool // status is known
 }
+
+// killed is the exit code of a daemon that somebody has killed (kill -9).
+const killed = 128 + int(unix.SIGKILL)
 
 // start starts a daemon with what is stored.
 func (s *supervisor) start() (*daemon, error) {
 	files, names := s.store.files()
-	env := make([]string, 0, len(os.Environ())+3)
-	for _, pair := range os.Environ() {
-		if name, _, _ := strings.Cut(pair, "="); name != "NOTIFY_SOCKET" && name != fdstore.LongNames && !strings.HasPrefix(name, "LISTEN_") {
-			env = append(env, pair)
-		}
-	}
-	env = append(env, "NOTIFY_SOCKET="+s.address)
+	env := slices.DeleteFunc(os.Environ(), func(pair string) bool {
+		name, _, _ := strings.Cut(pair, "=")
+		return name == "NOTIFY_SOCKET" || name == fdstore.LongNames || strings.HasPrefix(name, "LISTEN_") || strings.HasPrefix(name, "WATCHDOG_")
+	})
+	env = append(env, "NOTIFY_SOCKET="+s.address, "WATCHDOG_USEC="+strconv.FormatInt(s.watchdog.Microseconds(), 10))
 	longNames := ""
 	if len(files) > 0 {
 		fd, err := fdstore.NamesFile(names)
@@ -45,7 +56,7 @@ func (s *supervisor) start() (*daemon, error) {
 		files = append(files, uintptr(fd))
 	}
 	env = append(env, fdstore.LongNames+"="+longNames)
-	d := &daemon{pidfd: -1, ended: make(chan struct{})}
+	d := &daemon{pidfd: -1, began: time.Now(), watched: s.watchdog > 0, ended: make(chan struct{})}
 	var err error
 	d.pid, err = syscall.ForkExec(s.Program, s.Args, &syscall.ProcAttr{
 		Env: env, Files: append([]uintptr{0, 1, 2}, files...),
@@ -65,7 +76,7 @@ func (s *supervisor) takeOver() *daemon {
 		_, _, pid, err := handover.Ask(path, handover.Request{Verb: handover.Supervise, Socket: s.address})
 		if err != nil {
 			if _, refused := errors.AsType[*handover.Error](err); refused {
-				s.log("the daemon at %s does not come under this supervisor: %v", path, err)
+				s.lines.add("the daemon at %s does not come under this supervisor: %v", path, err)
 			}
 			continue // nobody is there
 		}
@@ -80,36 +91,73 @@ func (s *supervisor) takeOver() *daemon {
 func (s *supervisor) find(pid int) *daemon {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		s.log("the daemon (pid %d) cannot be watched: %v", pid, err)
+		s.lines.add("the daemon (pid %d) cannot be watched: %v", pid, err)
 		return nil
 	}
-	d := &daemon{pid: pid, pidfd: pidfd, ready: true, ended: make(chan struct{})}
+	d := &daemon{pid: pid, pidfd: pidfd, ready: true, began: time.Now(), ended: make(chan struct{})}
 	go d.watch()
 	return d
 }
 
-// isChild reports whether a process that runs is a child of this one.
-func isChild(pid int) bool {
-	who, err := unix.Wait4(pid, nil, unix.WNOHANG, nil)
-	return err == nil && who == 0
+// isKin reports whether a process is a child of the daemon's, or, since that has
+// ended, of this one: nobody else is let be its heir.
+func (d *daemon) isKin(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])) // the name may be anything
+	if len(fields) < 2 {
+		return false
+	}
+	parent, err := strconv.Atoi(fields[1])
+	return err == nil && (parent == d.pid || parent == os.Getpid())
+}
+
+// heirOf is who goes on, perhaps, after a daemon that has ended in the middle of
+// an upgrade; nil: nobody. It ends by itself if it has not all, and a third one
+// beside it would be one too many.
+func (s *supervisor) heirOf(d *daemon) *daemon {
+	if d.heir <= 0 || !d.isKin(d.heir) {
+		return nil
+	}
+	heir := s.find(d.heir)
+	if heir == nil {
+		return nil
+	}
+	heir.ready = false
+	heir.watchLike(d)
+	if s.asked != nil {
+		_ = unix.PidfdSendSignal(heir.pidfd, s.asked.(syscall.Signal), nil, 0) // or it has ended
+	}
+	return heir
+}
+
+// watchLike begins to watch who has the environment of another, and so does alike.
+func (d *daemon) watchLike(before *daemon) {
+	if d.watched = before.watched; d.watched {
+		d.fed = time.Now()
+	}
 }
 
 // succeed is that the daemon was upgraded: another process has its place. The old
 // one ends by itself, and then the new one is a child of this process (see Run).
-func (s *supervisor) succeed(d *daemon, pid int) *daemon {
+func (s *supervisor) succeed(pid int) {
+	before := s.d
 	next := s.find(pid)
 	if next == nil {
-		return d
+		return
 	}
-	s.log("the daemon (pid %d) is upgraded: it is pid %d now", d.pid, pid)
+	s.lines.add("the daemon (pid %d) is upgraded: it is pid %d now", before.pid, pid)
 	go func() {
-		<-d.ended
-		_, _ = d.reap()
+		<-before.ended
+		_ = unix.Close(before.pidfd)
 	}()
-	if s.asked != nil { // the old one was, and does not pass it on
-		s.pass(next, s.asked)
+	next.watchLike(before)
+	s.d = next
+	if s.asked != nil { // the old one was, and perhaps did not pass it on
+		s.pass(s.asked)
 	}
-	return next
 }
 
 // watch waits for the end.
@@ -123,41 +171,41 @@ func (d *daemon) watch() {
 	}
 }
 
-// reap returns how it ended: its exit code, or the signal.
-func (d *daemon) reap() (code int, how string) {
-	_ = unix.Close(d.pidfd)
-	var status unix.WaitStatus
-	for {
-		if d.status != nil {
-			status = *d.status
-			break
-		}
-		_, err := unix.Wait4(d.pid, &status, 0, nil)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return 0, "ended" // it is another's child
-		}
-	}
-	if status.Signaled() {
-		return 128 + int(status.Signal()), "was killed: " + status.Signal().String()
-	}
-	return status.ExitStatus(), "ended with exit code " + strconv.Itoa(status.ExitStatus())
-}
-
-// reapAll takes note of all that has ended: what daemons have started, and left
-// behind, ends as a child of this process.
-func reapAll(d *daemon) {
+// reap takes the exit codes of all that has ended: what a daemon leaves behind when
+// it is killed ends as a child of this process. It returns the worst of them, and
+// whether nobody is left.
+func (s *supervisor) reap() (worst int, none bool) {
 	for {
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
 		switch {
 		case errors.Is(err, unix.EINTR):
+			continue
 		case err != nil || pid <= 0:
-			return
-		case pid == d.pid:
-			d.status = &status
+			return worst, errors.Is(err, unix.ECHILD)
+		}
+		code, _ := tell(status)
+		worst = max(worst, code)
+		if s.d != nil && pid == s.d.pid {
+			s.d.status, s.d.reaped = status, true
 		}
 	}
+}
+
+// bury lets go of a daemon that has ended, and returns how it did: its exit code,
+// or the signal.
+func (s *supervisor) bury(d *daemon) (code int, how string) {
+	s.reap()
+	_ = unix.Close(d.pidfd)
+	if !d.reaped {
+		return 0, "ended" // it is another's child
+	}
+	return tell(d.status)
+}
+
+func tell(status unix.WaitStatus) (code int, how string) {
+	if status.Signaled() {
+		return 128 + int(status.Signal()), "was killed: " + status.Signal().String()
+	}
+	return status.ExitStatus(), "ended with exit code " + strconv.Itoa(status.ExitStatus())
 }

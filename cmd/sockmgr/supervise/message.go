@@ -12,15 +12,20 @@ type message struct {
 	name     string // of them
 	ready    bool
 	stopping bool
-	main     int // the process that is the daemon from now on; 0: as before
+	fed      bool // it turns: WATCHDOG=1
+	main     int  // the process that is the daemon from now on; 0: as before
+	heir     int  // that may be soon, whatever happens to who says so; 0: none, -1: as before
 }
+
+// heirKey is of this pair only: systemd leaves out what it does not know.
+const heirKey = "X_SOCKMGR_HEIR"
 
 // maxName is that of systemd.
 const maxName = 255
 
 // parse reads lines KEY=VALUE. What it does not know it leaves out.
 func parse(text string) message {
-	m := message{name: "stored"}
+	m := message{name: "stored", heir: -1}
 	for line := range strings.SplitSeq(text, "\n") {
 		key, value, _ := strings.Cut(line, "=")
 		on := value == "1"
@@ -37,8 +42,12 @@ func parse(text string) message {
 			m.ready = on
 		case "STOPPING":
 			m.stopping = on
+		case "WATCHDOG":
+			m.fed = on
 		case "MAINPID":
 			m.main, _ = strconv.Atoi(value)
+		case heirKey:
+			m.heir, _ = strconv.Atoi(value)
 		}
 	}
 	return m

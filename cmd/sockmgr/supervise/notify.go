@@ -48,7 +48,7 @@ func listen(fd int, notices chan<- notice) {
 		got := notice{message: parse(string(text[:n])), lost: flags&unix.MSG_CTRUNC != 0, pid: sender(control[:m])}
 		got.files, _ = handover.Rights(control[:m]) // what cannot be read has none
 		if flags&unix.MSG_TRUNC != 0 {
-			got.message = message{} // nothing that the daemon sends is so long
+			got.message = message{heir: -1} // nothing that the daemon sends is so long
 		}
 		notices <- got
 	}

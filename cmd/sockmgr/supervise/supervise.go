@@ -22,13 +22,15 @@ type Config struct {
 	Given    []fdstore.Returned // what this process was started with: every daemon gets it
 	Log      io.Writer          // lines that nobody can take are lost
 	Signals  chan os.Signal     // that have come, and will; nil: none have
+	Heirs    bool               // the daemon is a child already, or one of a child
 }
 
-// Waits before a daemon is started again that was never ready. One that was is
-// started at once.
+// Waits before a daemon is started again. One that has served for a while, or
+// that somebody else has killed, is started at once.
 const (
 	backoffLeast = 10 * time.Millisecond
 	backoffMost  = 5 * time.Second
+	settled      = 5 * time.Second
 )
 
 // ends are the signals that end the daemon, and with it the supervisor.
@@ -39,20 +41,23 @@ const reserve = 64
 
 type supervisor struct {
 	Config
-	store   store
-	notices chan notice
-	address string // NOTIFY_SOCKET of the daemon
-	signals chan os.Signal
-	lines   chan string // of the log
-	asked   os.Signal   // to end; nil: not yet
-	served  bool        // some daemon was ready
+	store    store
+	d        *daemon // nil: none is there
+	notices  chan notice
+	address  string // NOTIFY_SOCKET of the daemon
+	signals  chan os.Signal
+	children chan os.Signal // some child has ended
+	lines    lines
+	watchdog time.Duration // 0: off
+	asked    os.Signal     // to end; nil: not yet
+	served   bool          // some daemon was ready
 }
 
 // Run supervises a daemon until one ends that was asked to, or that never was
 // ready the first time, and returns its exit code.
 func Run(c Config) int {
-	s := &supervisor{Config: c, notices: make(chan notice), signals: make(chan os.Signal, 8), lines: make(chan string, 64)}
-	go s.write()
+	s := &supervisor{Config: c, notices: make(chan notice), signals: make(chan os.Signal, 8), children: make(chan os.Signal, 1), lines: newLines(), watchdog: watchdogTime()}
+	go s.lines.write(c.Log)
 	fd, address, err := bindNotify()
 	if err != nil {
 		_, _ = fmt.Fprintf(c.Log, "Error: sockmgr supervise: %v\n", err)
@@ -66,60 +71,88 @@ func Run(c Config) int {
 		s.signals = c.Signals
 	}
 	signal.Notify(s.signals, append([]os.Signal{syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2}, ends...)...) // PIPE: nobody reads the log
+	signal.Notify(s.children, syscall.SIGCHLD)
 	go listen(fd, s.notices)
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) // what the daemon has started is waited for here when that ends
-	d := s.takeOver()
-	if d != nil {
-		s.log("the daemon (pid %d) that runs goes on under this supervisor", d.pid)
+	s.d = s.takeOver()
+	for c.Heirs && s.d == nil { // it was told to end just now, perhaps, or is about to, and then so is this process
+		worst, none := s.reap()
+		if none && worst == 0 {
+			return 0
+		} else if worst > 0 {
+			break // it was killed
+		}
+		timer := time.NewTimer(100 * time.Millisecond)
+		if s.attend(timer.C); s.asked != nil {
+			return 0
+		}
+		s.d = s.takeOver()
+	}
+	if s.d != nil {
+		s.lines.add("the daemon (pid %d) that runs goes on under this supervisor", s.d.pid)
 		s.served = true
 	}
 	for wait := time.Duration(0); ; {
-		if d == nil {
-			if !s.sleep(wait) {
+		if s.d == nil {
+			timer := time.NewTimer(wait)
+			if s.attend(timer.C); s.asked != nil {
 				return 0
 			}
-			if d, err = s.start(); err != nil {
-				s.log("the daemon cannot be started; it is tried again: %v", err)
-				wait = min(max(2*wait, backoffLeast), backoffMost)
+			if s.d, err = s.start(); err != nil {
+				s.lines.add("the daemon cannot be started; it is tried again: %v", err)
+				wait = longer(wait)
 				continue
 			}
 		}
-		d = s.attend(d)
-		code, how := d.reap()
+		s.attend(nil)
+		d := s.d
+		code, how := s.bury(d)
+		if s.d = s.heirOf(d); s.d != nil {
+			s.lines.add("the daemon (pid %d) %s in the middle of an upgrade; pid %d goes on if it has all, and ends if not", d.pid, how, s.d.pid)
+			continue
+		}
 		switch {
 		case d.stopping, s.asked != nil:
 			return code
 		case !s.served && code <= 128:
 			return code // it says itself what is wrong
-		case d.ready:
+		case d.ready && (code == killed || time.Since(d.began) > settled):
 			wait = 0
 		default:
-			wait = min(max(2*wait, backoffLeast), backoffMost)
+			wait = longer(wait)
 		}
-		s.log("the daemon (pid %d) %s; the next gets its %d sockets", d.pid, how, s.store.count())
-		d = nil
+		s.lines.add("the daemon (pid %d) %s; the next gets its %d sockets", d.pid, how, s.store.count())
 	}
 }
 
-// attend does what the daemon tells, until it has ended and all that it told is
-// done. It returns the last, if there was an upgrade.
-func (s *supervisor) attend(d *daemon) *daemon {
-	children := make(chan os.Signal, 1)
-	signal.Notify(children, syscall.SIGCHLD)
-	defer signal.Stop(children)
-	reapAll(d)
-	for {
+func longer(wait time.Duration) time.Duration { return min(max(2*wait, backoffLeast), backoffMost) }
+
+// attend does what is told, until the daemon has ended and all that it told is
+// done. Without a daemon it returns at the time, or when it is asked to end. An
+// upgrade puts another daemon in the place of the one that was.
+func (s *supervisor) attend(until <-chan time.Time) {
+	look := time.NewTicker(max(s.watchdog, time.Second) / 4)
+	defer look.Stop()
+	for s.d != nil || s.asked == nil {
+		var ended chan struct{}
+		if s.d != nil {
+			ended = s.d.ended
+		}
 		select {
-		case <-children:
-			reapAll(d)
 		case n := <-s.notices:
-			d = s.act(d, n)
+			s.act(n)
 		case sig := <-s.signals:
-			s.pass(d, sig)
-		case <-d.ended:
-			before := d
-			if d = s.drain(d); d == before {
-				return d
+			s.pass(sig)
+		case <-s.children:
+			s.reap()
+		case <-look.C:
+			s.look()
+		case <-until:
+			return
+		case <-ended:
+			before := s.d
+			if s.drain(); s.d == before {
+				return
 			}
 		}
 	}
@@ -127,7 +160,7 @@ func (s *supervisor) attend(d *daemon) *daemon {
 
 // drain does what a daemon that has ended had told before: the kernel has that,
 // and then what is sent now.
-func (s *supervisor) drain(d *daemon) *daemon {
+func (s *supervisor) drain() {
 	last := fdstore.Dial(s.address, func(error) {})
 	last.Notify("X_LAST=1")
 	go last.Close()
@@ -137,55 +170,64 @@ func (s *supervisor) drain(d *daemon) *daemon {
 		select {
 		case n := <-s.notices:
 			if int(n.pid) == os.Getpid() {
-				return d
+				return
 			}
-			d = s.act(d, n)
+			s.act(n)
 		case <-timer.C:
-			return d
+			return
 		}
 	}
 }
 
 // act does what one message says. It closes every descriptor that it does not
-// keep, which is all there is to BARRIER. It returns who is the daemon after it.
-func (s *supervisor) act(d *daemon, n notice) *daemon {
-	kept := 0
-	if int(n.pid) == d.pid {
-		if n.lost {
-			s.log("descriptors of %s were lost on the way: raise the limit of open files (ulimit -n)", n.name)
+// keep, which is all there is to BARRIER.
+func (s *supervisor) act(n notice) {
+	kept, d := 0, s.d
+	if d != nil && int(n.pid) == d.pid {
+		kept = s.keep(n)
+		if n.ready {
+			d.ready, s.served = true, true
 		}
-		switch {
-		case n.store:
-			for _, fd := range n.files {
-				if !s.store.put(n.name, fd, false) {
-					break
-				}
-				kept++
-			}
-			if s.store.count() >= s.store.most {
-				s.log("%d descriptors are kept; there is no room for %s", s.store.count(), n.name)
-			}
-		case n.remove:
-			s.store.remove(n.name)
+		if n.fed || n.ready && d.watched {
+			d.watched, d.fed, d.late = true, time.Now(), 0
 		}
-		d.ready = d.ready || n.ready
-		s.served = s.served || n.ready
 		if n.stopping {
 			d.stopping = true
 			s.store.clear() // no other comes after it
+		}
+		if n.heir >= 0 {
+			d.heir = n.heir
 		}
 	}
 	for _, fd := range n.files[kept:] {
 		_ = unix.Close(fd)
 	}
-	if n.main > 0 && n.main != d.pid && (int(n.pid) == d.pid || int(n.pid) == n.main && isChild(n.main)) {
-		return s.succeed(d, n.main)
+	if d != nil && n.main > 0 && n.main != d.pid && (int(n.pid) == d.pid || int(n.pid) == n.main) && d.isKin(n.main) {
+		s.succeed(n.main)
 	}
-	return d
+}
+
+// keep does what a message says of descriptors. It returns how many are kept.
+func (s *supervisor) keep(n notice) (kept int) {
+	if n.lost {
+		s.lines.add("descriptors of %s were lost on the way: raise the limit of open files (ulimit -n)", n.name)
+	}
+	switch {
+	case n.store:
+		for kept < len(n.files) && s.store.put(n.name, n.files[kept], false) {
+			kept++
+		}
+		if s.store.count() >= s.store.most {
+			s.lines.add("%d descriptors are kept; there is no room for %s", s.store.count(), n.name)
+		}
+	case n.remove:
+		s.store.remove(n.name)
+	}
+	return kept
 }
 
 // pass passes a signal on.
-func (s *supervisor) pass(d *daemon, sig os.Signal) {
+func (s *supervisor) pass(sig os.Signal) {
 	number, ok := sig.(syscall.Signal)
 	if !ok || number == syscall.SIGPIPE {
 		return
@@ -193,42 +235,11 @@ func (s *supervisor) pass(d *daemon, sig os.Signal) {
 	if slices.Contains(ends, sig) {
 		s.asked = sig
 	}
-	if err := unix.PidfdSendSignal(d.pidfd, number, nil, 0); err != nil {
-		s.log("the daemon (pid %d) cannot be told: %v", d.pid, err)
+	if s.d == nil {
+		return
 	}
-}
-
-// sleep waits; it reports whether to go on.
-func (s *supervisor) sleep(wait time.Duration) bool {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	for {
-		select {
-		case <-timer.C:
-			return s.asked == nil
-		case n := <-s.notices: // of nobody who is there still
-			for _, fd := range n.files {
-				_ = unix.Close(fd)
-			}
-		case sig := <-s.signals:
-			if slices.Contains(ends, sig) {
-				return false
-			}
-		}
-	}
-}
-
-// log never waits: lines that nobody reads are lost.
-func (s *supervisor) log(format string, args ...any) {
-	select {
-	case s.lines <- fmt.Sprintf("sockmgr supervise: "+format+"\n", args...):
-	default:
-	}
-}
-
-func (s *supervisor) write() {
-	for line := range s.lines {
-		_, _ = io.WriteString(s.Log, line) // there is nowhere to complain
+	if err := unix.PidfdSendSignal(s.d.pidfd, number, nil, 0); err != nil {
+		s.lines.add("the daemon (pid %d) cannot be told: %v", s.d.pid, err)
 	}
 }
 

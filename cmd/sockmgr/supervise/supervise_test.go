@@ -46,11 +46,12 @@ func isOpen(fd int) bool {
 // What comes is kept by name, within bounds; what is not kept is closed, whoever
 // it came from.
 func TestActKeepsAndCloses(t *testing.T) {
-	s := &supervisor{Config: Config{Log: io.Discard}, lines: make(chan string, 64)}
+	s := &supervisor{Config: Config{Log: io.Discard}, lines: newLines()}
 	s.store.most = 3
 	d := &daemon{pid: os.Getpid()}
+	s.d = d
 	told := func(pid int, text string, files ...int) {
-		s.act(d, notice{message: parse(text), files: files, pid: int32(pid)})
+		s.act(notice{message: parse(text), files: files, pid: int32(pid)})
 	}
 	a, twice, b, c, over := open(t), open(t), open(t), open(t), open(t)
 	dup, err := unix.Dup(a)
@@ -132,7 +133,7 @@ func TestStartWithManyNames(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "taken")
 	t.Setenv(takeVariable, path)
-	s := &supervisor{Config: Config{Program: os.Args[0], Args: os.Args[:1], Log: io.Discard}, lines: make(chan string, 64)}
+	s := &supervisor{Config: Config{Program: os.Args[0], Args: os.Args[:1], Log: io.Discard}, lines: newLines()}
 	s.store.most = limit()
 	var want strings.Builder
 	fmt.Fprintln(&want, true, count)
@@ -155,7 +156,8 @@ func TestStartWithManyNames(t *testing.T) {
 	}
 	forked := time.Since(began)
 	<-d.ended
-	code, how := d.reap()
+	s.d = d
+	code, how := s.bury(d)
 	t.Logf("%d descriptors, %d bytes of names: the process is there after %v, and has taken all after %v", count, 251*count, forked, time.Since(began))
 	if got, err := os.ReadFile(path); code != 0 || err != nil || string(got) != want.String() {
 		t.Errorf("the daemon %s, and has:\n%.300s\n%v", how, got, err)

@@ -1,0 +1,38 @@
+package supervise
+
+import (
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// watchdogTime is how long a daemon may be silent that has once said WATCHDOG=1,
+// which it does while its loop turns: $WATCHDOG_USEC, 0 for any time.
+func watchdogTime() time.Duration {
+	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
+	if err != nil || usec < 0 {
+		return 30 * time.Second
+	}
+	return time.Duration(min(usec, time.Hour.Microseconds())) * time.Microsecond
+}
+
+// look ends a daemon that is silent for too long: first so that it leaves the
+// stacks of its goroutines, then for sure. It does so four times in the time that
+// a daemon has: if it was this process that stood still, what the daemon has said
+// meanwhile is heard between two looks.
+func (s *supervisor) look() {
+	d := s.d
+	if s.watchdog == 0 || d == nil || d.fed.IsZero() || time.Since(d.fed) <= s.watchdog {
+		return
+	}
+	d.late++
+	with := map[int]syscall.Signal{2: syscall.SIGABRT, 3: syscall.SIGKILL}[d.late]
+	if with == 0 {
+		return
+	}
+	s.lines.add("the daemon (pid %d) has not turned for %v: %v", d.pid, time.Since(d.fed).Round(time.Millisecond), with)
+	_ = unix.PidfdSendSignal(d.pidfd, with, nil, 0) // or it has ended
+}
