@@ -144,6 +144,7 @@ func TestDaemonThatStandsStill(t *testing.T) {
 		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
+		waitFor(t, func() bool { return standsStill(t, pid) }) // until then it may accept
 		waiting := ask(t, address)
 		waitForEnd(t, pid)
 		answered(t, waiting)
@@ -166,6 +167,22 @@ func TestDaemonThatStandsStill(t *testing.T) {
 	if now := daemonPid(ctx, t, conn); now != pid {
 		t.Errorf("pid %d was ended, %d is there, though only the supervisor stood still", pid, now)
 	}
+}
+
+// standsStill reports whether every thread of a process is stopped.
+func standsStill(t *testing.T, pid int) bool {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		text, err := os.ReadFile(task)
+		if _, after, _ := bytes.Cut(text, []byte(") ")); err != nil || !bytes.HasPrefix(after, []byte("T")) {
+			return false
+		}
+	}
+	return true
 }
 
 // A daemon that cannot start is tried again, less and less often, and its log does

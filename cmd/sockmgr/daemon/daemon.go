@@ -140,7 +140,7 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, fr
 	log.Info("ready", "control", c.Control, "poller", m.Poller(), "store", m.Store(), "descriptors", limit, "took_over", from != nil)
 	keep.notify("READY=1")
 	watchUpgradeSignal(ctx, up)
-	stop := sync.OnceFunc(func() { stopServer(server) })
+	stop := stopper(server)
 	next, err := waitAndEnd(m, log, keep, signals, ends, up, c.Control, stop)
 	stop()
 	cancel()
@@ -199,11 +199,13 @@ func waitAndEnd(m *manager.Manager, log hclog.Logger, keep *keeper, signals chan
 // and from that one as well.
 const sameSignal = 200 * time.Millisecond
 
-// stopServer lets calls finish, but not for long: a watch never does.
-func stopServer(server *grpc.Server) {
-	timer := time.AfterFunc(time.Second, server.Stop)
-	defer timer.Stop()
-	server.GracefulStop()
+// stopper lets calls finish, but not for long: a watch never does.
+func stopper(server *grpc.Server) (stop func()) {
+	return sync.OnceFunc(func() {
+		timer := time.AfterFunc(time.Second, server.Stop)
+		defer timer.Stop()
+		server.GracefulStop()
+	})
 }
 
 func listenAll(c config, keep *keeper) ([]net.Listener, error) {

@@ -172,9 +172,8 @@ func (d *daemon) watch() {
 }
 
 // reap takes the exit codes of all that has ended: what a daemon leaves behind when
-// it is killed ends as a child of this process. It returns the worst of them, and
-// whether nobody is left.
-func (s *supervisor) reap() (worst int, none bool) {
+// it is killed ends as a child of this process. It reports whether nobody is left.
+func (s *supervisor) reap() (none bool) {
 	for {
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
@@ -182,10 +181,10 @@ func (s *supervisor) reap() (worst int, none bool) {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil || pid <= 0:
-			return worst, errors.Is(err, unix.ECHILD)
+			return errors.Is(err, unix.ECHILD)
 		}
 		code, _ := tell(status)
-		worst = max(worst, code)
+		s.worst = max(s.worst, code)
 		if s.d != nil && pid == s.d.pid {
 			s.d.status, s.d.reaped = status, true
 		}

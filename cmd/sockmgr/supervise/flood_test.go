@@ -30,7 +30,7 @@ func TestFlood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // at the end of a test; who listens there stays
+	defer unix.Close(fd)
 	d := &daemon{pid: os.Getpid(), pidfd: -1, ended: make(chan struct{})}
 	s := &supervisor{notices: make(chan notice), lines: newLines(), address: address, d: d}
 	s.store.most = 100

@@ -51,6 +51,7 @@ type supervisor struct {
 	watchdog time.Duration // 0: off
 	asked    os.Signal     // to end; nil: not yet
 	served   bool          // some daemon was ready
+	worst    int           // exit code of a child
 }
 
 // Run supervises a daemon until one ends that was asked to, or that never was
@@ -74,23 +75,8 @@ func Run(c Config) int {
 	signal.Notify(s.children, syscall.SIGCHLD)
 	go listen(fd, s.notices)
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) // what the daemon has started is waited for here when that ends
-	s.d = s.takeOver()
-	for c.Heirs && s.d == nil { // it was told to end just now, perhaps, or is about to, and then so is this process
-		worst, none := s.reap()
-		if none && worst == 0 {
-			return 0
-		} else if worst > 0 {
-			break // it was killed
-		}
-		timer := time.NewTimer(100 * time.Millisecond)
-		if s.attend(timer.C); s.asked != nil {
-			return 0
-		}
-		s.d = s.takeOver()
-	}
-	if s.d != nil {
-		s.lines.add("the daemon (pid %d) that runs goes on under this supervisor", s.d.pid)
-		s.served = true
+	if s.first() {
+		return 0
 	}
 	for wait := time.Duration(0); ; {
 		if s.d == nil {
@@ -123,6 +109,31 @@ func Run(c Config) int {
 		}
 		s.lines.add("the daemon (pid %d) %s; the next gets its %d sockets", d.pid, how, s.store.count())
 	}
+}
+
+// first looks for a daemon that is there already. It reports whether this process
+// is to end instead: its daemon was told to just now, or it was itself.
+func (s *supervisor) first() (end bool) {
+	s.d = s.takeOver()
+	for wait := longer(0); s.Heirs && s.d == nil; wait = min(longer(wait), time.Second) {
+		none := s.reap()
+		if s.worst > 0 {
+			return false // it was killed
+		}
+		timer := time.NewTimer(wait)
+		if !none {
+			s.attend(timer.C)
+		}
+		if none || s.asked != nil {
+			return true
+		}
+		s.d = s.takeOver()
+	}
+	if s.d != nil {
+		s.lines.add("the daemon (pid %d) that runs goes on under this supervisor", s.d.pid)
+		s.served = true
+	}
+	return false
 }
 
 func longer(wait time.Duration) time.Duration { return min(max(2*wait, backoffLeast), backoffMost) }
