@@ -1,11 +1,9 @@
 package access
 
 import (
-	"bytes"
-	"fmt"
 	"os"
-	"strconv"
-	"strings"
+
+	"github.com/sockmgr/sockmgr/internal/process"
 )
 
 // A Process is known by its pid and by when it was started: the number alone is
@@ -37,16 +35,7 @@ func (p Process) Lives() bool {
 	return err == nil && (p.Start == 0 || start == p.Start)
 }
 
-// startOf reads field 22 of /proc/PID/stat; the second is the name, in brackets,
-// which may be anything.
 func startOf(pid int) (uint64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) < 20 {
-		return 0, fmt.Errorf("/proc/%d/stat is %.100q", pid, text)
-	}
-	return strconv.ParseUint(fields[19], 10, 64)
+	stat, err := process.StatOf(pid)
+	return stat.Start, err
 }

@@ -240,7 +240,7 @@ func (k *keeper) expect(pid int) {
 	if client == nil {
 		return
 	}
-	client.Notify(fmt.Sprintf("X_SOCKMGR_HEIR=%d", pid))
+	client.Notify(fdstore.ExpectHeir(pid))
 	ctx, cancel := context.WithTimeout(context.Background(), takeTime)
 	defer cancel()
 	_ = client.Wait(ctx) // what fails is told by failed

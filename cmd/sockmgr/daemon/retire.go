@@ -13,6 +13,7 @@ import (
 
 	"github.com/sockmgr/sockmgr/cmd/sockmgr/supervise"
 	"github.com/sockmgr/sockmgr/internal/handover"
+	"github.com/sockmgr/sockmgr/internal/process"
 	"github.com/sockmgr/sockmgr/manager"
 	"github.com/sockmgr/sockmgr/manager/service"
 )
@@ -119,7 +120,7 @@ func waitAll() (code int) {
 		case err != nil:
 			return code
 		default:
-			code = status.ExitStatus()
+			code, _ = process.How(status)
 		}
 	}
 }

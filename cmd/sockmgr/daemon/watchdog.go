@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sockmgr/sockmgr/internal/fdstore"
 	"github.com/sockmgr/sockmgr/manager"
 )
 
@@ -14,12 +15,11 @@ import (
 // four times as often as must be; a loop that is stuck is ended by systemd then,
 // with a core or a stack of all goroutines, and started again.
 func watchdog(keep *keeper, getenv func(string) string) manager.Watchdog {
-	usec, err := strconv.ParseInt(getenv("WATCHDOG_USEC"), 10, 64)
-	if err != nil || usec <= 0 || !isWatched(getenv) {
+	silent, _ := fdstore.WatchdogTime(getenv)
+	if silent == 0 || !isWatched(getenv) {
 		return manager.Watchdog{}
 	}
-	every := time.Duration(min(usec, time.Hour.Microseconds())) * time.Microsecond / 4
-	return manager.Watchdog{Every: max(every, 10*time.Millisecond), Alive: func() { keep.tell("WATCHDOG=1") }}
+	return manager.Watchdog{Every: max(silent/4, 10*time.Millisecond), Alive: func() { keep.tell("WATCHDOG=1") }}
 }
 
 // isWatched reports whether the watchdog is about this process, and not about one

@@ -1,13 +1,8 @@
 package supervise
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"os"
-	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -15,6 +10,7 @@ import (
 
 	"github.com/sockmgr/sockmgr/internal/fdstore"
 	"github.com/sockmgr/sockmgr/internal/handover"
+	"github.com/sockmgr/sockmgr/internal/process"
 )
 
 // A daemon is the process that is supervised.
@@ -39,25 +35,15 @@ const killed = 128 + int(unix.SIGKILL)
 // start starts a daemon with what is stored.
 func (s *supervisor) start() (*daemon, error) {
 	files, names := s.store.files()
-	env := slices.DeleteFunc(os.Environ(), func(pair string) bool {
-		name, _, _ := strings.Cut(pair, "=")
-		return name == "NOTIFY_SOCKET" || name == fdstore.LongNames || strings.HasPrefix(name, "LISTEN_") || strings.HasPrefix(name, "WATCHDOG_")
-	})
-	env = append(env, "NOTIFY_SOCKET="+s.address, "WATCHDOG_USEC="+strconv.FormatInt(s.watchdog.Microseconds(), 10))
-	longNames := ""
-	if len(files) > 0 {
-		fd, err := fdstore.NamesFile(names)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = unix.Close(fd) }()
-		longNames = strconv.Itoa(3 + len(files))
-		env = append(env, "LISTEN_FDS="+strconv.Itoa(len(files)))
-		files = append(files, uintptr(fd))
+	env, namesFile, err := fdstore.Environ(s.address, s.watchdog, names)
+	if err != nil {
+		return nil, err
 	}
-	env = append(env, fdstore.LongNames+"="+longNames)
+	if namesFile >= 0 {
+		defer func() { _ = unix.Close(namesFile) }()
+		files = append(files, uintptr(namesFile))
+	}
 	d := &daemon{pidfd: -1, began: time.Now(), watched: s.watchdog > 0, ended: make(chan struct{})}
-	var err error
 	d.pid, err = syscall.ForkExec(s.Program, s.Args, &syscall.ProcAttr{
 		Env: env, Files: append([]uintptr{0, 1, 2}, files...),
 		Sys: &syscall.SysProcAttr{PidFD: &d.pidfd, Setpgid: true}, // Ctrl-C comes from here, once
@@ -80,21 +66,25 @@ func (s *supervisor) takeOver() *daemon {
 			}
 			continue // nobody is there
 		}
-		if d := s.find(pid); d != nil {
+		if d := s.find(pid, &daemon{}); d != nil {
 			return d
 		}
 	}
 	return nil
 }
 
-// find makes a daemon of a process that runs already; nil: it cannot be watched.
-func (s *supervisor) find(pid int) *daemon {
+// find makes a daemon of a process that runs already, and feeds the watchdog as the
+// one before, whose environment it has; nil: it cannot be watched.
+func (s *supervisor) find(pid int, before *daemon) *daemon {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		s.lines.add("the daemon (pid %d) cannot be watched: %v", pid, err)
 		return nil
 	}
-	d := &daemon{pid: pid, pidfd: pidfd, ready: true, began: time.Now(), ended: make(chan struct{})}
+	d := &daemon{pid: pid, pidfd: pidfd, ready: true, began: time.Now(), watched: before.watched, ended: make(chan struct{})}
+	if d.watched {
+		d.fed = d.began
+	}
 	go d.watch()
 	return d
 }
@@ -102,16 +92,8 @@ func (s *supervisor) find(pid int) *daemon {
 // isKin reports whether a process is a child of the daemon's, or, since that has
 // ended, of this one: nobody else is let be its heir.
 func (d *daemon) isKin(pid int) bool {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])) // the name may be anything
-	if len(fields) < 2 {
-		return false
-	}
-	parent, err := strconv.Atoi(fields[1])
-	return err == nil && (parent == d.pid || parent == os.Getpid())
+	stat, err := process.StatOf(pid)
+	return err == nil && (stat.Parent == d.pid || stat.Parent == os.Getpid())
 }
 
 // heirOf is who goes on, perhaps, after a daemon that has ended in the middle of
@@ -121,30 +103,22 @@ func (s *supervisor) heirOf(d *daemon) *daemon {
 	if d.heir <= 0 || !d.isKin(d.heir) {
 		return nil
 	}
-	heir := s.find(d.heir)
+	heir := s.find(d.heir, d)
 	if heir == nil {
 		return nil
 	}
 	heir.ready = false
-	heir.watchLike(d)
 	if s.asked != nil {
 		_ = unix.PidfdSendSignal(heir.pidfd, s.asked.(syscall.Signal), nil, 0) // or it has ended
 	}
 	return heir
 }
 
-// watchLike begins to watch who has the environment of another, and so does alike.
-func (d *daemon) watchLike(before *daemon) {
-	if d.watched = before.watched; d.watched {
-		d.fed = time.Now()
-	}
-}
-
 // succeed is that the daemon was upgraded: another process has its place. The old
 // one ends by itself, and then the new one is a child of this process (see Run).
 func (s *supervisor) succeed(pid int) {
 	before := s.d
-	next := s.find(pid)
+	next := s.find(pid, before)
 	if next == nil {
 		return
 	}
@@ -153,7 +127,6 @@ func (s *supervisor) succeed(pid int) {
 		<-before.ended
 		_ = unix.Close(before.pidfd)
 	}()
-	next.watchLike(before)
 	s.d = next
 	if s.asked != nil { // the old one was, and perhaps did not pass it on
 		s.pass(s.asked)
@@ -183,7 +156,7 @@ func (s *supervisor) reap() (none bool) {
 		case err != nil || pid <= 0:
 			return errors.Is(err, unix.ECHILD)
 		}
-		code, _ := tell(status)
+		code, _ := process.How(status)
 		s.worst = max(s.worst, code)
 		if s.d != nil && pid == s.d.pid {
 			s.d.status, s.d.reaped = status, true
@@ -199,12 +172,5 @@ func (s *supervisor) bury(d *daemon) (code int, how string) {
 	if !d.reaped {
 		return 0, "ended" // it is another's child
 	}
-	return tell(d.status)
-}
-
-func tell(status unix.WaitStatus) (code int, how string) {
-	if status.Signaled() {
-		return 128 + int(status.Signal()), "was killed: " + status.Signal().String()
-	}
-	return status.ExitStatus(), "ended with exit code " + strconv.Itoa(status.ExitStatus())
+	return process.How(d.status)
 }

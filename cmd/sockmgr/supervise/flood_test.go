@@ -26,15 +26,15 @@ func files(t *testing.T) int {
 // A daemon that sends whatever it likes, as fast as it can, costs the supervisor no
 // more descriptors than it keeps, a bounded log, and not its daemon.
 func TestFlood(t *testing.T) {
-	fd, address, err := bindNotify()
+	fd, address, err := fdstore.Bind()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
 	d := &daemon{pid: os.Getpid(), pidfd: -1, ended: make(chan struct{})}
-	s := &supervisor{notices: make(chan notice), lines: newLines(), address: address, d: d}
+	s := &supervisor{notices: make(chan fdstore.Notice), lines: newLines(), address: address, d: d}
 	s.store.most = 100
-	go listen(fd, s.notices)
+	go fdstore.Receive(fd, s.notices)
 	before := files(t)
 	to, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

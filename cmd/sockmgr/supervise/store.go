@@ -62,11 +62,9 @@ func (s *store) remove(name string) {
 		_ = unix.Close(have.fd)
 		return true
 	})
-	if len(left) == 0 {
+	if s.byName[name] = left; len(left) == 0 {
 		delete(s.byName, name)
-		return
 	}
-	s.byName[name] = left
 }
 
 // clear closes all.

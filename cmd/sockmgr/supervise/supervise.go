@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -43,7 +44,7 @@ type supervisor struct {
 	Config
 	store    store
 	d        *daemon // nil: none is there
-	notices  chan notice
+	notices  chan fdstore.Notice
 	address  string // NOTIFY_SOCKET of the daemon
 	signals  chan os.Signal
 	children chan os.Signal // some child has ended
@@ -57,9 +58,9 @@ type supervisor struct {
 // Run supervises a daemon until one ends that was asked to, or that never was
 // ready the first time, and returns its exit code.
 func Run(c Config) int {
-	s := &supervisor{Config: c, notices: make(chan notice), signals: make(chan os.Signal, 8), children: make(chan os.Signal, 1), lines: newLines(), watchdog: watchdogTime()}
+	s := &supervisor{Config: c, notices: make(chan fdstore.Notice), signals: cmp.Or(c.Signals, make(chan os.Signal, 8)), children: make(chan os.Signal, 1), lines: newLines(), watchdog: watchdogTime()}
 	go s.lines.write(c.Log)
-	fd, address, err := bindNotify()
+	fd, address, err := fdstore.Bind()
 	if err != nil {
 		_, _ = fmt.Fprintf(c.Log, "Error: sockmgr supervise: %v\n", err)
 		return 1
@@ -68,12 +69,9 @@ func Run(c Config) int {
 	for _, g := range c.Given {
 		s.store.put(g.Name, g.FD, true)
 	}
-	if c.Signals != nil {
-		s.signals = c.Signals
-	}
 	signal.Notify(s.signals, append([]os.Signal{syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2}, ends...)...) // PIPE: nobody reads the log
 	signal.Notify(s.children, syscall.SIGCHLD)
-	go listen(fd, s.notices)
+	go fdstore.Receive(fd, s.notices)
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) // what the daemon has started is waited for here when that ends
 	if s.first() {
 		return 0
@@ -180,7 +178,7 @@ func (s *supervisor) drain() {
 	for {
 		select {
 		case n := <-s.notices:
-			if int(n.pid) == os.Getpid() {
+			if int(n.PID) == os.Getpid() {
 				return
 			}
 			s.act(n)
@@ -192,47 +190,47 @@ func (s *supervisor) drain() {
 
 // act does what one message says. It closes every descriptor that it does not
 // keep, which is all there is to BARRIER.
-func (s *supervisor) act(n notice) {
+func (s *supervisor) act(n fdstore.Notice) {
 	kept, d := 0, s.d
-	if d != nil && int(n.pid) == d.pid {
+	if d != nil && int(n.PID) == d.pid {
 		kept = s.keep(n)
-		if n.ready {
+		if n.Ready {
 			d.ready, s.served = true, true
 		}
-		if n.fed || n.ready && d.watched {
+		if n.Fed || n.Ready && d.watched {
 			d.watched, d.fed, d.late = true, time.Now(), 0
 		}
-		if n.stopping {
+		if n.Stopping {
 			d.stopping = true
 			s.store.clear() // no other comes after it
 		}
-		if n.heir >= 0 {
-			d.heir = n.heir
+		if n.Heir >= 0 {
+			d.heir = n.Heir
 		}
 	}
-	for _, fd := range n.files[kept:] {
+	for _, fd := range n.Files[kept:] {
 		_ = unix.Close(fd)
 	}
-	if d != nil && n.main > 0 && n.main != d.pid && (int(n.pid) == d.pid || int(n.pid) == n.main) && d.isKin(n.main) {
-		s.succeed(n.main)
+	if d != nil && n.Main > 0 && n.Main != d.pid && (int(n.PID) == d.pid || int(n.PID) == n.Main) && d.isKin(n.Main) {
+		s.succeed(n.Main)
 	}
 }
 
 // keep does what a message says of descriptors. It returns how many are kept.
-func (s *supervisor) keep(n notice) (kept int) {
-	if n.lost {
-		s.lines.add("descriptors of %s were lost on the way: raise the limit of open files (ulimit -n)", n.name)
+func (s *supervisor) keep(n fdstore.Notice) (kept int) {
+	if n.Lost {
+		s.lines.add("descriptors of %s were lost on the way: raise the limit of open files (ulimit -n)", n.Name)
 	}
 	switch {
-	case n.store:
-		for kept < len(n.files) && s.store.put(n.name, n.files[kept], false) {
+	case n.Store:
+		for kept < len(n.Files) && s.store.put(n.Name, n.Files[kept], false) {
 			kept++
 		}
 		if s.store.count() >= s.store.most {
-			s.lines.add("%d descriptors are kept; there is no room for %s", s.store.count(), n.name)
+			s.lines.add("%d descriptors are kept; there is no room for %s", s.store.count(), n.Name)
 		}
-	case n.remove:
-		s.store.remove(n.name)
+	case n.Remove:
+		s.store.remove(n.Name)
 	}
 	return kept
 }
@@ -254,14 +252,10 @@ func (s *supervisor) pass(sig os.Signal) {
 	}
 }
 
-// limit raises the limit of open files, and returns how many may be kept.
+// limit is how many may be kept. The limit of open files is raised already: Go does so
+// at the start of a program, and gives a child what was before.
 func limit() int {
-	var l unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
-		return 1024 - reserve
-	}
-	if raised := (unix.Rlimit{Cur: l.Max, Max: l.Max}); unix.Setrlimit(unix.RLIMIT_NOFILE, &raised) == nil {
-		l = raised
-	}
+	l := unix.Rlimit{Cur: 1024}
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &l) // it is known everywhere
 	return max(int(min(l.Cur, 1<<20))-reserve, reserve)
 }

@@ -15,20 +15,6 @@ import (
 	"github.com/sockmgr/sockmgr/internal/fdstore"
 )
 
-func FuzzParse(f *testing.F) {
-	f.Add("FDSTORE=1\nFDPOLL=0\nFDNAME=web@1f.0.0")
-	f.Add("FDSTOREREMOVE=1\nFDNAME=web@1f.0.0")
-	f.Add("BARRIER=1")
-	f.Add("READY=1\nSTATUS=ok\nMAINPID=1")
-	f.Add("FDNAME=a:b\nFDNAME=\nFDNAME=\x00")
-	f.Fuzz(func(t *testing.T, text string) {
-		m := parse(text)
-		if !isName(m.name) || strings.ContainsAny(m.name, ":\n\x00") {
-			t.Errorf("%q gives the name %q, which LISTEN_FDNAMES cannot have", text, m.name)
-		}
-	})
-}
-
 func open(t *testing.T) int {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -51,7 +37,7 @@ func TestActKeepsAndCloses(t *testing.T) {
 	d := &daemon{pid: os.Getpid()}
 	s.d = d
 	told := func(pid int, text string, files ...int) {
-		s.act(notice{message: parse(text), files: files, pid: int32(pid)})
+		s.act(fdstore.Notice{Message: fdstore.Parse(text), Files: files, PID: int32(pid)})
 	}
 	a, twice, b, c, over := open(t), open(t), open(t), open(t), open(t)
 	dup, err := unix.Dup(a)

@@ -2,21 +2,21 @@ package supervise
 
 import (
 	"os"
-	"strconv"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockmgr/sockmgr/internal/fdstore"
 )
 
 // watchdogTime is how long a daemon may be silent that has once said WATCHDOG=1,
 // which it does while its loop turns: $WATCHDOG_USEC, 0 for any time.
 func watchdogTime() time.Duration {
-	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
-	if err != nil || usec < 0 {
-		return 30 * time.Second
+	if d, ok := fdstore.WatchdogTime(os.Getenv); ok {
+		return d
 	}
-	return time.Duration(min(usec, time.Hour.Microseconds())) * time.Microsecond
+	return 30 * time.Second
 }
 
 // look ends a daemon that is silent for too long: first so that it leaves the

@@ -1,4 +1,4 @@
-package supervise
+package fdstore
 
 import (
 	"errors"
@@ -9,17 +9,17 @@ import (
 	"github.com/sockmgr/sockmgr/internal/handover"
 )
 
-// A notice is a message that has come, with its descriptors.
-type notice struct {
-	message
-	files []int
-	pid   int32
-	lost  bool // descriptors were: there was no room for them
+// A Notice is a message that has come, with its descriptors.
+type Notice struct {
+	Message
+	Files []int
+	PID   int32 // of the sender, as the kernel has it
+	Lost  bool  // descriptors were: there was no room for them
 }
 
-// bindNotify makes the socket that the daemon sends to, at an abstract name that
+// Bind makes the socket that the daemon sends to, at an abstract name that
 // the kernel chooses. Whoever may send there is told by the kernel.
-func bindNotify() (fd int, name string, err error) {
+func Bind() (fd int, name string, err error) {
 	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, "", os.NewSyscallError("socket", err)
@@ -36,8 +36,8 @@ func bindNotify() (fd int, name string, err error) {
 	return fd, sa.(*unix.SockaddrUnix).Name, nil
 }
 
-// listen sends what comes to notices, in order, for as long as the process runs.
-func listen(fd int, notices chan<- notice) {
+// Receive sends what comes to notices, in order, for as long as the process runs.
+func Receive(fd int, notices chan<- Notice) {
 	text := make([]byte, 4096)
 	control := make([]byte, unix.CmsgSpace(4*handover.PerMessage)+unix.CmsgSpace(unix.SizeofUcred))
 	for {
@@ -45,10 +45,10 @@ func listen(fd int, notices chan<- notice) {
 		if err != nil {
 			continue // EINTR, or no memory just now: it blocks otherwise
 		}
-		got := notice{message: parse(string(text[:n])), lost: flags&unix.MSG_CTRUNC != 0, pid: sender(control[:m])}
-		got.files, _ = handover.Rights(control[:m]) // what cannot be read has none
+		got := Notice{Message: Parse(string(text[:n])), Lost: flags&unix.MSG_CTRUNC != 0, PID: sender(control[:m])}
+		got.Files, _ = handover.Rights(control[:m]) // what cannot be read has none
 		if flags&unix.MSG_TRUNC != 0 {
-			got.message = message{heir: -1} // nothing that the daemon sends is so long
+			got.Message = Message{Heir: -1} // nothing that the daemon sends is so long
 		}
 		notices <- got
 	}
