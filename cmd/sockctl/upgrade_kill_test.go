@@ -107,7 +107,7 @@ func TestKillInTheMiddleOfAnUpgrade(t *testing.T) {
 	var met encounters
 	busy, stop := context.WithCancel(ctx)
 	var clients sync.WaitGroup
-	clients.Go(func() { met.client(busy, addresses) })
+	clients.Go(func() { met.clients(busy, addresses, 100) })
 	outcomes := map[string]int{}
 	for _, point := range killers(t) {
 		outcome := killAt(t, dir, point, addresses)
