@@ -140,9 +140,7 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, fr
 	log.Info("ready", "control", c.Control, "poller", m.Poller(), "store", m.Store(), "descriptors", limit, "took_over", from != nil)
 	keep.notify("READY=1")
 	watchUpgradeSignal(ctx, up)
-	stop := stopper(server)
-	next, err := waitAndEnd(m, log, keep, signals, ends, up, c.Control, stop)
-	stop()
+	next, err := waitAndEnd(m, log, keep, signals, ends, up, c.Control, stopper(server))
 	cancel()
 	serving.Wait()
 	if errMetrics := endMetrics(); next == nil { // else its socket was left to another process
@@ -151,9 +149,10 @@ func run(c config, log hclog.Logger, back []fdstore.Returned, longNames bool, fr
 	return next, err
 }
 
-// waitAndEnd waits for a reason to end and ends the manager. A second signal
-// ends what is open at once.
+// waitAndEnd waits for a reason to end and ends the manager, and then calls. A
+// second signal ends what is open at once.
 func waitAndEnd(m *manager.Manager, log hclog.Logger, keep *keeper, signals chan os.Signal, ends <-chan time.Duration, up *upgrader, controls []string, stop func()) (*legacy, error) {
+	defer stop()
 	m.Watch(watchdog(keep, os.Getenv))
 	drain := manager.SpecDrain
 	select {
