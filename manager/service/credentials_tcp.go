@@ -85,33 +85,50 @@ func (i identify) localUser(c *net.TCPConn) (who access.Identity, err error) {
 	if err != nil {
 		return who, fmt.Errorf("nobody knows whose the connection from %v is: %w", remote, err)
 	}
-	if i.refuseOwn && int(uid) == os.Geteuid() && i.isOwnSocket(inode) {
-		return who, errOwn
+	if i.refuseOwn && int(uid) == os.Geteuid() {
+		err = i.ownSocket(inode)
 	}
-	return access.Identity{IsUser: true, UID: uid}, nil
+	return access.Identity{IsUser: true, UID: uid}, err
 }
 
-// isOwnSocket reports whether this process, or one that it has taken over from,
-// has the socket open.
-func (i identify) isOwnSocket(inode uint64) bool {
-	own := isOpenIn("self", inode)
-	for _, p := range i.former {
-		own = own || p.Lives() && isOpenIn(strconv.Itoa(p.PID), inode)
+// ownSocket is errOwn if this process, or one that it has taken over from, has the
+// socket open, and another error if that is not to be found out.
+//
+// It looks twice. A descriptor that gets another number, as the upstreams of
+// threads do, or another process, in an upgrade, is seen at neither place if that
+// is just then. Once there it stays.
+func (i identify) ownSocket(inode uint64) error {
+	for range 2 {
+		if err := refuseOpen("self", inode); err != nil {
+			return err
+		}
+		for _, p := range i.former {
+			err := refuseOpen(strconv.Itoa(p.PID), inode)
+			if err != nil && p.Is(p.PID) && !errors.Is(err, os.ErrNotExist) { // or it has ended
+				return err
+			}
+		}
 	}
-	return own
+	return nil
 }
 
-func isOpenIn(process string, inode uint64) bool {
+// refuseOpen is errOwn if a process has the socket open, and another error if that
+// is not to be found out.
+func refuseOpen(process string, inode uint64) error {
 	want := fmt.Sprintf("socket:[%d]", inode)
 	dir := filepath.Join("/proc", process, "fd")
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return true // nobody knows
-	}
 	for _, e := range entries {
-		if target, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil && target == want {
-			return true
+		target, failed := os.Readlink(filepath.Join(dir, e.Name()))
+		switch {
+		case failed == nil && target == want:
+			return errOwn
+		case failed != nil && !errors.Is(failed, os.ErrNotExist): // or it was closed just now
+			err = failed
 		}
 	}
-	return false
+	if err != nil {
+		return fmt.Errorf("whether it is the daemon itself that has connected is not to be found out: %w", err)
+	}
+	return nil
 }
