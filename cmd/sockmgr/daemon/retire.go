@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -110,17 +109,16 @@ func (l *legacy) watchOver(succeeded bool, signals chan os.Signal, stderr io.Wri
 	return supervise.Run(supervise.Config{Program: l.program, Args: l.argv, Handover: paths, Log: stderr, Signals: signals, Heirs: true})
 }
 
-// waitAll returns once no descendant is left, with the exit code of the last.
+// waitAll returns once no descendant is left, with the exit code of the last daemon:
+// programs that daemons have started end as children of this process, too.
 func waitAll() (code int) {
 	for {
-		var status unix.WaitStatus
-		_, err := unix.Wait4(-1, &status, 0, nil)
+		end, err := process.WaitAny(0)
 		switch {
-		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return code
-		default:
-			code, _ = process.How(status)
+		case end.Kin:
+			code, _ = process.How(end.Status)
 		}
 	}
 }

@@ -148,18 +148,16 @@ func (d *daemon) watch() {
 // it is killed ends as a child of this process. It reports whether nobody is left.
 func (s *supervisor) reap() (none bool) {
 	for {
-		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil || pid <= 0:
+		end, err := process.WaitAny(unix.WNOHANG)
+		if err != nil {
 			return errors.Is(err, unix.ECHILD)
 		}
-		code, _ := process.How(status)
-		s.worst = max(s.worst, code)
-		if s.d != nil && pid == s.d.pid {
-			s.d.status, s.d.reaped = status, true
+		if end.Kin { // or it is a program that some daemon has started
+			code, _ := process.How(end.Status)
+			s.worst = max(s.worst, code)
+		}
+		if s.d != nil && end.PID == s.d.pid {
+			s.d.status, s.d.reaped = end.Status, true
 		}
 	}
 }

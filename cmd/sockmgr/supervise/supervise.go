@@ -52,7 +52,7 @@ type supervisor struct {
 	watchdog time.Duration // 0: off
 	asked    os.Signal     // to end; nil: not yet
 	served   bool          // some daemon was ready
-	worst    int           // exit code of a child
+	worst    int           // exit code of a daemon that this process, or one of its heirs, has handed over to
 }
 
 // Run supervises a daemon until one ends that was asked to, or that never was

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -149,4 +150,22 @@ func TestStartWithManyNames(t *testing.T) {
 		t.Errorf("the daemon %s, and has:\n%.300s\n%v", how, got, err)
 	}
 	s.store.clear()
+}
+
+// A program that has moved in an upgrade ends as a child of the process before, which
+// supervises then: its exit code is not taken for that of a daemon.
+func TestProgramThatFailsIsNoDaemon(t *testing.T) {
+	for session, want := range map[bool]int{true: 0, false: 7} {
+		s := &supervisor{}
+		pid, err := syscall.ForkExec("/bin/sh", []string{"sh", "-c", "exit 7"}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{Setsid: session}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+			t.Fatal(err)
+		}
+		if none := s.reap(); !none || s.worst != want {
+			t.Errorf("with a session of its own (%v) it counts as %d; nobody is left: %v", session, s.worst, none)
+		}
+	}
 }
