@@ -320,8 +320,8 @@ func TestSupervisorThatStandsStill(t *testing.T) {
 	}
 }
 
-// Programs of exec get SIGTERM from the kernel when the daemon is killed. What is
-// left of them the supervisor waits for: no zombie stays, of an upgrade neither.
+// Programs of exec are ended by the next daemon when one is killed, and the supervisor
+// waits for them: no zombie stays, of an upgrade neither.
 func TestNoZombieStays(t *testing.T) {
 	dir := t.TempDir()
 	s := supervise(t, dir, "--exec-allow", "/bin/cat")
