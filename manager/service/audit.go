@@ -167,6 +167,22 @@ func (a *auditor) shut(conn net.Conn, err error) {
 	a.tell(context.Background(), e.event)
 }
 
+// slowed notes a client whose calls are not read as fast as they come.
+func (a *auditor) slowed(c caller, why string) {
+	ok, dropped := a.denied.take("slowed " + c.String())
+	if !ok {
+		return
+	}
+	e := &auditEntry{event: manager.Event{Type: "connection.slowed", Severity: manager.Warning, Attributes: map[string]string{}}}
+	e.addCaller(c)
+	e.add("outcome", "slowed")
+	e.add("error", why)
+	e.dropped(dropped)
+	a.log.Warn("audit", e.line...)
+	e.event.Message = fmt.Sprintf("calls of %v are read no faster than they may come: %s", c, why)
+	a.tell(narrowed(context.Background(), c), e.event)
+}
+
 func (a *auditor) tell(ctx context.Context, e manager.Event) {
 	if a.m == nil {
 		return
@@ -186,14 +202,7 @@ func (a *auditor) entry(ctx context.Context, method string, req any, outcome str
 	c := callerOf(ctx)
 	_, call, _ := strings.Cut(method[1:], "/")
 	e := &auditEntry{event: manager.Event{Message: fmt.Sprintf("%v called %s", c, call), Attributes: map[string]string{}}}
-	e.add("caller", c.String())
-	if c.who.IsUser {
-		e.add("uid", c.who.UID)
-		e.add("pid", c.who.PID)
-	}
-	if len(c.who.Names) > 0 {
-		e.add("certificate", clip(strings.Join(c.who.Names, " "), maxDescription))
-	}
+	e.addCaller(c)
 	e.add("method", method)
 	e.add("what", subjectOf(req))
 	e.add("outcome", outcome)
@@ -209,6 +218,17 @@ func (a *auditor) entry(ctx context.Context, method string, req any, outcome str
 		e.add("error", clip(status.Convert(toStatus(err)).Message(), maxDescription))
 	}
 	return e
+}
+
+func (e *auditEntry) addCaller(c caller) {
+	e.add("caller", c.String())
+	if c.who.IsUser {
+		e.add("uid", c.who.UID)
+		e.add("pid", c.who.PID)
+	}
+	if len(c.who.Names) > 0 {
+		e.add("certificate", clip(strings.Join(c.who.Names, " "), maxDescription))
+	}
 }
 
 // add adds a value; newlines in anybody's texts do not make more lines than one.

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"strings"
 	"sync"
@@ -10,25 +11,20 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/peer"
-	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/tap"
 
 	"github.com/sockmgr/sockmgr/listeners"
+	"github.com/sockmgr/sockmgr/manager/access"
 )
 
 // What one connection and one identity may take. The limit of streams that gRPC
 // knows is one for all methods, and a Go client of ours has a stream open for
 // every net.Conn: so that one is wide, and calls of other services have a
-// narrower one here. A limit of streams saves memory, not processor: who makes
-// streams and resets them is held by the rate.
+// narrower one here. A limit of streams saves memory, not processor: for that
+// there is pace.
 const (
-	maxConnections = 128 // of one identity
-	maxHandshakes  = 256 // at a time, of all
-	maxCalls       = 64  // at a time, of one connection, but for SocketService
-	callRate       = 5000
-	socketRate     = 50000
+	maxConnections = 128              // of one identity
+	maxHandshakes  = 256              // at a time, of all
+	maxCalls       = 64               // at a time, of one connection, but for SocketService
 	blockedTime    = 30 * time.Second // a client that takes nothing of what it watches
 )
 
@@ -38,12 +34,13 @@ const socketMethods = "/sockmgr.v1.SocketService/"
 type conns struct {
 	handshakes chan struct{} // one for each that runs
 
-	mu sync.Mutex
-	by map[string]int // open ones, by identity
+	mu        sync.Mutex
+	by        map[string]int // open ones, by identity
+	processes map[string]*process
 }
 
 func newConns() *conns {
-	return &conns{handshakes: make(chan struct{}, maxHandshakes), by: map[string]int{}}
+	return &conns{handshakes: make(chan struct{}, maxHandshakes), by: map[string]int{}, processes: map[string]*process{}}
 }
 
 // begin takes a place for a handshake.
@@ -57,20 +54,42 @@ func (c *conns) begin() (end func(), err error) {
 }
 
 // hold counts a connection until it is closed.
-func (c *conns) hold(conn net.Conn, who string) (net.Conn, error) {
+func (c *conns) hold(conn net.Conn, identity access.Identity) (net.Conn, *process, error) {
+	who := identity.String()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.by[who] >= maxConnections {
-		return nil, fmt.Errorf("%s has %d control connections open, the most there may be", who, maxConnections)
+		return nil, nil, fmt.Errorf("%s has %d control connections open, the most there may be", who, maxConnections)
 	}
 	c.by[who]++
+	p := c.processOf(fmt.Sprintf("%s %d", who, identity.PID))
+	p.conns++
 	return &heldConn{Conn: conn, end: sync.OnceFunc(func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.by[who]--; c.by[who] == 0 {
 			delete(c.by, who)
 		}
-	})}, nil
+		p.conns--
+	})}, p, nil
+}
+
+// processOf finds a process, which is remembered for some time after its last
+// connection: who connects again owes what it did.
+func (c *conns) processOf(key string) *process {
+	p := c.processes[key]
+	if p == nil {
+		if len(c.processes) >= 2*maxConnections {
+			now := time.Now()
+			maps.DeleteFunc(c.processes, func(_ string, p *process) bool {
+				wait, _ := p.wait(now)
+				return p.conns == 0 && wait == 0
+			})
+		}
+		p = newProcess()
+		c.processes[key] = p
+	}
+	return p
 }
 
 // heldConn is one that is counted.
@@ -88,55 +107,11 @@ func (c *heldConn) Close() error {
 // A usage is what one connection takes.
 type usage struct {
 	calls atomic.Int32 // that run
-
-	mu            sync.Mutex
-	call, sockets rate
-}
-
-// rate is a bucket that has a second's worth.
-type rate struct {
-	left float64
-	at   time.Time
-}
-
-func (r *rate) take(now time.Time, perSecond float64) bool {
-	if r.at.IsZero() {
-		r.left = perSecond
-	} else {
-		r.left = min(perSecond, r.left+perSecond*now.Sub(r.at).Seconds())
-	}
-	if r.at = now; r.left < 1 {
-		return false
-	}
-	r.left--
-	return true
-}
-
-// slowDown refuses streams that come too fast, before they cost anything. It
-// runs where frames are read, and must not wait.
-func slowDown(ctx context.Context, info *tap.Info) (context.Context, error) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return ctx, nil // the guard refuses it
-	}
-	c, ok := p.AuthInfo.(caller)
-	if !ok || c.used == nil {
-		return ctx, nil
-	}
-	c.used.mu.Lock()
-	defer c.used.mu.Unlock()
-	r, most := &c.used.call, float64(callRate)
-	if strings.HasPrefix(info.FullMethodName, socketMethods) {
-		r, most = &c.used.sockets, socketRate
-	}
-	if !r.take(time.Now(), most) {
-		return ctx, status.Errorf(codes.ResourceExhausted, "more than %.0f calls in a second on one connection", most)
-	}
-	return ctx, nil
+	pace  *pace
 }
 
 // hold counts a call until it has ended.
-func (c caller) hold(method string) (end func(), err error) {
+func (c caller) hold(ctx context.Context, method string) (end func(), err error) {
 	if c.used == nil || strings.HasPrefix(method, socketMethods) {
 		return func() {}, nil
 	}
@@ -147,7 +122,11 @@ func (c caller) hold(method string) (end func(), err error) {
 			Fix: "wait until one has ended",
 		}
 	}
-	return func() { c.used.calls.Add(-1) }, nil
+	return func() {
+		if c.used.calls.Add(-1); ctx.Err() != nil && c.used.pace != nil {
+			c.used.pace.wasted()
+		}
+	}, nil
 }
 
 // watched runs a call that sends, and gives it up when the client has taken

@@ -10,11 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/tap"
-
-	"github.com/sockmgr/sockmgr/manager/access"
 )
 
 // deafStream is a client that reads nothing.
@@ -54,25 +50,5 @@ func TestDeafWatcher(t *testing.T) {
 	end()
 	if err := <-ended; err == nil {
 		t.Error("it goes on")
-	}
-}
-
-// Streams in numbers are refused before they cost anything; sockets are used at
-// a higher rate, and one has no part in the other.
-func TestRateOfStreams(t *testing.T) {
-	c := newCaller(ownOnly(), access.Identity{IsUser: true})
-	c.used = &usage{}
-	ctx := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: c})
-	refused := 0
-	for range 3 * callRate {
-		if _, err := slowDown(ctx, &tap.Info{FullMethodName: "/sockmgr.v1.EventService/WatchEvents"}); err != nil {
-			refused++
-		}
-	}
-	if refused < callRate {
-		t.Errorf("%d of %d refused", refused, 3*callRate)
-	}
-	if _, err := slowDown(ctx, &tap.Info{FullMethodName: socketMethods + "Send"}); err != nil {
-		t.Error(err)
 	}
 }

@@ -24,6 +24,7 @@ type identify struct {
 	tls       func() *tls.Config // nil: there is no TLS
 	loopback  bool               // plaintext from this host is let in
 	refused   func(net.Conn, error)
+	slowed    func(c caller, why string)
 	conns     *conns
 	refuseOwn bool             // connections of this very process: a forward to its own control socket
 	former    []access.Process // and of those that it has taken over from
@@ -54,12 +55,16 @@ func (i identify) handshake(conn net.Conn) (net.Conn, caller, error) {
 	if err != nil {
 		return nil, caller{}, err
 	}
-	if conn, err = i.conns.hold(conn, who.String()); err != nil {
+	conn, process, err := i.conns.hold(conn, who)
+	if err != nil {
 		return nil, caller{}, err
 	}
 	c := newCaller(i.rules, who)
-	h := newHeard(conn)
-	c.used, c.answers = &usage{}, h.answers
+	h := newHeard(conn, newPace(process))
+	if i.slowed != nil {
+		h.pace.tell = func(why string) { i.slowed(c, why) }
+	}
+	c.used, c.answers = &usage{pace: h.pace}, h.answers
 	c.overUnix = overUnix
 	return h, c, nil
 }

@@ -158,18 +158,24 @@ func (a *answers) end() {
 type heard struct {
 	net.Conn
 	answers *answers
+	pace    *pace
 	in, out frames
 }
 
-func newHeard(conn net.Conn) *heard {
-	return &heard{Conn: conn, answers: &answers{}, in: frames{skip: preface}}
+func newHeard(conn net.Conn, p *pace) *heard {
+	return &heard{Conn: conn, answers: &answers{}, pace: p, in: frames{skip: preface}}
 }
 
 // Read is net.Conn.Read.
 func (h *heard) Read(p []byte) (int, error) {
-	n, err := h.Conn.Read(p)
-	h.in.see(p[:n], h.answers.givenUp, nil)
+	n, err := h.Conn.Read(p[:h.pace.next(len(p))])
+	h.in.see(p[:n], h.gaveUp, nil)
 	return n, err
+}
+
+func (h *heard) gaveUp(stream uint32) {
+	h.answers.givenUp(stream)
+	h.pace.gaveUp()
 }
 
 // Write is net.Conn.Write.
@@ -220,6 +226,7 @@ func (f *frames) see(p []byte, reset, end func(stream uint32)) {
 // Close is net.Conn.Close.
 func (h *heard) Close() error {
 	h.answers.end()
+	h.pace.end()
 	return h.Conn.Close()
 }
 

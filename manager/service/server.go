@@ -12,6 +12,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/manager"
@@ -61,11 +62,11 @@ func NewServer(c Config) *grpc.Server {
 	guard := &guard{log: c.Log, roles: methodRoles(), m: c.Manager, audit: audit}
 	once := newOnce()
 	s := grpc.NewServer(
-		grpc.Creds(identify{rules: c.Access, tls: c.TLS, loopback: c.InsecureLoopback, refuseOwn: c.RefuseOwn, former: c.Former, refused: audit.shut, conns: newConns()}),
+		grpc.Creds(identify{rules: c.Access, tls: c.TLS, loopback: c.InsecureLoopback, refuseOwn: c.RefuseOwn, former: c.Former, refused: audit.shut, slowed: audit.slowed, conns: newConns()}),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
-		grpc.InTapHandle(slowDown),
+		grpc.InTapHandle(count),
 		grpc.ConnectionTimeout(connectTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: leastPingInterval, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(guard.unary, once.unary),
@@ -119,6 +120,9 @@ func (g *guard) within(ctx context.Context, method string, req any) (context.Con
 }
 
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, status.FromContextError(err).Err() // given up before it began
+	}
 	ctx = begin(ctx, info.FullMethod, req)
 	defer func() { err = g.audit.done(ctx, info.FullMethod, g.roles[info.FullMethod], req, resp, err) }()
 	defer g.recover(info.FullMethod, &err)
@@ -131,7 +135,7 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	if ctx, err = g.within(ctx, info.FullMethod, req); err != nil {
 		return nil, toStatus(err)
 	}
-	end, err := callerOf(ctx).hold(info.FullMethod)
+	end, err := callerOf(ctx).hold(ctx, info.FullMethod)
 	if err != nil {
 		return nil, toStatus(err)
 	}
@@ -145,6 +149,9 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 }
 
 func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	if err := stream.Context().Err(); err != nil {
+		return status.FromContextError(err).Err()
+	}
 	ctx := begin(stream.Context(), info.FullMethod, nil)
 	checked := &checkedStream{ServerStream: stream, ctx: ctx, guard: g, method: info.FullMethod}
 	defer func() { err = g.audit.done(ctx, info.FullMethod, g.roles[info.FullMethod], checked.first, nil, err) }()
@@ -152,7 +159,7 @@ func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServe
 	if err := g.check(ctx, info.FullMethod); err != nil {
 		return toStatus(err)
 	}
-	end, err := callerOf(ctx).hold(info.FullMethod)
+	end, err := callerOf(ctx).hold(ctx, info.FullMethod)
 	if err != nil {
 		return toStatus(err)
 	}

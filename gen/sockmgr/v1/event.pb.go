@@ -98,7 +98,8 @@ type Event struct {
 	// listener.running, listener.limited, listener.draining, listener.stopped,
 	// listener.failed, listener.queue_high, listener.queue_normal,
 	// listener.drops, option.changed, option.clamped, option.refused. Of calls:
-	// call.done, call.failed, call.refused, connection.refused.
+	// call.done, call.failed, call.refused, connection.refused,
+	// connection.slowed.
 	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
 	// How bad it is.
 	Severity Event_Severity `protobuf:"varint,5,opt,name=severity,proto3,enum=sockmgr.v1.Event_Severity" json:"severity,omitempty"`
