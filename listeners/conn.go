@@ -14,6 +14,13 @@ import (
 
 const minRead = 1 << 10 // room for a read beside what is kept
 
+// What a connection is sent before others have their turn; the answer that goes
+// beyond it is sent as a whole. The kernel may take MiB of many small ones.
+const (
+	turnBytes  = 256 << 10
+	turnWrites = 64
+)
+
 // A conn is one accepted connection. Loop only. There may be a million of
 // them: what is not always needed is behind a pointer.
 type conn struct {
@@ -75,7 +82,7 @@ func (c *conn) serve(ev mux.Events) {
 			c.close(err)
 			return
 		}
-		if c.Pending() {
+		if c.pending() > 0 {
 			c.noteOutput()
 			c.waitFor(mux.Writable) // not now, perhaps: see pace
 		} else {
@@ -207,7 +214,7 @@ func (c *conn) recv(p []byte) (int, unix.Errno) {
 }
 
 // proceed offers p to the handler for as long as it gets on, and goes by what
-// it says.
+// it says. What it has no more time for in this turn waits for the next.
 func (c *conn) proceed(p []byte) {
 	var err error
 	if c.is(served) {
@@ -215,7 +222,13 @@ func (c *conn) proceed(p []byte) {
 		return
 	}
 	if !c.is(done) {
+		c.yield(false)
+		sent, writes := c.sent, c.writes
 		for len(p) > 0 && err == nil && !c.Pending() {
+			if c.sent-sent >= turnBytes || c.writes-writes >= turnWrites {
+				c.yield(true)
+				break
+			}
 			var n int
 			before := c.handler
 			if n, err = c.handle(p); n == 0 && c.handler == before || c.fd < 0 {

@@ -8,6 +8,7 @@ import "net/netip"
 // queues is what waits for the handler, or for the kernel.
 type queues struct {
 	in     []byte // offered, and not consumed yet
+	more   bool   // of it can be: its turn was over
 	out    []byte // not taken by the kernel yet
 	shared []byte // to follow out; not ours to change
 
@@ -58,7 +59,7 @@ func (c *conn) keep(rest []byte) {
 		return
 	}
 	if c.queues != nil {
-		c.queues.in = nil
+		c.queues.in, c.queues.more = nil, false
 		c.shed()
 	}
 }
@@ -70,8 +71,18 @@ func (c *conn) shed() {
 	}
 }
 
+// yield notes whether the handler is to go on with the input in the next turn in
+// which the kernel takes output. Until then nothing is read, as if some waited.
+func (c *conn) yield(more bool) {
+	if more {
+		c.queue().more = true
+	} else if c.queues != nil {
+		c.queues.more = false
+	}
+}
+
 // Pending is Peer.Pending.
-func (c *conn) Pending() bool { return c.pending() > 0 }
+func (c *conn) Pending() bool { return c.queues != nil && (c.queues.more || c.pending() > 0) }
 
 // pending is how many bytes the kernel has not taken.
 func (c *conn) pending() int {

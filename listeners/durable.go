@@ -117,7 +117,7 @@ func (d *durable) touch(buffer, end int) { d.touched[buffer] = max(d.touched[buf
 // commit notes that the handler has consumed all but rest, and that what it wrote
 // is sent. It reports whether the connection goes on.
 func (d *durable) commit(c *conn, rest int) bool {
-	if c.Pending() || c.isBeginning() {
+	if c.pending() > 0 || c.isBeginning() || d.skip > 0 && c.Pending() { // or it does again for longer than a turn
 		return true
 	}
 	if d.skip > 0 {

@@ -24,7 +24,8 @@ type Peer interface {
 	// applies. It must be the last write of a call to Handle, which is called
 	// only when nothing is pending.
 	WriteShared(p []byte) error
-	// Pending reports whether output waits for the peer to drain it.
+	// Pending reports whether output waits for the peer to drain it, or input
+	// for the next turn of the loop because there was much output in this one.
 	Pending() bool
 	// Now is the time this turn of the loop began.
 	Now() time.Time
@@ -40,7 +41,7 @@ type Peer interface {
 //
 // On a stream, Handle says how much of p it consumed. The rest is kept and
 // offered again, in front of what arrives next, or as soon as pending output
-// has drained. It is never offered more than read_buffer_bytes: a handler
+// has drained and others have had their turn. It is never offered more than read_buffer_bytes: a handler
 // that cannot get on with that much must fail. An error ends the stream:
 // io.EOF after pending output has been sent, any other at once. On a datagram
 // socket p is one whole datagram, n is ignored and an error drops it.

@@ -42,9 +42,10 @@ func (h *httpHandler) Handle(Peer, []byte) (int, error) {
 }
 
 // Handle answers all requests that are complete in p, with as few writes as
-// can be. It stops early where the peer does not keep up, and after a body
-// sent by WriteShared, which must be the last write of a call: it then counts
-// on being called again with the rest even though no output is pending.
+// can be. It stops early once it has sent what it gathers for one write, and
+// after a body sent by WriteShared, which must be the last write of a call: it
+// then counts on being called again with the rest even though no output is
+// pending.
 func (c *httpConn) Handle(from Peer, p []byte) (int, error) {
 	h, t := c.h, from.Tunables()
 	h.stamp(from.Now())
@@ -55,9 +56,8 @@ func (c *httpConn) Handle(from Peer, p []byte) (int, error) {
 			if err := h.send(from, out, nil); err != nil {
 				return n, err
 			}
-			if out = out[:0]; from.Pending() {
-				break
-			}
+			out = out[:0]
+			break
 		}
 		k, refusal := c.next(p[n:], t)
 		n += k

@@ -11,7 +11,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if !c.Pending() {
+	if c.pending() == 0 {
 		var err error
 		if n, err = c.send(p); err != nil || n == len(p) {
 			return n, err
@@ -36,7 +36,7 @@ func (c *conn) Write(p []byte) (int, error) {
 
 // WriteShared is Peer.WriteShared.
 func (c *conn) WriteShared(p []byte) error {
-	if !c.Pending() {
+	if c.pending() == 0 {
 		n, err := c.send(p)
 		if err != nil {
 			return err

@@ -41,6 +41,7 @@ func (r *Resumption) put(l *Listener, s *SavedConn) (*conn, error) {
 	c.flags = s.flags()
 	if len(s.In)+len(s.Out)+len(s.Shared) > 0 || s.Lingering {
 		c.queues = &queues{in: s.In, out: s.Out, shared: s.Shared, tolerated: s.Tolerated}
+		c.queues.more = len(s.In) > 0 // perhaps: the handler says what it can do with it
 	}
 	if s.Proxied.IsValid() {
 		c.rarely().proxied = s.Proxied
