@@ -16,7 +16,8 @@
 // came to its [Handler]. What the handler writes goes to the kernel at once;
 // what the kernel does not take is kept, and until it has gone the connection
 // waits to write instead of to read. That is all there is to back-pressure: it
-// reaches the sender through the transport's own window.
+// reaches the sender through the transport's own window. So does a connection
+// that has had its part of a turn and has more to be answered.
 //
 // Everything that can be tuned is a row of one table, [Options], from which
 // validation, setting, reading back, help and documentation are made.

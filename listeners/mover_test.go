@@ -27,6 +27,7 @@ type mover struct {
 	kept *listeners.Kept // nil: nobody keeps anything
 	log  logged          // of all that is debug and above
 
+	between  int                            // connections that moved with requests, and nothing to be sent
 	counters map[string]*listeners.Counters // once it has moved
 }
 
@@ -149,6 +150,11 @@ func (m *mover) move(abandon bool) {
 			for i, fd := range t.Files {
 				if files[i], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
 					return err
+				}
+			}
+			for _, c := range saved.Conns {
+				if len(c.In) > 0 && len(c.Out)+len(c.Shared) == 0 {
+					m.between++
 				}
 			}
 			if abandon {
