@@ -80,11 +80,7 @@ func (c *conns) processOf(key string) *process {
 	p := c.processes[key]
 	if p == nil {
 		if len(c.processes) >= 2*maxConnections {
-			now := time.Now()
-			maps.DeleteFunc(c.processes, func(_ string, p *process) bool {
-				wait, _ := p.wait(now)
-				return p.conns == 0 && wait == 0
-			})
+			maps.DeleteFunc(c.processes, func(_ string, p *process) bool { return p.conns == 0 && !p.owes() })
 		}
 		p = newProcess()
 		c.processes[key] = p

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/peer"
@@ -48,81 +49,91 @@ type pace struct {
 	closed  chan struct{}
 	end     func()
 
-	mu             sync.Mutex
-	calls, sockets rate
-	fresh          int       // calls that the last read has begun
-	since          time.Time // every read has had to wait
-	told           bool
+	calls, sockets *rate
+
+	// Of the goroutine that reads.
+	fresh int       // calls that the last read has begun
+	since time.Time // every read has had to wait
+	told  bool
 }
 
 func newPace(p *process) *pace {
 	closed := make(chan struct{})
 	return &pace{
 		process: p, closed: closed, end: sync.OnceFunc(func() { close(closed) }),
-		calls: rate{perSecond: callRate, burst: callRate}, sockets: rate{perSecond: socketRate, burst: socketRate},
+		calls: newRate(callRate, callRate), sockets: newRate(socketRate, socketRate),
 		fresh: fewCalls + 1, // nobody knows yet
 	}
 }
 
 // began counts a call that has begun.
 func (p *pace) began(method string) {
-	now := time.Now()
-	p.mu.Lock()
 	p.fresh++
-	r := &p.calls
 	if strings.HasPrefix(method, socketMethods) {
-		r = &p.sockets
+		p.sockets.take()
+	} else {
+		p.calls.take()
 	}
-	r.take(now)
-	p.mu.Unlock()
-	p.process.took(&p.process.calls, now)
+	p.process.calls.take()
 }
 
 // gaveUp counts one that the client has reset.
-func (p *pace) gaveUp() { p.process.took(&p.process.resets, time.Now()) }
+func (p *pace) gaveUp() { p.process.resets.take() }
 
 // wasted counts one that ran when it was given up.
-func (p *pace) wasted() { p.process.took(&p.process.waste, time.Now()) }
+func (p *pace) wasted() { p.process.waste.take() }
 
 // next waits until more may be read, and returns how many of so many bytes.
 func (p *pace) next(bytes int) int {
-	now := time.Now()
-	wait, why := p.process.wait(now)
-	p.mu.Lock()
-	if w := p.calls.wait(now); w > wait {
-		wait, why = w, tooManyCalls
-	}
-	if w := p.sockets.wait(now); w > wait {
-		wait, why = w, tooManySockets
-	}
-	flood, tell := p.fresh > fewCalls, false
+	flood := p.fresh > fewCalls
 	p.fresh = 0
-	switch {
-	case wait == 0:
-		p.since = time.Time{}
-	case p.since.IsZero():
-		p.since = now
-	case !p.told && now.Sub(p.since) >= slowTime:
-		p.told, tell = true, true
-	}
-	p.mu.Unlock()
-	if tell && p.tell != nil {
-		p.tell(why)
-	}
-	switch {
+	switch wait, why := p.owes(); {
 	case wait > 0:
+		p.slow(why)
 		t := time.NewTimer(wait)
 		defer t.Stop()
 		select {
 		case <-t.C:
 		case <-p.closed:
 		}
+		return min(bytes, smallRead)
 	case flood:
 		runtime.Gosched() // what has begun goes first, and so do other clients
-	default:
-		return bytes
+		bytes = min(bytes, smallRead)
 	}
-	return min(bytes, smallRead)
+	p.since = time.Time{}
+	return bytes
+}
+
+// slow tells of a client whose every read has waited for some time.
+func (p *pace) slow(why string) {
+	now := time.Now()
+	switch {
+	case p.since.IsZero():
+		p.since = now
+	case !p.told && p.tell != nil && now.Sub(p.since) >= slowTime:
+		p.told = true
+		p.tell(why)
+	}
+}
+
+// owes is how long nothing is read, and for what.
+func (p *pace) owes() (wait time.Duration, why string) {
+	for _, one := range [...]struct {
+		r   *rate
+		why string
+	}{
+		{p.calls, tooManyCalls},
+		{p.sockets, tooManySockets},
+		{p.process.calls, tooManyOfAll},
+		{p.process.resets, tooManyResets},
+		{p.process.waste, tooManyWasted},
+	} {
+		if w := one.r.wait(); w > wait {
+			wait, why = w, one.why
+		}
+	}
+	return wait, why
 }
 
 // A process is one at the other end, with all its connections; or all that have
@@ -130,64 +141,48 @@ func (p *pace) next(bytes int) int {
 type process struct {
 	conns int // open ones; those of conns.mu
 
-	mu                   sync.Mutex
-	calls, resets, waste rate
+	calls, resets, waste *rate
 }
 
 func newProcess() *process {
-	return &process{
-		calls: rate{perSecond: processRate, burst: processBurst}, resets: rate{perSecond: resetRate, burst: resetBurst},
-		waste: rate{perSecond: wasteRate, burst: wasteRate},
-	}
+	return &process{calls: newRate(processRate, processBurst), resets: newRate(resetRate, resetBurst), waste: newRate(wasteRate, wasteRate)}
 }
 
-func (p *process) took(r *rate, now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	r.take(now)
-}
+// owes reports whether it does.
+func (p *process) owes() bool { return p.calls.wait() > 0 || p.resets.wait() > 0 || p.waste.wait() > 0 }
 
-func (p *process) wait(now time.Time) (wait time.Duration, why string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	wait, why = p.calls.wait(now), tooManyOfAll
-	if w := p.resets.wait(now); w > wait {
-		wait, why = w, tooManyResets
-	}
-	if w := p.waste.wait(now); w > wait {
-		wait, why = w, tooManyWasted
-	}
-	return wait, why
-}
-
-// rate is a bucket that has so much at most, and may owe.
+// A rate is a bucket that has so much at most, and may owe. It is filled when it
+// owes, and not before: what is taken costs next to nothing. So who takes little
+// for long may have twice as much at once.
 type rate struct {
-	perSecond, burst float64
-	left             float64
-	at               time.Time
+	perSecond, burst int64
+	left             atomic.Int64
+
+	mu sync.Mutex
+	at time.Time // it was filled
 }
 
-func (r *rate) fill(now time.Time) {
-	if r.at.IsZero() {
-		r.left = r.burst
-	} else {
-		r.left = min(r.burst, r.left+r.perSecond*max(0, now.Sub(r.at).Seconds()))
-	}
-	r.at = now
+func newRate(perSecond, burst int64) *rate {
+	r := &rate{perSecond: perSecond, burst: burst, at: time.Now()}
+	r.left.Store(burst)
+	return r
 }
 
-func (r *rate) take(now time.Time) {
-	r.fill(now)
-	r.left--
-}
+func (r *rate) take() { r.left.Add(-1) }
 
 // wait is how long until it owes nothing.
-func (r *rate) wait(now time.Time) time.Duration {
-	if r.left >= 0 {
+func (r *rate) wait() time.Duration {
+	if r.left.Load() >= 0 {
 		return 0
 	}
-	r.fill(now)
-	return max(0, time.Duration(-r.left/r.perSecond*float64(time.Second)))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	each := time.Second / time.Duration(r.perSecond)
+	left := r.left.Load()
+	n := int64(time.Since(r.at) / each)
+	r.at = r.at.Add(time.Duration(n) * each) // what is not a whole one yet counts the next time
+	left = r.left.Add(min(n, r.burst-left))
+	return max(0, time.Duration(-left)*each)
 }
 
 // count sees every new stream where frames are read, and must not wait there: the
