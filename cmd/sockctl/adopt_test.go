@@ -20,8 +20,22 @@ import (
 )
 
 // A supervisor that is killed costs nothing: the daemon goes on, the next
-// supervisor takes it over, and then the daemon may be killed, too.
+// supervisor takes it over, and then the daemon may be killed, too. It does not
+// matter that the sockets which the daemon answers on were made by one that was
+// killed.
 func TestSupervisorIsKilled(t *testing.T) {
+	t.Run("after nothing", func(t *testing.T) { testSupervisorIsKilled(t, func(pid int, address string) {}) })
+	t.Run("after a kill", func(t *testing.T) {
+		testSupervisorIsKilled(t, func(pid int, address string) {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			gap(t, time.Now(), address)
+		})
+	})
+}
+
+func testSupervisorIsKilled(t *testing.T, before func(pid int, address string)) {
 	dir := t.TempDir()
 	first := supervise(t, dir)
 	conn := first.api(t)
@@ -30,6 +44,7 @@ func TestSupervisorIsKilled(t *testing.T) {
 	address := makeListener(ctx, t, conn, "web", 0, "tcp://127.0.0.1:0")[0]
 	held := makeListener(ctx, t, conn, "held", pb.ListenerSpec_DESIRED_STATE_PAUSED, "tcp://127.0.0.1:0")[0]
 	waiting := ask(t, held)
+	before(daemonPid(ctx, t, conn), address)
 	pid := daemonPid(ctx, t, conn)
 	if err := first.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)

@@ -56,6 +56,7 @@ func managerConfig(c config, keep *keeper, loggers *service.Loggers, limit int) 
 func newManager(c manager.Config, from *predecessor, keep *keeper) (*manager.Manager, error) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	if from == nil {
+		keep.listenAgain() // what came back was made by a daemon that is gone
 		return manager.New(c)
 	}
 	m, err := from.succeed(c)
