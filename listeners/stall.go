@@ -19,6 +19,7 @@ type stall struct {
 	taken uint64        // by the kernel, until then
 	kept  int64         // bytes that are in memory for it, as they are counted
 	asked bool          // and those that the kernel has are among them
+	left  int64         // of these, when it was asked last
 
 	next, prev *stall // in the order of since
 }
@@ -193,8 +194,11 @@ func (q *stalls) Expired() {
 	now := q.l.set.loop.Clock()
 	for n := 0; n < sweepCalls && q.fresh != nil && now-q.fresh.since >= askAfter; n++ {
 		s := q.fresh
-		q.fresh, s.asked = s.next, true
-		q.count(s, s.queued())
+		q.fresh = s.next
+		if !s.asked {
+			s.asked, s.left = true, s.queued()
+			q.count(s, s.left)
+		}
 	}
 	timeout := q.l.tunables.WriteTimeout
 	for n := 0; n < sweepCalls && timeout > 0 && q.first != nil && now-q.first.since >= timeout; n++ {
@@ -228,11 +232,37 @@ func (q *stalls) renew(s *stall) {
 	q.push(s)
 }
 
-// end ends the connection, unless it waits for a rate.
+// isRead reports whether the peer reads, and gives it the time anew. The kernel
+// takes nothing before a third of its buffer is free, up to 4 MiB, or all of it (see
+// narrow): that may take who reads steadily longer than the time. While too much is
+// kept a byte now and then is not enough.
+func (q *stalls) isRead(s *stall, why error) bool {
+	if !s.asked {
+		return false
+	}
+	least := int64(1)
+	if errors.Is(why, errSlow) {
+		least = narrowBytes
+	}
+	took := s.left - s.queued()
+	if took < least {
+		return false
+	}
+	s.left -= took
+	q.count(s, -took)
+	q.remove(s)
+	q.push(s)
+	return true
+}
+
+// end ends the connection, unless it waits for a rate, or its peer reads.
 func (q *stalls) end(s *stall, why error) {
 	c := s.c
 	if s.d == writing && c.isPaced() && c.rare.pace.held&mux.Writable != 0 {
 		q.renew(s)
+		return
+	}
+	if q.isRead(s, why) {
 		return
 	}
 	q.l.endedSlow(why)

@@ -70,6 +70,27 @@ func TestWriteTimeout(t *testing.T) {
 	})
 }
 
+// Who reads steadily is not ended, though the kernel takes nothing for longer than
+// the time: it does so only when a third of its buffer is free.
+func TestSteadyReaderStays(t *testing.T) {
+	eachWay(t, func(t *testing.T, h *host) {
+		l, counters := h.openCounted(spec(t, &listeners.HTTP{Body: make([]byte, 4<<20)}, "write_timeout=500ms send_buffer_bytes=1MiB", "tcp://127.0.0.1:0"))
+		c := dialSmall(t, h.addr(l, 0))
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		pace := time.NewTicker(20 * time.Millisecond)
+		defer pace.Stop()
+		for began := time.Now(); time.Since(began) < 2*time.Second; {
+			<-pace.C
+			if _, err := io.ReadFull(c, make([]byte, 4_000)); err != nil {
+				t.Fatalf("after %v: %v", time.Since(began), err)
+			}
+		}
+		h.wantClosed(l, counters, listeners.ClosedByStall, 1) // it reads no more
+	})
+}
+
 func isTimeout(err error) bool {
 	var n net.Error
 	return errors.As(err, &n) && n.Timeout()
