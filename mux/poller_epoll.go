@@ -89,7 +89,12 @@ func (p *epoll) wait(timeout time.Duration) (int, error) {
 			return n, err
 		}
 	}
-	return p.park.wait(timeout)
+	if p.park.quiet() {
+		return p.park.wait(timeout)
+	}
+	n, err := unix.EpollWait(p.fd, p.buf[:], millis(p.park.atMost(timeout)))
+	p.park.waited(n)
+	return n, err
 }
 
 // spinFor looks until something is ready or the time is over.
