@@ -24,7 +24,7 @@ import (
 // matter that the sockets which the daemon answers on were made by one that was
 // killed.
 func TestSupervisorIsKilled(t *testing.T) {
-	t.Run("after nothing", func(t *testing.T) { testSupervisorIsKilled(t, func(pid int, address string) {}) })
+	t.Run("after nothing", func(t *testing.T) { testSupervisorIsKilled(t, func(int, string) {}) })
 	t.Run("after a kill", func(t *testing.T) {
 		testSupervisorIsKilled(t, func(pid int, address string) {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
