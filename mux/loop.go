@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,6 +41,7 @@ type Loop struct {
 	poller Poller
 	slots  []slot // indexed by descriptor
 	ready  []Ready
+	others others
 	timers timerHeap
 	epoch  time.Time     // when the loop was made
 	wall   time.Time     // the same in the time of day
@@ -48,8 +50,10 @@ type Loop struct {
 	wake   int           // eventfd: readable when something was posted
 
 	stats  Stats         // loop only
+	turned atomic.Bool   // since Looked
 	rested time.Duration // when others last had their turn
 	inTurn bool          // since beginTurn the loop has not gone to wait
+	waits  uint64        // how often it has
 
 	mu     sync.Mutex // guards the rest; held for a few instructions only
 	posted []command
@@ -57,6 +61,8 @@ type Loop struct {
 	woken  bool      // wake has been written since the loop last looked
 	closed bool
 	done   chan struct{} // closed when Run returns
+
+	questions sync.Pool // of *question: see Do
 }
 
 // NewLoop takes ownership of p. Close releases both, also when Run was never
@@ -95,8 +101,13 @@ func newLoop(p Poller, epoch time.Time) (*Loop, error) {
 	}
 	now := time.Now()
 	l := &Loop{poller: p, wake: fd, epoch: epoch, wall: epoch.Round(0), now: now, clock: now.Sub(epoch), done: make(chan struct{})}
+	if err := l.others.open(); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
 	if err := l.Add(fd, Readable, wakeHandler(fd)); err != nil {
 		_ = unix.Close(fd)
+		_ = l.others.close()
 		return nil, err
 	}
 	l.stats.Descriptors = 0 // that one is our own
@@ -239,7 +250,7 @@ func (l *Loop) Run() error {
 
 // othersWait is how long others of the process, who answer calls, may wait for a
 // loop that always has work: alone Go's scheduler takes 10 ms for each of the
-// handful of steps that a call is made of. Where nobody waits it costs 0.2 us.
+// handful of steps that a call is made of. Where nobody waits it costs 2 us.
 const othersWait = time.Millisecond
 
 // wait fills l.ready. After a turn that had work it first asks without
@@ -250,7 +261,7 @@ func (l *Loop) wait(idle, asked bool) (err error) {
 	if !idle {
 		if l.clock-l.rested >= othersWait {
 			l.rested = l.endTurn()
-			runtime.Gosched()
+			l.others.run()
 		}
 		if l.ready, err = l.poller.Wait(l.ready[:0], 0); err != nil || len(l.ready) > 0 {
 			return err
@@ -292,5 +303,5 @@ func (l *Loop) finish() {
 // Close releases the poller. Call it after Run has returned, or instead of
 // Run. What is still on the loop stays open; it is its owner's to close.
 func (l *Loop) Close() error {
-	return errors.Join(os.NewSyscallError("close", unix.Close(l.wake)), l.poller.Close())
+	return errors.Join(os.NewSyscallError("close", unix.Close(l.wake)), l.others.close(), l.poller.Close())
 }

@@ -93,6 +93,7 @@ func TestWaitTimeout(t *testing.T) {
 	}
 }
 
+// What it costs to have the loop do something, and wait for that.
 func BenchmarkDo(b *testing.B) {
 	p, err := mux.NewPoller("epoll")
 	if err != nil {

@@ -66,29 +66,49 @@ func (l *Loop) Do(ctx context.Context, f func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	var claimed atomic.Bool
-	reply := make(chan error, 1) // buffered: the loop never waits for a caller
-	err := l.Post(func() {
-		if claimed.CompareAndSwap(false, true) {
-			reply <- f()
-		}
-	})
-	if err != nil {
+	q, _ := l.questions.Get().(*question)
+	if q == nil {
+		q = newQuestion()
+	}
+	q.f = f
+	if err := l.Post(q.run); err != nil {
 		return err
 	}
 	select {
-	case err := <-reply:
+	case err := <-q.reply:
+		q.f = nil
+		q.claimed.Store(false)
+		l.questions.Put(q) // the loop has done with it: that was the last
 		return err
 	case <-ctx.Done():
-		if claimed.CompareAndSwap(false, true) {
+		if q.claimed.CompareAndSwap(false, true) {
 			return ctx.Err()
 		}
 	case <-l.done:
-		if claimed.CompareAndSwap(false, true) {
+		if q.claimed.CompareAndSwap(false, true) {
 			return ErrClosed
 		}
 	}
-	return <-reply
+	return <-q.reply
+}
+
+// A question is a func that a caller of Do waits for. One that was answered is used
+// again; one that was abandoned may still be queued.
+type question struct {
+	f       func() error
+	run     func() // what is posted
+	claimed atomic.Bool
+	reply   chan error // buffered: the loop never waits for a caller
+}
+
+func newQuestion() *question {
+	q := &question{reply: make(chan error, 1)}
+	q.run = func() {
+		if q.claimed.CompareAndSwap(false, true) {
+			q.reply <- q.f()
+		}
+	}
+	return q
 }
 
 // Stop makes Run return at the end of a turn, after what was posted before

@@ -40,8 +40,20 @@ func (l *Loop) Stats() Stats {
 	return s
 }
 
+// Turned reports whether there was a turn since that in which Looked was called
+// last. It may be called from any goroutine, and wakes nobody: of a loop that
+// sleeps there is nothing new to be read.
+func (l *Loop) Turned() bool { return l.turned.Load() }
+
+// Looked says that what there is was read, in this turn. It is for the loop only.
+func (l *Loop) Looked() { l.turned.Store(false) }
+
 // Busy is Stats.Busy alone. It is for the loop only.
 func (l *Loop) Busy() time.Duration { return l.stats.Busy }
+
+// Waits is how often the loop had nothing to do. Who is told twice without one
+// between has more to come, or others have. It is for the loop only.
+func (l *Loop) Waits() uint64 { return l.waits }
 
 // Add adds the stats of another loop, so that s is of all together. The clock stays.
 func (s *Stats) Add(o *Stats) {
@@ -72,6 +84,9 @@ func (l *Loop) beginTurn() {
 		l.account(clock)
 	}
 	l.clock, l.inTurn = clock, true
+	if !l.turned.Load() { // nearly never
+		l.turned.Store(true)
+	}
 	l.stats.Turns++
 	if n := uint64(len(l.ready)); n > 0 {
 		l.stats.Events += n
@@ -82,6 +97,7 @@ func (l *Loop) beginTurn() {
 // endTurn is called before the loop waits. It returns the time.
 func (l *Loop) endTurn() time.Duration {
 	clock := time.Since(l.epoch)
+	l.waits++
 	if l.inTurn {
 		l.inTurn = false
 		l.account(clock)
