@@ -121,6 +121,9 @@ func (a Address) String() string {
 	switch {
 	case a == Address{}:
 		return ""
+	case a.Network.ip() && a.IP.Addr().Is4(): // most, and lists have thousands: one allocation
+		var room [len("tcp4://255.255.255.255:65535")]byte
+		return string(a.IP.AppendTo(append(append(room[:0], a.Network...), "://"...)))
 	case a.Network.ip():
 		// RFC 6874: the % before a zone is written %25.
 		return string(a.Network) + "://" + strings.Replace(a.IP.String(), "%", "%25", 1)

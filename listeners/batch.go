@@ -57,14 +57,11 @@ func (b *batch) receive(s *packetSocket) {
 	if !s.addr.Network.ip() {
 		control = 0 // room would let any client put descriptors into our table
 	}
-	for i := range b.in {
-		b.in[i].hdr.Namelen = unix.SizeofSockaddrAny
-		b.in[i].hdr.SetControllen(control)
-	}
-	n, errno := sysMmsg(unix.SYS_RECVMMSG, s.fd, b.in[:b.take])
+	alone := s.singles.due(s.l.set.loop.Waits())
+	n, call, errno := b.fill(s.fd, alone, unix.SizeofSockaddrAny, control)
 	if errno != 0 {
 		if errno != unix.EAGAIN && errno != unix.EINTR {
-			s.l.stats.failed("recvmmsg", errno)
+			s.l.stats.failed(call, errno)
 		}
 		if s.isLost(errno) {
 			s.lose()
@@ -95,6 +92,7 @@ func (b *batch) receive(s *packetSocket) {
 		}
 	}
 	s.l.stats.ReceivedDatagrams += uint64(count)
+	s.singles.took(count, alone)
 	b.pace(count)
 	b.answer(s)
 }
@@ -170,11 +168,8 @@ func (b *batch) relay(ses *session) unix.Errno {
 	if ses.gathers {
 		control = controlSize
 	}
-	for i := range b.in {
-		b.in[i].hdr.Namelen = 0
-		b.in[i].hdr.SetControllen(control)
-	}
-	n, errno := sysMmsg(unix.SYS_RECVMMSG, ses.fd, b.in[:b.take])
+	alone := ses.singles.due(s.l.set.loop.Waits())
+	n, _, errno := b.fill(ses.fd, alone, 0, control)
 	if errno != 0 {
 		return errno
 	}
@@ -196,6 +191,7 @@ func (b *batch) relay(ses *session) unix.Errno {
 			b.enqueue(s, o)
 		}
 	}
+	ses.singles.took(count, alone)
 	b.pace(count)
 	b.post(s, b.queue)
 	return 0
@@ -206,15 +202,14 @@ func (b *batch) relay(ses *session) unix.Errno {
 func (b *batch) send(s *packetSocket, queue []outgoing) (rest []outgoing) {
 	together := s.together(queue)
 	for len(queue) > 0 {
-		n := b.pack(queue, together)
-		sent, errno := sysMmsg(unix.SYS_SENDMMSG, s.fd, b.out[:n])
+		sent, call, errno := b.empty(s.fd, queue, together)
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN && s.addr.Network.ip() && !s.lost:
 			return queue
 		case errno != 0 && b.runs[0] > 1 && together.refused(errno, queue[0].length()): // then one by one
 		case errno != 0: // of the first; EAGAIN of a Unix socket: that peer's queue is full
-			s.l.stats.failed("sendmmsg", errno)
+			s.l.stats.failed(call, errno)
 			for range b.runs[0] { // sent together, they are lost together
 				s.l.stats.reject(RejectedSend)
 			}
@@ -228,6 +223,7 @@ func (b *batch) send(s *packetSocket, queue []outgoing) (rest []outgoing) {
 				done += n
 			}
 			s.l.stats.SentDatagrams += uint64(done)
+			s.l.stir()
 			for i := range queue[:done] {
 				s.l.stats.Sent += uint64(len(queue[i].data))
 			}

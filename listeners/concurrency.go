@@ -3,7 +3,6 @@ package listeners
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -47,13 +46,13 @@ func (s Spec) WithConcurrency(c Concurrency) (Spec, error) {
 	if s.Handler == nil {
 		return s, nil // which is a fault of its own
 	}
-	if ways := s.ways(); c != AnyConcurrency && !slices.Contains(ways, c) {
-		return s, &Violation{Field: "spec.concurrency", Message: fmt.Sprintf("%v is not for the %s handler%s: it has %s", c, s.Handler.Kind(), s.unlike(), words(ways))}
+	if c != AnyConcurrency && !slices.Contains(s.ways(), c) {
+		return s, &Violation{Field: "spec.concurrency", Message: fmt.Sprintf("%v is not for the %s handler%s: it has %s", c, s.Handler.Kind(), s.unlike(), words(s.ways()))}
 	}
 	if c == InProcess && s.Proxy.Mode != ProxyOff {
 		return s, &Violation{Field: "spec.concurrency", Message: "process is not for connections that begin with a PROXY header: the process reads the connection, not the daemon"}
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.Options)) {
+	for _, name := range sortedNames(s.Options) {
 		if why := s.Refuses(LookupOption(name)); why != "" {
 			return s, &Violation{Field: "spec.options." + name, Message: why}
 		}

@@ -180,6 +180,7 @@ func (c *conn) countReceived(n int) {
 	c.received += uint64(n)
 	c.reads++
 	c.l.stats.Received += uint64(n)
+	c.l.stir()
 }
 
 // sentBytes counts a write.
@@ -194,6 +195,7 @@ func (c *conn) countSent(n int) {
 	c.sent += uint64(n)
 	c.writes++
 	c.l.stats.Sent += uint64(n)
+	c.l.stir()
 }
 
 // ended tells the end of a packet connection from an empty message.

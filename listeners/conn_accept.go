@@ -140,13 +140,16 @@ func peerAddr(sa *unix.RawSockaddrAny) netip.AddrPort {
 
 // peerName is the peer's address with the name of its zone, as getsockname has
 // it: accept did not look that up.
-func (c *conn) peerName() netip.AddrPort {
-	ip := c.remote.Addr()
+func (c *conn) peerName() netip.AddrPort { return withZoneName(c.remote) }
+
+// withZoneName has the name of the zone for its number.
+func withZoneName(a netip.AddrPort) netip.AddrPort {
+	ip := a.Addr()
 	zone, err := strconv.ParseUint(ip.Zone(), 10, 32)
 	if err != nil { // there is none
-		return c.remote
+		return a
 	}
-	return netip.AddrPortFrom(withZone(ip.WithZone(""), uint32(zone)), c.remote.Port())
+	return netip.AddrPortFrom(withZone(ip.WithZone(""), uint32(zone)), a.Port())
 }
 
 func ntohs(n uint16) uint16 {

@@ -144,6 +144,7 @@ func (l *Listener) admitted(c *conn, s *streamSocket) {
 		l.countIn()
 	}
 	l.stats.Accepted++
+	l.stir()
 	waited := time.Since(l.set.loop.Now()) + l.set.loop.Clock() - c.opened
 	if s == nil || !s.prompt {
 		if info := c.tcpInfo(); info != nil {

@@ -3,7 +3,6 @@ package listeners
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,9 +36,6 @@ func (d Descriptor) Remote() Address { return d.socket().peer() }
 // Backlog is how many connections may wait to be accepted.
 func (d Descriptor) Backlog() (uint32, error) {
 	s := d.socket()
-	if err := s.askInode(); err != nil {
-		return 0, err
-	}
 	_, limit, err := s.acceptQueue()
 	return limit, err
 }
@@ -93,7 +89,6 @@ func (d Descriptor) TCPInfo() (info *TCPInfo, congestion string) {
 // Status asks the kernel for all that it says of a socket.
 func (d Descriptor) Status(waits mux.Events) SocketStatus {
 	s := d.socket()
-	_ = s.askInode() // it stays 0
 	mem := s.memory()
 	q := Queue{Drops: uint64(mem[MemDrops])}
 	var state uint8
@@ -120,13 +115,14 @@ func (d Descriptor) CloseNow() {
 	sysClose(d.FD)
 }
 
-func (s *socket) askInode() error {
+// number is the socket's inode, which the kernel is asked for once; 0: it does not
+// tell. Loop only.
+func (s *socket) number() uint64 {
 	var st unix.Stat_t
-	if err := unix.Fstat(s.fd, &st); err != nil {
-		return os.NewSyscallError("fstat", err)
+	if s.inode == 0 && s.fd >= 0 && unix.Fstat(s.fd, &st) == nil {
+		s.inode = st.Ino
 	}
-	s.inode = st.Ino
-	return nil
+	return s.inode
 }
 
 // AddressOf is the Address of what the kernel returned for a socket of n.

@@ -182,6 +182,7 @@ func (e *execConn) measure() {
 	c.received, c.sent = max(c.received, received), max(c.sent, sent)
 	c.l.stats.Received += c.received - e.received
 	c.l.stats.Sent += c.sent - e.sent
+	c.l.stir()
 	e.received, e.sent = c.received, c.sent
 }
 

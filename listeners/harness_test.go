@@ -69,7 +69,12 @@ func newHost(t *testing.T, poller string, descriptors int) *host {
 	h := &host{t: t, loop: loop, changes: make(chan listeners.State, 1000)}
 	h.set = listeners.NewSet(listeners.SetConfig{
 		Loop: loop, Log: hclog.New(&hclog.LoggerOptions{Output: &h.log, Level: hclog.Warn}), Descriptors: descriptors,
-		Changed: func(l *listeners.Listener) { h.changes <- l.State() },
+		Changed: func(l *listeners.Listener) {
+			select {
+			case h.changes <- l.State():
+			default: // nobody reads them, and the loop must not wait
+			}
+		},
 		Upstream: func(_ *listeners.Listener, u listeners.UpstreamStatus, why string) {
 			h.told = append(h.told, fmt.Sprint(u.Address, " ", u.Healthy, " ", why))
 		},

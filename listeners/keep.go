@@ -166,6 +166,9 @@ func (k *Kept) End() {
 	}
 }
 
+// Used reports whether there is a keeper.
+func (k *Kept) Used() bool { return k.who() != nil }
+
 // Wait returns when the keeper has what was stored, and what was let go is free.
 func (k *Kept) Wait(ctx context.Context) error {
 	if keeper := k.who(); keeper != nil {

@@ -146,7 +146,7 @@ func (k *Kept) reclaim(r *returned, a Address, spec Spec) (*socket, error) {
 	if s.addr.Network.ip() {
 		unsteer(s.fd)
 	}
-	_ = s.prepareAny(a) // one that is ours has that
+	_ = errors.Join(s.prepareAny(a), s.reuse(a)) // one that is ours has that
 	for name, v := range spec.Options {
 		if o := LookupOption(name); o.OnSocket() && o.Name != backlog && o.Name != unixMode && o.Name != multicastGroups && o.isFor(s) {
 			_ = o.Set(s, v) // what is refused stays as it is: see recheck

@@ -155,7 +155,7 @@ func (t *Transfer) listener(l *Listener) (SavedListener, error) {
 func (t *Transfer) socket(e endpoint) SavedSocket {
 	s := e.sock()
 	saved := SavedSocket{
-		File: t.File(s.fd), Family: s.family, Asked: s.asked, Addr: s.addr, Inode: s.inode, Peak: s.peak, Dev: s.dev, Ino: s.ino, Made: s.made,
+		File: t.File(s.fd), Family: s.family, Asked: s.asked, Addr: s.addr, Inode: s.number(), Peak: s.peak, Dev: s.dev, Ino: s.ino, Made: s.made,
 		Shut: s.shut, Lost: s.lost, Stored: s.stored, Foreign: s.foreign, ForeignName: s.foreignName, Lent: s.lent,
 	}
 	for _, g := range s.groups {

@@ -29,6 +29,7 @@ type Listener struct {
 	retired   []*retired // those of leaving that others took the place of
 	set       *Set
 	stats     *Counters
+	stirred   bool // it is among those of set
 	state     State
 	active    int64     // open connections
 	onConn    []setting // what accepted connections do not have from the listener's socket
@@ -48,7 +49,6 @@ type Listener struct {
 	tryAgain  *mux.Timer             // set while it is failing
 	panics    *panics                // nil: its handler never did
 	stalls    *stalls                // nil: there never was one
-	came      uint64                 // what had come when it was last asked: see Stirred
 
 	whole   *Listener    // whose shard it is; nil: it is none. See shard.go
 	shards  []*Listener  // on other loops, by their number less one; nil: there was no need of that one yet
@@ -78,11 +78,10 @@ func (l *Listener) Active() int64 { return l.active }
 // State returns where the listener is in its life.
 func (l *Listener) State() State { return l.state }
 
-// Holds reports whether one of the sockets has the inode. It may be called
-// from any goroutine: inodes do not change.
+// Holds reports whether one of the sockets has the inode. Loop only.
 func (l *Listener) Holds(inode string) bool {
 	for _, e := range l.endpoints {
-		if strconv.FormatUint(e.sock().inode, 10) == inode {
+		if strconv.FormatUint(e.sock().number(), 10) == inode {
 			return true
 		}
 	}
@@ -166,6 +165,7 @@ func attachFault(name string, err error) error {
 // joined counts in an endpoint that is on the loop.
 func (l *Listener) joined(e endpoint) {
 	l.set.used++
+	l.stir()
 	e.sock().back = nil
 	if p, ok := e.(*packetSocket); ok {
 		p.join(l.set)

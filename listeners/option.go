@@ -180,9 +180,9 @@ func (o *Option) Set(s *socket, v Value) error {
 	case o.Type == Duration:
 		n = int((time.Duration(v.n) + o.unit - 1) / o.unit) // never less than was asked
 	}
-	err := unix.SetsockoptInt(s.fd, level, number, n)
+	err := sysSetInt(s.fd, level, number, n)
 	if err == nil && level != o.Level {
-		err = unix.SetsockoptInt(s.fd, o.Level, o.Number, n)
+		err = sysSetInt(s.fd, o.Level, o.Number, n)
 	}
 	return os.NewSyscallError("setsockopt "+o.Kernel, err)
 }

@@ -37,7 +37,7 @@ var mainOptions = []*Option{
 		Type: Int, Min: 1, Max: math.MaxInt32, Networks: OnStream, Effect: Live, Default: IntValue(4096),
 		Kernel: "listen(2)", Clamp: "net.core.somaxconn",
 		get: getBacklog,
-		set: func(s *socket, v Value) error { return os.NewSyscallError("listen", unix.Listen(s.fd, int(v.n))) },
+		set: func(s *socket, v Value) error { return os.NewSyscallError("listen", sysListen(s.fd, int(v.n))) },
 	}, {
 		Name: "max_connections", Summary: "Open connections of the listener; further ones wait in the kernel. 0 is no limit.",
 		Type: Int, Max: 100_000_000, Networks: OnStream, Effect: Live, Default: IntValue(0),

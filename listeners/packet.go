@@ -22,6 +22,7 @@ type packetSocket struct {
 	late    *late      // what a fault holds; nil: it never did
 
 	segments segments
+	singles  singles
 }
 
 // outgoing is one datagram to send. What it points to is good until the batch
@@ -51,6 +52,7 @@ func (s *packetSocket) retire() {
 func (s *packetSocket) join(set *Set) {
 	if set.batch == nil {
 		set.batch = newBatch()
+		set.udpPorts = new([1 << 16]int32)
 	}
 	if s.addr.Network.ip() {
 		set.udpPorts[s.addr.IP.Port()]++
@@ -68,9 +70,7 @@ func (s *packetSocket) stop() {
 	}
 	set := s.l.set
 	if s.addr.Network.ip() {
-		if set.udpPorts[s.addr.IP.Port()]--; set.udpPorts[s.addr.IP.Port()] == 0 {
-			delete(set.udpPorts, s.addr.IP.Port())
-		}
+		set.udpPorts[s.addr.IP.Port()]--
 	}
 	if f, ok := inner(s.l.handler).(*forwarder); ok {
 		f.endSessions(s)
@@ -87,6 +87,7 @@ func (s *packetSocket) stop() {
 
 // Ready sends what is left over, and only then receives.
 func (s *packetSocket) Ready(ev mux.Events) {
+	s.l.stir()
 	if len(s.unsent) > 0 {
 		s.keep(s.l.set.batch.send(s, s.unsent))
 		if len(s.unsent) > 0 {

@@ -90,6 +90,7 @@ func (s *packetSocket) connectToSelf() error {
 func (s *packetSocket) rest() {
 	if !s.resting && len(s.unsent) == 0 {
 		s.resting = true
+		s.l.stir()
 		_ = s.l.set.loop.Remove(s.fd) // it is there
 	}
 }

@@ -1,6 +1,7 @@
 package listeners
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -28,7 +29,9 @@ func (f *forwarder) serve(client net.Conn, t *thread) error {
 		_ = up.Close()
 		_ = t.v.loop.Post(t.relay.handedBack) // ended: nobody counts any more
 	}()
-	_ = t.v.loop.Post(func() { t.relaysTo(conn) }) // ended: the client is closed
+	// It waits, so that an RST of the client is told before the upstream is closed.
+	// When the loop has ended, the client is closed.
+	_ = t.v.loop.Do(context.Background(), func() error { t.relaysTo(conn); return nil })
 	if len(header) > 0 {
 		_, _ = up.Write(header) // if it is gone, the read says why
 	}

@@ -126,6 +126,7 @@ func (r *Resumption) listener(s *SavedListener) error {
 	l.show()
 	r.set.growBuffer(l.tunables.ReadBuffer)
 	r.Listeners[s.Name], r.Counters[s.Name] = l, l.stats
+	l.stir()
 	all := make([]endpoint, 0, len(s.Sockets))
 	for i := range s.Sockets {
 		e, err := r.socket(l, &s.Sockets[i])

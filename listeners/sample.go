@@ -10,14 +10,10 @@ type Sample struct {
 
 // Sample reads the kernel, and remembers the most that waited.
 func (l *Listener) Sample() (s Sample) {
-	s.Stalled = l.paused == Stall
+	s.Stalled, s.Drops = l.paused == Stall, l.Drops()
 	for _, e := range l.endpoints {
 		sock := e.sock()
-		if sock.fd < 0 {
-			continue
-		}
-		s.Drops += uint64(sock.memory()[MemDrops])
-		if sock.addr.Network.Datagram() {
+		if sock.fd < 0 || sock.addr.Network.Datagram() {
 			continue
 		}
 		waiting, limit, err := sock.acceptQueue()
@@ -32,21 +28,12 @@ func (l *Listener) Sample() (s Sample) {
 	return s
 }
 
-// Stirred reports whether a sample may differ from the last: something has come
-// since Stirred was asked last, or may wait where the loop does not see it.
-func (l *Listener) Stirred() bool {
-	c := l.stats
-	came := c.Accepted + l.handed + c.Rejected + c.ReceivedDatagrams
-	stirred := came != l.came || l.state != Running || l.passed || l.paused != NotPaused || len(c.Errors) > 0
-	l.came = came
+// Drops is what the kernel has dropped at all sockets, as Sample has it.
+func (l *Listener) Drops() (drops uint64) {
 	for _, e := range l.endpoints {
-		switch s := e.(type) {
-		case *streamSocket:
-			stirred = stirred || s.resting
-		case *packetSocket:
-			stirred = stirred || s.resting
+		if sock := e.sock(); sock.fd >= 0 {
+			drops += uint64(sock.memory()[MemDrops])
 		}
-		stirred = stirred || e.sock().shut || e.sock().lent
 	}
-	return stirred
+	return drops
 }

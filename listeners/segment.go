@@ -44,6 +44,7 @@ func (l *Listener) gather(on bool) {
 // serveWaiting serves what waits. Without UDP_GRO the kernel does not tell any
 // more where to cut what it has gathered.
 func (l *Listener) serveWaiting(s *packetSocket) {
+	s.singles = singles{}    // many may wait
 	for range mostSegments { // who sends for ever does not keep the loop
 		before := l.stats.ReceivedDatagrams
 		if l.set == nil || len(s.unsent) > 0 {

@@ -47,6 +47,7 @@ type session struct {
 	out outlet // of fd
 
 	segments segments
+	singles  singles
 	gathers  bool // datagrams from the upstream may come as one buffer
 }
 
@@ -87,8 +88,7 @@ func (f *forwarder) flush(b *batch) {
 	f.burst.ses, f.burst.queue = nil, queue[:0]
 	for len(queue) > 0 {
 		ses.active = f.l.set.loop.Clock()
-		n := b.pack(queue, &ses.segments)
-		sent, errno := sysMmsg(unix.SYS_SENDMMSG, ses.fd, b.out[:n])
+		sent, _, errno := b.empty(ses.fd, queue, &ses.segments)
 		switch {
 		case errno == 0:
 			for _, n := range b.runs[:sent] {

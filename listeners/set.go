@@ -36,6 +36,8 @@ type Set struct {
 
 	lost func(*Listener, Address) // nil: nobody is told
 
+	stirred []*Listener // at which something has happened: see Stirred
+
 	starter  starter                                                           // of programs
 	kept     *Kept                                                             // set once in NewSet; nil: nobody keeps anything
 	orphans  map[int]int                                                       // programs that have moved, and are to be reaped here: pids by their descriptors
@@ -51,7 +53,7 @@ type Set struct {
 
 	metadata bool                   // set once in NewSet
 	reserved func(path string) bool // nil: nothing is
-	udpPorts map[uint16]int         // ports of our own datagram sockets: see answerTo
+	udpPorts *[1 << 16]int32        // how many of our own datagram sockets each port has: see answerTo; nil: none yet
 	outlets  map[outlet]*hop        // of sockets to upstreams
 	answers  answerTable
 	slow     slow
@@ -125,7 +127,7 @@ type SetConfig struct {
 func NewSet(c SetConfig) *Set {
 	s := &Set{
 		loop: c.Loop, log: c.Log, changed: c.Changed, upstream: c.Upstream, failing: c.Failing, panicked: c.Panicked, lost: c.Lost, limit: c.Descriptors, metadata: c.Metadata, reserved: c.Reserved, resolve: c.Resolve,
-		kept: c.Kept, orphans: map[int]int{}, strays: map[*process]bool{}, buf: make([]byte, 64<<10), udpPorts: map[uint16]int{}, outlets: map[outlet]*hop{},
+		kept: c.Kept, orphans: map[int]int{}, strays: map[*process]bool{}, buf: make([]byte, 64<<10), outlets: map[outlet]*hop{},
 	}
 	s.starved = c.Starved
 	s.slow.set, s.slow.all, s.slow.most, s.slow.tell = s, c.WriteBuffer, c.WriteBuffer, c.Slow
@@ -248,6 +250,9 @@ func (s *Set) Conns(q ConnQuery, from, most int) (conns []ConnStatus, next int) 
 		}
 		if len(conns) == most {
 			return conns, fd
+		}
+		if conns == nil {
+			conns = make([]ConnStatus, 0, most) // one piece: to grow takes longer than to ask the kernel
 		}
 		conns = append(conns, c.status(q.Detail))
 	}

@@ -16,9 +16,9 @@ type socket struct {
 	family int
 	asked  Address // as in the Spec
 	addr   Address // bound: port 0 resolved
-	inode  uint64
-	peak   uint32 // most that waited to be accepted, as sampled
-	dev    uint64 // and ino, of the path of a Unix socket
+	inode  uint64  // 0: nobody has asked for it yet, see number
+	peak   uint32  // most that waited to be accepted, as sampled
+	dev    uint64  // and ino, of the path of a Unix socket
 	ino    uint64
 	made   time.Time
 
@@ -91,29 +91,35 @@ func (s *socket) prepare(a Address) error {
 
 // prepareAny sets those of them that can be set on a bound socket too.
 func (s *socket) prepareAny(a Address) error {
-	set := func(level, number, value int) error {
-		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, level, number, value))
+	if a.Network.Class() != OnUDP || !a.IP.Addr().IsUnspecified() {
+		return nil
 	}
-	var errs []error
-	if a.Network.Class() == OnTCP {
-		// From the first start: without it connections of this listener that
-		// are still closing would keep the next start from its port.
-		errs = append(errs, set(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	// Replies must leave from the address that was asked.
+	level, number := unix.IPPROTO_IP, unix.IP_PKTINFO
+	if s.family == unix.AF_INET6 {
+		level, number = unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO
 	}
-	if a.Network.Class() == OnUDP && a.IP.Addr().IsUnspecified() {
-		// Replies must leave from the address that was asked.
-		if s.family == unix.AF_INET6 {
-			errs = append(errs, set(unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1))
-		} else {
-			errs = append(errs, set(unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
-		}
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, level, number, 1))
+}
+
+// reuse lets the next start have a port of which connections are still closing, from
+// the first start on. A socket that bind makes has it by the table.
+func (s *socket) reuse(a Address) error {
+	if a.Network.Class() != OnTCP {
+		return nil
 	}
-	return errors.Join(errs...)
+	return os.NewSyscallError("setsockopt SO_REUSEADDR", unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
 }
 
 func (s *socket) bindTo(sa unix.Sockaddr, spec Spec) error {
 	if s.family != unix.AF_UNIX || s.addr.abstract() {
-		if err := unix.Bind(s.fd, sa); err != nil {
+		var err error
+		if v4, ok := sa.(*unix.SockaddrInet4); ok {
+			err = sysBind4(s.fd, v4)
+		} else {
+			err = unix.Bind(s.fd, sa)
+		}
+		if err != nil {
 			return bindFault(s.addr, err)
 		}
 		return nil
@@ -143,14 +149,27 @@ func (s *socket) bindPath(sa unix.Sockaddr, mode os.FileMode) error {
 // identify asks the kernel what it bound.
 func (s *socket) identify() error {
 	if ip := s.asked.IP; s.asked.Network.ip() && ip.Addr().Is4() && ip.Port() != 0 {
-		return s.askInode() // bind(2) takes just that, or fails
+		return nil // bind(2) takes just that, or fails
 	}
-	sa, err := unix.Getsockname(s.fd)
-	if err != nil {
-		return os.NewSyscallError("getsockname", err)
+	a, err := s.bound()
+	if err == nil {
+		s.addr = a
 	}
-	s.addr = addressOf(s.addr.Network, sa)
-	return s.askInode()
+	return err
+}
+
+// bound is where the kernel says that it is.
+func (s *socket) bound() (Address, error) {
+	n := s.addr.Network
+	if !n.ip() {
+		sa, err := unix.Getsockname(s.fd)
+		return addressOf(n, sa), os.NewSyscallError("getsockname", err)
+	}
+	var name unix.RawSockaddrAny // x/sys asks for SO_PROTOCOL too
+	if errno := sysGetsockname(s.fd, &name); errno != 0 {
+		return Address{}, os.NewSyscallError("getsockname", errno)
+	}
+	return Address{Network: n, IP: withZoneName(peerAddr(&name))}, nil
 }
 
 // close also takes away the path, if it is still this socket's, and the copy that
@@ -169,8 +188,10 @@ func (s *socket) close() {
 			_ = unix.Shutdown(s.fd, unix.SHUT_RD) // until the copy is closed, clients would wait for nobody
 		}
 	}
-	if _, err := s.pathMode(); err == nil && s.ino != 0 {
-		_ = unix.Unlink(s.addr.Path) // it stays behind: the next start finds it stale
+	if s.ino != 0 {
+		if _, err := s.pathMode(); err == nil {
+			_ = unix.Unlink(s.addr.Path) // it stays behind: the next start finds it stale
+		}
 	}
 	_ = unix.Close(s.fd)
 	s.fd = -1

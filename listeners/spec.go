@@ -59,7 +59,7 @@ func ParseSpec(listen []string, handler HandlerSpec, options map[string]Value) (
 		faults = append(faults, err)
 	}
 	raw := 0
-	for _, name := range slices.Sorted(maps.Keys(options)) {
+	for _, name := range sortedNames(options) {
 		v, err := ParseOption(name, options[name], s.Class())
 		switch o := LookupOption(name); {
 		case err != nil:
@@ -83,6 +83,14 @@ func ParseSpec(listen []string, handler HandlerSpec, options map[string]Value) (
 		return Spec{}, err
 	}
 	return s, nil
+}
+
+// sortedNames are the names of options, in order. Most listeners have none.
+func sortedNames(options map[string]Value) []string {
+	if len(options) == 0 {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(options))
 }
 
 // servesStreams reports whether a handler can serve connections: all can but

@@ -61,6 +61,9 @@ func (l *Listener) to(s State) {
 	if a, ok := l.handler.(Attacher); ok && s == Closed && l.set != nil {
 		a.Detach()
 	}
+	if l.set != nil {
+		l.stir()
+	}
 	if l.set != nil && l.set.changed != nil && !attached {
 		l.set.changed(l)
 	}

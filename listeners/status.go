@@ -100,9 +100,15 @@ func (l *Listener) Status(full bool) Status {
 		q := Queue{}
 		mem := s.memory()
 		q.Drops = uint64(mem[MemDrops])
+		var state uint8
 		if stream, ok := e.(*streamSocket); ok {
 			st.Starved = st.Starved || stream.resting && l.state == Running && !l.passed
-			q.Accept, q.AcceptLimit, _ = s.acceptQueue() // unknown is 0
+			if s.addr.Network.ip() {
+				info, _ := s.tcpInfo() // unknown is 0
+				q.Accept, q.AcceptLimit, state = info.Unacked, info.Sacked, info.State
+			} else {
+				q.Accept, q.AcceptLimit, _ = s.acceptQueue()
+			}
 			s.peak = max(s.peak, q.Accept)
 			q.AcceptPeak = s.peak
 		} else {
@@ -114,20 +120,16 @@ func (l *Listener) Status(full bool) Status {
 		st.Queue.AcceptPeak += q.AcceptPeak
 		st.Queue.Drops += q.Drops
 		if full {
-			st.Sockets = append(st.Sockets, e.status(q, mem))
+			one := e.status(q, mem)
+			one.State = state // closed while it refuses
+			st.Sockets = append(st.Sockets, one)
 		}
 	}
 	return st
 }
 
 func (s *streamSocket) status(q Queue, mem Memory) SocketStatus {
-	st := s.socket.status(q, mem, s.waits())
-	if s.addr.Network.ip() {
-		if info, err := s.tcpInfo(); err == nil {
-			st.State = info.State // closed while it refuses
-		}
-	}
-	return st
+	return s.socket.status(q, mem, s.waits())
 }
 
 func (s *packetSocket) status(q Queue, mem Memory) SocketStatus {
@@ -156,17 +158,17 @@ func (s *streamSocket) waits() mux.Events {
 
 func (s *socket) status(q Queue, mem Memory, waits mux.Events) SocketStatus {
 	return SocketStatus{
-		FD: s.fd, Cookie: cookieOf(s.fd), Inode: s.inode, Local: s.local(), Waits: waits, Queue: q, Memory: mem, Made: s.made,
+		FD: s.fd, Cookie: cookieOf(s.fd), Inode: s.number(), Local: s.local(), Waits: waits, Queue: q, Memory: mem, Made: s.made,
 	}
 }
 
 // local asks getsockname.
 func (s *socket) local() Address {
-	sa, err := unix.Getsockname(s.fd)
+	a, err := s.bound()
 	if err != nil {
 		return Address{}
 	}
-	return addressOf(s.addr.Network, sa)
+	return a
 }
 
 // memory reads SO_MEMINFO. Zeros when the kernel has none.
@@ -186,7 +188,7 @@ func (s *socket) bytes() (receive, send uint64) {
 // may: tcpi_unacked and tcpi_sacked of a listening TCP socket.
 func (s *socket) acceptQueue() (waiting, limit uint32, err error) {
 	if !s.addr.Network.ip() {
-		return unixQueue(s.inode)
+		return unixQueue(s.number())
 	}
 	info, err := s.tcpInfo()
 	return info.Unacked, info.Sacked, err

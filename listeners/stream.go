@@ -40,6 +40,7 @@ func (s *streamSocket) sock() *socket { return s.socket }
 
 // Ready accepts.
 func (s *streamSocket) Ready(mux.Events) {
+	s.l.stir()
 	if x := s.l.passer(); x != nil && s.ending == serving {
 		x.pass()
 		return
@@ -133,6 +134,7 @@ func (s *streamSocket) hungry(why error) {
 func (s *streamSocket) rest() {
 	if !s.resting {
 		s.resting = true
+		s.l.stir()
 		_ = s.l.set.loop.Remove(s.fd) // it is there
 	}
 }

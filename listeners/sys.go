@@ -1,6 +1,7 @@
 package listeners
 
 import (
+	"encoding/binary"
 	"os"
 	"syscall"
 	"unsafe"
@@ -32,6 +33,12 @@ func sysAccept(fd int, from *unix.RawSockaddrAny) (int, unix.Errno) {
 	return int(n), errno
 }
 
+func sysGetsockname(fd int, name *unix.RawSockaddrAny) unix.Errno {
+	size := uint32(unix.SizeofSockaddrAny)
+	_, _, errno := syscall.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(name)), uintptr(unsafe.Pointer(&size)))
+	return errno
+}
+
 // sysClose may be used on sockets that do not linger only.
 func sysClose(fd int) { _, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
@@ -46,6 +53,53 @@ func sysMmsg(call uintptr, fd int, msgs []mmsghdr) (int, unix.Errno) {
 	n, _, errno := syscall.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(msgs))),
 		uintptr(len(msgs)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 	return int(n), errno
+}
+
+func sysRecvmsg(fd int, msg *unix.Msghdr) (int, unix.Errno) {
+	n, _, errno := syscall.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(msg)), unix.MSG_DONTWAIT)
+	return int(n), errno
+}
+
+// sysSendTo sends one datagram: all of it, or it fails. Connected sockets have
+// no to.
+func sysSendTo(fd int, p []byte, to *unix.RawSockaddrAny, toLen uint32) unix.Errno {
+	_, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+		uintptr(len(p)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, uintptr(unsafe.Pointer(to)), uintptr(toLen))
+	return errno
+}
+
+// sysSetInt is setsockopt(2) of an int. Of sockets, and of TCP, it never waits; the
+// other levels have some that may wait for a lock of the whole network.
+func sysSetInt(fd, level, number, value int) error {
+	if level != unix.SOL_SOCKET && level != unix.IPPROTO_TCP {
+		return unix.SetsockoptInt(fd, level, number, value)
+	}
+	v := int32(value)
+	_, _, errno := syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(number),
+		uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
+	return errorOf(errno)
+}
+
+func sysListen(fd, backlog int) error {
+	_, _, errno := syscall.RawSyscall(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog), 0)
+	return errorOf(errno)
+}
+
+// sysBind4 is bind(2) to an IPv4 address. One to a path may wait for a disk, and is
+// not called so.
+func sysBind4(fd int, to *unix.SockaddrInet4) error {
+	raw := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: to.Addr}
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&raw.Port))[:], uint16(to.Port))
+	_, _, errno := syscall.RawSyscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&raw)), unsafe.Sizeof(raw))
+	return errorOf(errno)
+}
+
+// errorOf is nil for 0.
+func errorOf(errno unix.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
 }
 
 // getsockopt fills *v and returns how many bytes the kernel had for it.

@@ -22,11 +22,12 @@ type blocker interface {
 // handler returns what serves a listener of this spec.
 func (s Spec) handler() Handler {
 	_, isProgram := s.Handler.(*Exec)
-	if s.concurrency() == InProcess && !isProgram {
+	concurrency := s.concurrency()
+	if concurrency == InProcess && !isProgram {
 		return &executor{spec: &Exec{Command: []string{shim.SelfPath}}, serves: s.Handler}
 	}
 	h := s.Handler.New()
-	if s.concurrency() == InThread {
+	if concurrency == InThread {
 		return &threads{s.Handler, h}
 	}
 	return h
