@@ -93,7 +93,7 @@ func (m *Manager) dueByAddress() {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, e := range m.entries {
+	for e := range m.tended {
 		if e.failure != nil && errors.Is(e.failure, unix.EADDRNOTAVAIL) {
 			e.retry = time.Now()
 		}

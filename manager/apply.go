@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -70,18 +71,9 @@ func (m *Manager) Apply(ctx context.Context, wishes []Wish, o ApplyOptions) ([]*
 		return nil, 0, err
 	}
 	defer release()
-	defer easeCollector(len(names))()
-	var draft Draft // one for all: nothing holds on to it
-	all, made := make([]*Applied, 0, len(names)), make([]Applied, len(names))
-	for i, name := range names {
-		a := &made[i]
-		a.Name = name
-		all = append(all, a)
-		if i < len(wishes) {
-			m.planWish(a, wishes[i], o, &draft)
-		} else {
-			m.planPrune(a, o)
-		}
+	defer EaseCollector(len(names))()
+	all := m.plan(names, wishes, o)
+	for _, a := range all {
 		if o.CheckOnly && a.Err == nil && a.step != nil {
 			a.fail(m.check(a.step))
 		}
@@ -96,6 +88,29 @@ func (m *Manager) Apply(ctx context.Context, wishes []Wish, o ApplyOptions) ([]*
 	}
 	m.describe(ctx, all, o.CheckOnly)
 	return all, m.store.revision.Load(), nil
+}
+
+// plan works out what the named listeners take.
+func (m *Manager) plan(names []string, wishes []Wish, o ApplyOptions) []*Applied {
+	all, made := make([]*Applied, len(names)), make([]Applied, len(names))
+	for i, name := range names {
+		all[i], made[i].Name = &made[i], name
+	}
+	Spread(len(wishes), func(some iter.Seq[int]) {
+		var draft Draft // one for all: nothing holds on to it
+		var steps []step
+		for i := range some {
+			if len(steps) == 0 {
+				steps = make([]step, min(spreadBlock, len(wishes)))
+			}
+			m.planWish(all[i], wishes[i], o, &draft, &steps[0])
+			steps = steps[1:]
+		}
+	})
+	for _, a := range all[len(wishes):] {
+		m.planPrune(a, o)
+	}
+	return all
 }
 
 func (a *Applied) fail(err error) {
@@ -117,19 +132,21 @@ func (m *Manager) namesOf(wishes []Wish, o ApplyOptions) ([]string, error) {
 		faults = append(faults, &listeners.Violation{Field: "manager", Message: "is empty: it says whose listeners to prune"})
 	}
 	for i, w := range wishes {
-		field := fmt.Sprintf("listeners[%d].name", i)
-		if !nameForm.MatchString(w.Name) {
-			faults = append(faults, &listeners.Violation{Field: field, Message: fmt.Sprintf("%.80q is not a name", w.Name)})
+		fault := func(format string) {
+			faults = append(faults, &listeners.Violation{Field: fmt.Sprintf("listeners[%d].name", i), Message: fmt.Sprintf(format, w.Name)})
+		}
+		if !isName(w.Name) {
+			fault("%.80q is not a name")
 		} else if seen[w.Name] {
-			faults = append(faults, &listeners.Violation{Field: field, Message: w.Name + " is there twice"})
+			fault("%s is there twice")
 		}
 		seen[w.Name] = true
 		names = append(names, w.Name)
 	}
 	if o.Prune {
 		m.mu.Lock()
-		for _, name := range m.names {
-			if m.entries[name].record.Owner == o.Owner && !seen[name] {
+		for name, e := range m.names.all() {
+			if e.record.Owner == o.Owner && !seen[name] {
 				names = append(names, name)
 			}
 		}
@@ -138,11 +155,11 @@ func (m *Manager) namesOf(wishes []Wish, o ApplyOptions) ([]string, error) {
 	return names, invalid(faults)
 }
 
-// planWish works out what a wish takes.
-func (m *Manager) planWish(a *Applied, w Wish, o ApplyOptions, d *Draft) {
+// planWish works out what a wish takes, in s if that is anything.
+func (m *Manager) planWish(a *Applied, w Wish, o ApplyOptions, d *Draft, s *step) {
 	if m.lookup(w.Name) == nil {
 		*d = Draft{}
-		a.fail(m.planNew(a, w, o, d))
+		a.fail(m.planNew(a, w, o, d, s))
 		return
 	}
 	e, before, err := m.current(w.Name, w.Etag)
@@ -169,7 +186,8 @@ func (m *Manager) planWish(a *Applied, w Wish, o ApplyOptions, d *Draft) {
 	a.Action = Unchanged
 	if changed {
 		a.Action = updateKind(before, after)
-		a.step = &step{e: e, before: before, after: after, drain: after.drainTime(SpecDrain)}
+		*s = step{e: e, before: before, after: after, drain: after.drainTime(SpecDrain)}
+		a.step = s
 	}
 	a.fail(err)
 }
@@ -195,7 +213,7 @@ func ownedBy(r *Record) error {
 }
 
 // planNew works out what a wish takes for a listener that is not there.
-func (m *Manager) planNew(a *Applied, w Wish, o ApplyOptions, d *Draft) error {
+func (m *Manager) planNew(a *Applied, w Wish, o ApplyOptions, d *Draft, s *step) error {
 	if err := w.Edit(d); err != nil {
 		return err
 	}
@@ -205,7 +223,8 @@ func (m *Manager) planNew(a *Applied, w Wish, o ApplyOptions, d *Draft) error {
 		return err
 	}
 	a.Action = Created
-	a.step = &step{e: &entry{stats: &listeners.Counters{}}, before: &nothing, after: record}
+	*s = step{e: newEntry(), before: &nothing, after: record}
+	a.step = s
 	return nil
 }
 
@@ -231,7 +250,7 @@ func updateKind(before, after *Record) Action {
 
 // applyAll makes the change and tells of it.
 func (m *Manager) applyAll(ctx context.Context, all []*Applied, atomic bool) error {
-	var steps []*step
+	steps := make([]*step, 0, len(all))
 	for _, a := range all {
 		if a.step != nil {
 			steps = append(steps, a.step)
@@ -258,8 +277,7 @@ func (m *Manager) applyAll(ctx context.Context, all []*Applied, atomic bool) err
 // describe says what has become of each, and tells the watchers. It reads the
 // kernel for a bounded number in one turn.
 func (m *Manager) describe(ctx context.Context, all []*Applied, checkOnly bool) {
-	var entries []*entry
-	var changed []*Applied
+	entries, changed := make([]*entry, 0, len(all)), make([]*Applied, 0, len(all))
 	for _, a := range all {
 		s := a.step
 		switch {
@@ -277,9 +295,15 @@ func (m *Manager) describe(ctx context.Context, all []*Applied, checkOnly bool) 
 			m.forget(ctx, s)
 		}
 	}
+	ready := make(chan []Info, 2) // the loop reads the next while watchers are told of these
+	go func() {
+		defer close(ready)
+		for chunk := range slices.Chunk(entries, listBudget) {
+			ready <- m.infos(context.Background(), chunk, false)
+		}
+	}()
 	at := 0
-	for chunk := range slices.Chunk(entries, listBudget) {
-		infos := m.infos(context.Background(), chunk, false)
+	for infos := range ready {
 		for i := range infos {
 			changed[at].Info = &infos[i]
 			if s := changed[at].step; s.after != nil {

@@ -25,13 +25,13 @@ func (m *Manager) Create(ctx context.Context, name string, d Draft, checkOnly bo
 		return Info{}, nil, err
 	}
 	defer release()
-	if _, err := m.entry(record.Name); err == nil {
+	if m.lookup(record.Name) != nil {
 		return Info{}, nil, &listeners.Fault{
 			Reason: listeners.ListenerAlreadyExists, Message: fmt.Sprintf("there is a listener %q already", record.Name),
 			Fix: "sockctl inspect " + record.Name, Meta: map[string]string{"listener": record.Name},
 		}
 	}
-	s := &step{e: &entry{stats: &listeners.Counters{}}, before: &nothing, after: record}
+	s := &step{e: newEntry(), before: &nothing, after: record}
 	if checkOnly {
 		return Info{Record: record, State: Stopped}, nil, m.check(s)
 	}
@@ -145,8 +145,8 @@ func (m *Manager) Delete(ctx context.Context, name, etag string, drain time.Dura
 	if err != nil {
 		return Info{}, err
 	}
-	m.tellBefore(ctx, e)
 	if m.isDeleting(e) { // once more: sooner, perhaps
+		m.tellBefore(ctx, e)
 		if l := m.liveOf(e); l != nil && !checkOnly {
 			err = m.on(ctx, func() error { l.Stop(e.record.drainTime(drain)); return nil })
 		}
@@ -157,8 +157,17 @@ func (m *Manager) Delete(ctx context.Context, name, etag string, drain time.Dura
 		return m.info(e), err
 	}
 	s := &step{e: e, before: before, drain: before.drainTime(drain)}
+	tell := beforeOf(ctx)
+	if tell != nil {
+		var g glance
+		m.known(&g, []*entry{e})
+		s.was = &g.infos[0]
+	}
 	if err := m.commit(ctx, []*step{s}, true); err != nil {
 		return Info{}, err
+	}
+	if tell != nil {
+		tell(s.was)
 	}
 	return m.forget(ctx, s), nil
 }
@@ -166,15 +175,18 @@ func (m *Manager) Delete(ctx context.Context, name, etag string, drain time.Dura
 // forget drops a deleted listener that has nothing any more: who deleted it may make
 // another of that name at once. Of others the keeper hears when they are closed.
 func (m *Manager) forget(ctx context.Context, s *step) Info {
-	info := m.info(s.e)
 	switch {
 	case s.live == nil:
+		info := m.lastInfo(s.e)
 		m.drop(s.before.Name)
-		m.publish(ctx, Deleted, &info)
+		m.publish(ctx, Deleted, info)
+		return *info
 	case s.closed:
-		m.closed(s.live, &info)
+		info := m.lastInfo(s.e)
+		m.closed(s.live, info)
+		return *info
 	}
-	return info
+	return m.info(s.e)
 }
 
 func (m *Manager) isDeleting(e *entry) (deleting bool) {
@@ -194,15 +206,17 @@ func (m *Manager) namingOurs(err error) error {
 		lives = append(lives, l)
 	}
 	m.mu.Unlock()
-	_ = m.on(context.Background(), func() error { // what cannot be told is left out
-		for _, l := range lives {
-			if l.Holds(f.Meta["holder_inode"]) {
-				f.Message += ", for listener " + l.Name
-				f.Meta["holder_listener"] = l.Name
+	for chunk := range slices.Chunk(lives, listBudget) {
+		_ = m.on(context.Background(), func() error { // what cannot be told is left out
+			for _, l := range chunk {
+				if l.Holds(f.Meta["holder_inode"]) {
+					f.Message += ", for listener " + l.Name
+					f.Meta["holder_listener"] = l.Name
+				}
 			}
-		}
-		return nil
-	})
+			return nil
+		})
+	}
 	return err
 }
 

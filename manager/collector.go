@@ -3,6 +3,7 @@ package manager
 import (
 	"runtime/debug"
 	"sync"
+	"time"
 )
 
 // While thousands of listeners are made, nearly all that is allocated stays:
@@ -11,6 +12,7 @@ import (
 const (
 	easeFrom    = 1000 // listeners in one change
 	easePercent = 1600
+	easeAfter   = time.Second // until the answer is sent too, and is garbage
 )
 
 var easing struct {
@@ -19,9 +21,9 @@ var easing struct {
 	before int // what the percent was
 }
 
-// easeCollector makes garbage collections rarer, if a change is that large, until
-// the func that it returns is called.
-func easeCollector(count int) (done func()) {
+// EaseCollector makes garbage collections rarer, if a change is that large, until
+// a second after the func that it returns is called.
+func EaseCollector(count int) (done func()) {
 	if count < easeFrom {
 		return func() {}
 	}
@@ -33,11 +35,13 @@ func easeCollector(count int) (done func()) {
 			debug.SetGCPercent(easing.before) // somebody wants even less
 		}
 	}
-	return func() {
-		easing.mu.Lock()
-		defer easing.mu.Unlock()
-		if easing.users--; easing.users == 0 {
-			debug.SetGCPercent(easing.before)
-		}
+	return func() { time.AfterFunc(easeAfter, collectAsBefore) }
+}
+
+func collectAsBefore() {
+	easing.mu.Lock()
+	defer easing.mu.Unlock()
+	if easing.users--; easing.users == 0 {
+		debug.SetGCPercent(easing.before)
 	}
 }

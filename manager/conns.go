@@ -10,22 +10,24 @@ import (
 )
 
 // connsPerTurn is how many connections one turn of the loop copies at most.
-const connsPerTurn = 256
+const connsPerTurn = 64
 
 // Conns returns up to most open connections from a place on, 0 at first, and the
 // place to go on from; -1 at the end. They are in order of their loops, and there
 // of their descriptors. A loop is held up for a bounded time only, however many
 // there are.
 func (m *Manager) Conns(ctx context.Context, q listeners.ConnQuery, from, most int) (conns []listeners.ConnStatus, next int, err error) {
-	next, err = m.walk(ctx, from, func() bool { return len(conns) >= most }, func(set *listeners.Set, from int) int {
-		some, next := set.Conns(q, from, min(connsPerTurn, most-len(conns)))
-		conns = append(conns, some...)
+	var parts [][]listeners.ConnStatus // joined beside the loop
+	n := 0
+	next, err = m.walk(ctx, from, func() bool { return n >= most }, func(set *listeners.Set, from int) int {
+		some, next := set.Conns(q, from, min(connsPerTurn, most-n))
+		parts, n = append(parts, some), n+len(some)
 		return next
 	})
 	if err != nil {
 		return nil, 0, err
 	}
-	return conns, next, nil
+	return slices.Concat(parts...), next, nil
 }
 
 // AskConns asks the kernel for what of conns is not known yet.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sockmgr/sockmgr/listeners"
@@ -47,9 +48,26 @@ type logged struct {
 	seq    uint64
 	time   time.Time
 	cause  Cause
-	event  *Event     // nil: it is of a change
+	event  *Event     // nil: it is of a change, or told later
 	change ChangeType // of the listener
 	info   *Info      // after it
+	later  *told      // nil: it is of a change
+}
+
+// told is an event that is put into words when it is read for the first time.
+type told struct {
+	weight int // about what it takes in memory
+	once   sync.Once
+	words  func() Event // nil once they are there
+	event  *Event
+}
+
+func (t *told) read() Event {
+	t.once.Do(func() {
+		e := t.words()
+		t.event, t.words = &e, nil
+	})
+	return *t.event
 }
 
 // wordsLater is the most bytes of a record that the log holds on to, instead of the
@@ -58,8 +76,11 @@ const wordsLater = 512
 
 // weight is about what it takes in memory.
 func (l logged) weight() int {
-	if l.event != nil {
+	switch {
+	case l.event != nil:
 		return l.event.weight()
+	case l.later != nil:
+		return l.later.weight
 	}
 	return 1024 + wordsLater
 }
@@ -67,9 +88,12 @@ func (l logged) weight() int {
 // words returns the event.
 func (l logged) words() Event {
 	var e Event
-	if l.event != nil {
+	switch {
+	case l.event != nil:
 		e = *l.event
-	} else {
+	case l.later != nil:
+		e = l.later.read()
+	default:
 		e = eventOf(l.change, l.info)
 	}
 	e.Seq, e.Time, e.Cause = l.seq, l.time, l.cause
@@ -98,6 +122,14 @@ func causeOf(ctx context.Context) Cause {
 
 // Tell adds an event to the log, of something that the manager has no part in.
 func (m *Manager) Tell(ctx context.Context, e Event) { m.tell(ctx, e) }
+
+// TellLater is Tell of an event that is put into words when it is read for the
+// first time, on any goroutine, by calling words. What that holds on to takes about
+// so many bytes.
+func (m *Manager) TellLater(ctx context.Context, weight int, words func() Event) {
+	now, later := time.Now(), &told{words: words, weight: weight}
+	m.events.publish(func(seq uint64) logged { return logged{seq: seq, time: now, cause: causeOf(ctx), later: later} })
+}
 
 // tell adds an event to the log.
 func (m *Manager) tell(ctx context.Context, e Event) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sockmgr/sockmgr/listeners"
 	"github.com/sockmgr/sockmgr/manager"
@@ -87,5 +88,35 @@ func TestQueueEvents(t *testing.T) {
 	}
 	if info, err := m.Get(t.Context(), "web", true); err != nil || info.Live.Sockets[0].Queue.AcceptPeak < 2 || info.Live.Queue.Drops == 0 {
 		t.Errorf("%+v, %v", info.Live.Sockets[0].Queue, err)
+	}
+}
+
+// An event that is told later has the time, the number and the cause of when it was
+// told; it is put into words when it is read, once, whoever reads it.
+func TestTellLater(t *testing.T) {
+	m := newManager(t, "")
+	defer shutdown(t, m)
+	_, seq := m.Events()
+	words := 0
+	before := time.Now()
+	ctx := manager.WithCause(t.Context(), manager.Cause{Actor: "uid:7", RequestID: "r1"})
+	m.TellLater(ctx, 1024, func() manager.Event {
+		words++
+		return manager.Event{Resource: "daemon", Type: "call.done", Message: "later"}
+	})
+	told := time.Now()
+	if words != 0 {
+		t.Error("it was put into words though nobody has read it")
+	}
+	e, err := m.NextEvent(t.Context(), seq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, _ := m.Events()
+	if words != 1 || e.Message != "later" || kept[0].Message != "later" {
+		t.Errorf("put into words %d times: %+v, then %+v", words, e, kept[0])
+	}
+	if e.Seq != seq+1 || e.Cause.Actor != "uid:7" || e.Time.Before(before) || e.Time.After(told) {
+		t.Errorf("told between %v and %v as %d: %+v", before, told, seq+1, e)
 	}
 }

@@ -202,8 +202,7 @@ func (m *Manager) handOver(to Heir) error {
 func (m *Manager) saveEntries(all *Estate) (live []*listeners.Listener, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, name := range m.names {
-		e := m.entries[name]
+	for name, e := range m.names.all() {
 		if e.deleting {
 			continue
 		}

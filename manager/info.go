@@ -3,7 +3,6 @@ package manager
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/sockmgr/sockmgr/listeners"
@@ -26,36 +25,32 @@ func (m *Manager) Get(ctx context.Context, name string, full bool) (Info, error)
 func (m *Manager) Len() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.names)
+	return m.names.len()
 }
 
 // List returns up to most listeners whose names come after the one given, in
 // order of their names. It reads a bounded number in one turn of the loop.
-func (m *Manager) List(ctx context.Context, after string, most int, full bool) ([]Info, error) {
-	some := m.entriesAfter(after, most)
-	infos := make([]Info, 0, len(some))
-	for chunk := range slices.Chunk(some, listBudget) {
-		infos = append(infos, m.infos(ctx, chunk, full)...)
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-	}
-	return infos, nil
+func (m *Manager) List(ctx context.Context, after string, most int, full bool) (infos []Info, err error) {
+	err = m.Walk(ctx, after, most, full, func(i *Info) { infos = append(infos, *i) })
+	return infos, err
 }
 
-// entriesAfter returns up to most entries whose names come after the one given.
-func (m *Manager) entriesAfter(after string, most int) []*entry {
+// Walk is List that passes them on one by one. What it points to is another's once
+// f returns: all that there are take the memory of one turn's.
+func (m *Manager) Walk(ctx context.Context, after string, most int, full bool, f func(*Info)) error {
+	g := glance{full: full}
+	return m.lookAll(ctx, &g, after, most, func() {
+		for i := range g.infos {
+			f(&g.infos[i])
+		}
+	})
+}
+
+// entriesAfter adds up to most entries whose names come after the one given to some.
+func (m *Manager) entriesAfter(some []*entry, after string, most int) []*entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	at, found := slices.BinarySearch(m.names, after)
-	if found {
-		at++
-	}
-	some := make([]*entry, 0, min(most, len(m.names)-at))
-	for _, name := range m.names[at:min(at+most, len(m.names))] {
-		some = append(some, m.entries[name])
-	}
-	return some
+	return m.names.after(some, after, most)
 }
 
 // info reads one entry, whatever becomes of the caller.
@@ -65,48 +60,19 @@ func (m *Manager) info(e *entry) Info {
 
 // infos reads entries, in one turn.
 func (m *Manager) infos(ctx context.Context, entries []*entry, full bool) []Info {
-	return m.look(ctx, entries, full, func(int, *listeners.Counters) {}, func(int, *listeners.Listener) {})
+	g := glance{full: full}
+	m.look(ctx, &g, entries)
+	return g.infos
 }
 
-// look is infos, and calls also on the loop for each, and beside on the other loops
-// for what they have of each.
-func (m *Manager) look(ctx context.Context, entries []*entry, full bool, also func(int, *listeners.Counters), beside func(int, *listeners.Listener)) []Info {
-	infos := make([]Info, len(entries))
-	lives := make([]*listeners.Listener, len(entries))
-	stats := make([]*listeners.Counters, len(entries))
-	m.mu.Lock()
-	for i, e := range entries {
-		infos[i] = Info{Record: e.record, Started: e.started, Retry: e.retry, State: Stopped}
-		lives[i], stats[i] = e.live, e.stats
-		if e.failure != nil {
-			infos[i].State, infos[i].Message = Failed, e.failure.Error()
-		}
-		if e.deleting {
-			infos[i].Message = "being deleted"
-		}
-	}
-	m.noteTriesLocked(infos)
-	m.mu.Unlock()
-	shards := make([][]*listeners.Listener, len(entries))
-	_ = m.on(ctx, func() error { // when the loop has ended, nothing is live
-		for i := range infos {
-			infos[i].Stats = stats[i].Stats
-			also(i, stats[i])
-			if lives[i] != nil {
-				infos[i].live(lives[i].Status(full))
-				shards[i] = lives[i].Shards()
-			}
-			infos[i].noteFaults()
-			infos[i].noteTries()
-		}
-		return nil
-	})
-	_ = m.eachShard(ctx, shards, func(i int, sh *listeners.Listener) { // as above
-		infos[i].Stats.Add(sh.Counted())
-		infos[i].Live.Stats.Add(sh.Counted())
-		beside(i, sh)
-	})
-	return infos
+// lastInfo is info of an entry that the loop has nothing to do with any more. The
+// caller holds the lock of its name.
+func (m *Manager) lastInfo(e *entry) *Info {
+	var g glance
+	m.known(&g, []*entry{e})
+	g.infos[0].Stats = g.stats[0].Stats
+	g.infos[0].noteTries()
+	return &g.infos[0]
 }
 
 // noteFaults adds to the message that traffic is made bad on purpose.

@@ -90,8 +90,8 @@ func (m *Manager) tellChanges() {
 			m.closed(c.Listener, nil)
 			continue
 		}
-		e, err := m.entry(c.Name)
-		if err != nil || m.liveOf(e) != c.Listener {
+		e := m.lookup(c.Name)
+		if e == nil || m.liveOf(e) != c.Listener {
 			continue
 		}
 		if info := m.info(e); info.State != Stopped { // closed meanwhile: that is told next
@@ -204,6 +204,7 @@ func (m *Manager) failed(e *entry, err error) {
 		name, e.failure = e.record.Name, err
 		e.backoff = min(max(2*e.backoff, retryLeast), retryMost)
 		e.retry = time.Now().Add(e.backoff)
+		m.tendLocked(e)
 	})
 	m.told(context.Background(), StatusChanged, e)
 	m.log.Warn("listener cannot run; it is tried again", "listener", name, "error", err, "retry", e.retry)
@@ -214,14 +215,14 @@ func (m *Manager) retryFailed() time.Duration {
 	next := time.Hour
 	var due []string
 	m.mu.Lock()
-	for name, e := range m.entries {
+	for e := range m.tended {
 		if e.failure == nil {
 			continue
 		}
 		if wait := time.Until(e.retry); wait > 0 {
 			next = min(next, wait)
 		} else {
-			due = append(due, name)
+			due = append(due, e.record.Name)
 		}
 	}
 	m.mu.Unlock()

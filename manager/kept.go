@@ -15,6 +15,9 @@ const keptPatience = 2 * time.Second
 // settleKept returns when the keeper has what was bound and has let go of what
 // was closed. It never lets a change fail: the daemon has the sockets.
 func (m *Manager) settleKept(ctx context.Context) {
+	if !m.kept.Used() {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keptPatience)
 	defer cancel()
 	if err := m.kept.Wait(ctx); err != nil {

@@ -34,6 +34,7 @@ type Config struct {
 // A Manager owns the loop, the store and the set of listeners.
 type Manager struct {
 	log   hclog.Logger
+	began time.Time // when it was made: what rates go by
 	loop  *mux.Loop
 	set   *listeners.Set // loop only
 	loops []*mux.Loop    // all: loop is the first
@@ -53,7 +54,7 @@ type Manager struct {
 	loopErr   error          // why; set before
 	workers   sync.WaitGroup // the other loops
 	workerErr chan error     // of size 1: why one of them has ended by itself
-	keeper    sync.WaitGroup // the goroutines in keep.go, sample.go, rates.go and tls.go
+	keeper    sync.WaitGroup // the goroutines in keep.go, lookout.go and tls.go
 	wake      chan struct{}  // of size 1: something for the keeper to do
 	ending    chan struct{}  // closed when Shutdown begins
 
@@ -64,10 +65,12 @@ type Manager struct {
 
 	mu       sync.Mutex // guards the rest; never held across a call that waits
 	entries  map[string]*entry
-	names    []string                     // of entries, sorted
+	names    roster                       // of entries
 	attached map[*listeners.Listener]bool // on the loop, closed ones not told yet included
 	locks    map[string]*nameLock
 	loopPast []loopHistory   // of each loop
+	fresh    []*entry        // began to run: for the lookout
+	tended   map[*entry]bool // that goroutines beside the loop look after: see tendLocked
 	tries    map[string]*try // by id
 
 	changedMu sync.Mutex        // the loop takes it: never held for longer than an append
@@ -92,9 +95,19 @@ type entry struct {
 	failure  error               // why it does not run, though it should
 	retry    time.Time           // when it is tried again; zero: not
 	backoff  time.Duration       // between the last two tries
-	seen     seen                // by the sampler, which alone touches it
+	seen     seen                // by the lookout, which alone touches it
 	past     *history            // nil: quiet for a minute
 	lastRead reading             // of its counters
+}
+
+// newEntry is one of a listener that is to be made, and its counters.
+func newEntry() *entry {
+	both := new(struct {
+		entry entry
+		stats listeners.Counters
+	})
+	both.entry.stats = &both.stats
+	return &both.entry
 }
 
 // A State is what a listener is doing, as clients see it.
@@ -149,8 +162,8 @@ func newOn(loop *mux.Loop, c Config) (*Manager, []Record, error) {
 		return nil, nil, err
 	}
 	m := &Manager{
-		log: c.Log, loop: loop, store: st, programs: c.Programs, kept: c.Kept, changes: newRing(0, Change.weight), events: newRing(uint64(time.Now().UnixMicro()), logged.weight), loopEnded: make(chan struct{}), workerErr: make(chan error, 1), wake: make(chan struct{}, 1), ending: make(chan struct{}),
-		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{}, tries: map[string]*try{}, lost: map[string]bool{},
+		log: c.Log, began: time.Now(), loop: loop, store: st, programs: c.Programs, kept: c.Kept, changes: newRing(0, Change.weight), events: newRing(uint64(time.Now().UnixMicro()), logged.weight), loopEnded: make(chan struct{}), workerErr: make(chan error, 1), wake: make(chan struct{}, 1), ending: make(chan struct{}),
+		entries: map[string]*entry{}, attached: map[*listeners.Listener]bool{}, locks: map[string]*nameLock{}, tries: map[string]*try{}, lost: map[string]bool{}, tended: map[*entry]bool{},
 	}
 	loopLog := c.LoopLog
 	if loopLog == nil {
@@ -169,8 +182,7 @@ func newOn(loop *mux.Loop, c Config) (*Manager, []Record, error) {
 // tend starts what goes on beside the loop.
 func (m *Manager) tend() {
 	m.keeper.Go(m.keep)
-	m.keeper.Go(m.sample)
-	m.keeper.Go(m.measure)
+	m.keeper.Go(m.lookOut)
 	m.keeper.Go(m.watchCertificates)
 	m.keepAddresses()
 }
@@ -299,30 +311,11 @@ func (m *Manager) current(name, etag string) (*entry, *Record, error) {
 
 // insertLocked adds entries. m.mu is held.
 func (m *Manager) insertLocked(some ...*entry) {
-	names := make([]string, len(some))
-	for i, e := range some {
-		names[i] = e.record.Name
-		m.entries[names[i]] = e
+	for _, e := range some {
+		m.entries[e.record.Name] = e
+		m.names.add(e.record.Name, e)
+		m.tendLocked(e)
 	}
-	slices.Sort(names)
-	m.names = merged(m.names, names)
-}
-
-// merged adds names to others, both in order: from the end, so that each is moved
-// once.
-func merged(all, more []string) []string {
-	i, j := len(all)-1, len(more)-1
-	all = append(all, more...)
-	for at := len(all) - 1; j >= 0; at-- {
-		if i >= 0 && all[i] > more[j] {
-			all[at] = all[i]
-			i--
-		} else {
-			all[at] = more[j]
-			j--
-		}
-	}
-	return all
 }
 
 // drop takes an entry out.
@@ -334,10 +327,9 @@ func (m *Manager) drop(name string) {
 
 // forgetLocked is drop. m.mu is held.
 func (m *Manager) forgetLocked(name string) {
+	delete(m.tended, m.entries[name])
 	delete(m.entries, name)
-	if at, ok := slices.BinarySearch(m.names, name); ok {
-		m.names = slices.Delete(m.names, at, at+1)
-	}
+	m.names.remove(name)
 }
 
 // with reads or changes an entry under the lock.

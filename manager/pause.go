@@ -78,7 +78,7 @@ func (m *Manager) resumeDue() time.Duration {
 	next := time.Hour
 	due := map[string]*entry{}
 	m.mu.Lock()
-	for _, e := range m.entries {
+	for e := range m.tended {
 		if e.record.ResumeAt.IsZero() || e.failure != nil || e.deleting {
 			continue
 		}

@@ -26,7 +26,7 @@ type Rate struct {
 
 // reading is what the counters of a listener were.
 type reading struct {
-	at                       time.Duration // on the loop's clock
+	at                       time.Duration // since the manager began
 	accepted, received, sent uint64
 }
 
@@ -133,57 +133,7 @@ func (h loopHistory) cpu() float64 {
 	return float64(h[0].cpu-h.back(10).cpu) / float64(h[0].at-h.back(10).at)
 }
 
-// measure reads all counters once a second, until Shutdown.
-func (m *Manager) measure() {
-	tick := time.NewTicker(rateStep)
-	defer tick.Stop()
-	var all []*entry
-	readings := make([]reading, rateBudget)
-	for {
-		if m.measureLoops() != nil {
-			return // the loop has ended
-		}
-		all = m.everyEntry(all[:0])
-		for chunk := range slices.Chunk(all, rateBudget) {
-			if m.measureSome(chunk, readings) != nil {
-				return
-			}
-		}
-		clear(all) // nothing holds on to what is deleted
-		select {
-		case <-m.ending:
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-func (m *Manager) everyEntry(all []*entry) []*entry {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, e := range m.entries { // in any order
-		all = append(all, e)
-	}
-	return all
-}
-
-func (m *Manager) measureLoops() error {
-	for number, loop := range m.loops {
-		r := loopReading{cpu: cpuTime()}
-		if err := m.onLoop(context.Background(), number, func() error {
-			s := loop.Stats()
-			r.at, r.busy, r.turns = s.Clock, s.Busy, s.Turns
-			return nil
-		}); err != nil {
-			return err
-		}
-		m.mu.Lock()
-		m.loopPast[number] = m.loopPast[number].add(r)
-		m.mu.Unlock()
-	}
-	return nil
-}
-
+// measureSome reads the counters of some, at most as many as there is room for in readings.
 func (m *Manager) measureSome(chunk []*entry, readings []reading) error {
 	var shards [][]*listeners.Listener
 	var lives []*listeners.Listener
@@ -194,7 +144,7 @@ func (m *Manager) measureSome(chunk []*entry, readings []reading) error {
 		}
 	}
 	err := m.on(context.Background(), func() error {
-		at := m.loop.Clock()
+		at := time.Since(m.began)
 		for i, e := range chunk {
 			readings[i] = readingOf(at, e.stats)
 		}

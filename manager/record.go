@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -174,10 +173,21 @@ func plain(s string) bool {
 	return len(s) <= maxText && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
-var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+// isName reports whether name is ^[a-z0-9][a-z0-9._-]{0,62}$.
+func isName(name string) bool {
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		case i > 0 && (c == '.' || c == '_' || c == '-'):
+		default:
+			return false
+		}
+	}
+	return 0 < len(name) && len(name) <= 63
+}
 
 func checkName(name string) error {
-	if nameForm.MatchString(name) {
+	if isName(name) {
 		return nil
 	}
 	return invalid([]*listeners.Violation{{

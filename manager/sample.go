@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -24,72 +25,92 @@ const (
 	highNumerator, lowNumerator, markDenominator = 3, 2, 4
 )
 
-// seen is what the sampler saw of a listener last.
+// seen is what the lookout saw of a listener last.
 type seen struct {
 	live  *listeners.Listener
 	high  bool
 	drops uint64
 }
 
-// sample looks at all queues and drop counters now and then, until Shutdown.
-func (m *Manager) sample() {
-	next := time.NewTimer(sampleInterval)
-	defer next.Stop()
-	look := 0
-	for {
-		select {
-		case <-m.ending:
-			return
-		case <-next.C:
+// sample looks at the queues of those where something has happened or may wait
+// unseen, and at the drops of a few of the others.
+func (w *lookout) sample() error {
+	for chunk := range slices.Chunk(slices.Collect(maps.Keys(w.restless)), sampleBudget) {
+		if err := w.sampleSome(chunk); err != nil {
+			return err
 		}
-		began := time.Now()
-		m.sampleAll(look)
-		look++
-		next.Reset(min(max(sampleShare*time.Since(began), sampleInterval), sampleMost))
 	}
+	return w.sampleQuiet()
 }
 
-// sampleAll looks at those that may have changed, and at a part of the others.
-func (m *Manager) sampleAll(look int) {
+// livesOf are the listeners of entries; nil of those that are on no loop, or about
+// to leave it.
+func (m *Manager) livesOf(some []*entry) []*listeners.Listener {
+	lives := make([]*listeners.Listener, len(some))
 	m.mu.Lock()
-	all := make([]*entry, 0, len(m.names))
-	for _, name := range m.names {
-		if e := m.entries[name]; e.live != nil && !e.stopping {
-			all = append(all, e)
+	defer m.mu.Unlock()
+	for i, e := range some {
+		if !e.stopping {
+			lives[i] = e.live
 		}
 	}
-	m.mu.Unlock()
-	lives := make([]*listeners.Listener, 0, sampleBudget)
-	samples := make([]listeners.Sample, sampleBudget)
-	at := look % sampleQuiet // whose turn it is
-	for chunk := range slices.Chunk(all, sampleBudget) {
-		lives = lives[:0]
-		for _, e := range chunk {
-			lives = append(lives, m.liveOf(e))
-		}
-		err := m.on(context.Background(), func() error {
-			for i, l := range lives {
-				if l == nil {
-					continue
-				}
-				last := &chunk[i].seen
-				if stirred := l.Stirred(); stirred || last.live != l || last.high || (i+at)%sampleQuiet == 0 {
-					samples[i] = l.Sample()
-				} else {
-					lives[i] = nil // as it was
-				}
+	return lives
+}
+
+func (w *lookout) sampleSome(some []*entry) error {
+	lives := w.m.livesOf(some)
+	if err := w.m.on(context.Background(), func() error {
+		for i, l := range lives {
+			if l != nil {
+				w.samples[i], w.unseen[i] = l.Sample(), l.Unseen()
 			}
-			return nil
-		})
-		if err != nil {
-			return // the loop has ended
 		}
-		for i, e := range chunk {
-			if lives[i] != nil {
-				m.judge(e, lives[i], samples[i])
-			}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for i, e := range some {
+		if lives[i] != nil {
+			w.m.judge(e, lives[i], w.samples[i])
+		}
+		if lives[i] == nil || !w.unseen[i] && !e.seen.high {
+			delete(w.restless, e)
 		}
 	}
+	return nil
+}
+
+// sampleQuiet asks for the drops of some of those where nothing came: nothing can
+// wait there, but the kernel may drop what the loop never hears of.
+func (w *lookout) sampleQuiet() error {
+	some := w.m.entriesAfter(nil, w.quiet, sampleQuiet)
+	if len(some) < sampleQuiet {
+		w.quiet = "" // the first is next
+	} else {
+		w.m.with(some[len(some)-1], func(e *entry) { w.quiet = e.record.Name })
+	}
+	some = slices.DeleteFunc(some, func(e *entry) bool { return w.restless[e] })
+	lives := w.m.livesOf(some)
+	if !slices.ContainsFunc(lives, func(l *listeners.Listener) bool { return l != nil }) {
+		return nil // no loop is woken for nothing
+	}
+	drops := make([]uint64, len(some))
+	if err := w.m.on(context.Background(), func() error {
+		for i, l := range lives {
+			if l != nil {
+				drops[i] = l.Drops()
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for i, e := range some {
+		if lives[i] != nil {
+			w.m.judge(e, lives[i], listeners.Sample{Drops: drops[i]})
+		}
+	}
+	return nil
 }
 
 // judge tells of what an operator should look at.
@@ -100,8 +121,8 @@ func (m *Manager) judge(e *entry, l *listeners.Listener, s listeners.Sample) {
 	grown := s.Drops - min(e.seen.drops, s.Drops)
 	e.seen.drops = s.Drops
 	part := uint64(s.Waiting) * markDenominator
-	if grown == 0 && !e.seen.high && part < uint64(s.Limit)*highNumerator {
-		return // nearly always: ten thousand times in two seconds
+	if grown == 0 && !e.seen.high && (s.Limit == 0 || part < uint64(s.Limit)*highNumerator) {
+		return // nearly always
 	}
 	event := Event{Resource: "listeners/" + l.Name, Severity: Warning, Attributes: map[string]string{
 		"waiting": fmt.Sprint(s.Waiting), "limit": fmt.Sprint(s.Limit), "drops": fmt.Sprint(s.Drops),

@@ -10,7 +10,7 @@ import (
 
 // ListenerStats are the numbers of one listener.
 type ListenerStats struct {
-	Info
+	*Info
 	Counters                          listeners.Counters
 	AcceptRate, ReceiveRate, SendRate Rate
 }
@@ -26,32 +26,17 @@ type LoopStats struct {
 	BusyRatio   float64 // of the last second
 }
 
-// Stats returns the numbers of up to most listeners whose names come after the
-// one given, in order of their names; the histograms only with times. It reads
-// a bounded number in one turn of the loop.
-func (m *Manager) Stats(ctx context.Context, after string, most int, times bool) ([]ListenerStats, error) {
-	some := m.entriesAfter(after, most)
-	all := make([]ListenerStats, len(some))
-	done := 0
-	for chunk := range slices.Chunk(some, listBudget) {
-		out := all[done : done+len(chunk)]
-		infos := m.look(ctx, chunk, false,
-			func(i int, c *listeners.Counters) { out[i].Counters = c.Copy(times) },
-			func(i int, sh *listeners.Listener) { sh.AddTo(&out[i].Counters, times) })
-		m.mu.Lock()
-		for i, e := range chunk {
-			out[i].Info = infos[i]
-			out[i].AcceptRate = e.past.rate(func(r reading) uint64 { return r.accepted })
-			out[i].ReceiveRate = e.past.rate(func(r reading) uint64 { return r.received })
-			out[i].SendRate = e.past.rate(func(r reading) uint64 { return r.sent })
+// Stats passes on the numbers of up to most listeners whose names come after the
+// one given, in order of their names; the histograms only with times. What it
+// points to is another's once f returns. It reads a bounded number in one turn of
+// the loop.
+func (m *Manager) Stats(ctx context.Context, after string, most int, times bool, f func(*ListenerStats)) error {
+	g := glance{counting: true, times: times}
+	return m.lookAll(ctx, &g, after, most, func() {
+		for i := range g.numbers[:len(g.infos)] {
+			f(&g.numbers[i])
 		}
-		m.mu.Unlock()
-		done += len(chunk)
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
+	})
 }
 
 // Loops returns the numbers of every loop, the first one first: that has all

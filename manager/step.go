@@ -37,6 +37,7 @@ type step struct {
 	opened  *listeners.Listener // its new sockets; nil once they are on the loop
 	live    *listeners.Listener // on the loop
 	undo    func()              // on the loop; nil: nothing to undo
+	was     *Info               // before it is let go; nil: nobody asks
 }
 
 // nothing is before a listener that is made. Not to be changed.
@@ -194,6 +195,9 @@ func (s *step) settles() bool { return !s.runs() || s.running || s.empty }
 func (s *step) settle() {
 	switch {
 	case !s.runs() && s.live != nil:
+		if s.was != nil {
+			s.was.live(s.live.Status(false))
+		}
 		s.live.Stop(s.drain)
 		s.closed = s.live.State() == listeners.Closed
 	case s.runs() && s.running:
@@ -215,22 +219,7 @@ const stepsPerTurn = 32
 func (m *Manager) commit(ctx context.Context, steps []*step, atomic bool) error {
 	m.settleKept(ctx) // an address that was let go is free once its copy is closed
 	defer m.settleKept(ctx)
-	for _, s := range steps {
-		m.with(s.e, func(e *entry) {
-			s.live, s.running = e.live, e.live != nil && !e.stopping
-			e.cause = causeOf(ctx) // before the loop does anything that is told
-		})
-		s.tried = m.triedOf(s.name())
-		if s.runs() && s.live != nil && s.claims() {
-			s.err = m.on(ctx, s.claim)
-		}
-		if s.err == nil {
-			s.err = m.allows(s)
-		}
-		if s.err == nil {
-			s.err = m.namingOurs(s.prepare(m.kept))
-		}
-	}
+	m.prepareAll(ctx, steps)
 	defer m.abandonAll(steps)
 	if err := firstError(steps); err != nil && atomic {
 		return err
@@ -344,6 +333,7 @@ func (m *Manager) keepAll(steps []*step) {
 	defer m.mu.Unlock()
 	var made []*entry
 	defer func() { m.insertLocked(made...) }()
+	now := time.Now()
 	for _, s := range steps {
 		if s.err != nil {
 			continue
@@ -356,10 +346,12 @@ func (m *Manager) keepAll(steps []*step) {
 			made = append(made, e)
 		}
 		e.failure, e.retry, e.backoff = nil, time.Time{}, 0
+		m.tendLocked(e)
 		switch {
 		case s.runs() && !s.running:
-			e.live, e.stopping, e.started = s.live, false, time.Now()
+			e.live, e.stopping, e.started = s.live, false, now
 			m.attached[s.live] = true
+			m.fresh = append(m.fresh, e)
 		case s.runs():
 			e.stopping = false // it was revived, perhaps
 		default:

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	bolt "go.etcd.io/bbolt"
@@ -32,6 +34,7 @@ type store struct {
 	path     string // empty: in memory only
 	db       *bolt.DB
 	file     *os.File     // the db's
+	mu       sync.Mutex   // held by who saves in memory: there is no run then
 	sealed   seal         // run only
 	revision atomic.Int64 // written by run only
 	work     chan *transaction
@@ -52,6 +55,9 @@ type transaction struct {
 	changes []change
 	result  chan error
 }
+
+// manyTogether are so many transactions that no more are waited for.
+const manyTogether = 256
 
 // manyChanges are so many in one transaction that pages are filled with them.
 const manyChanges = 256
@@ -91,6 +97,11 @@ func (s *store) commit(changes ...change) error {
 	if len(changes) == 0 {
 		return nil
 	}
+	if s.path == "" { // nothing is waited for
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.write(changes)
+	}
 	t := &transaction{changes, make(chan error, 1)}
 	select {
 	case s.work <- t:
@@ -103,17 +114,7 @@ func (s *store) commit(changes ...change) error {
 // run commits, all that is waiting at once: many changes share one fsync.
 func (s *store) run() {
 	for t := range s.work {
-		batch := []*transaction{t}
-		for more := true; more; {
-			select {
-			case t, ok := <-s.work:
-				if more = ok; ok {
-					batch = append(batch, t)
-				}
-			default:
-				more = false
-			}
-		}
+		batch := s.gather([]*transaction{t})
 		var changes []change
 		for _, t := range batch {
 			changes = append(changes, t.changes...)
@@ -124,6 +125,27 @@ func (s *store) run() {
 		}
 	}
 	close(s.done)
+}
+
+// gather adds what others have for the store. Who brought the first woke this
+// goroutine, which runs before those that are about to bring more: they go first,
+// as long as one of them comes.
+func (s *store) gather(batch []*transaction) []*transaction {
+	for came := true; came && len(batch) < manyTogether; {
+		runtime.Gosched()
+		came = false
+		for more := true; more; {
+			select {
+			case t, ok := <-s.work:
+				if more = ok; ok {
+					batch, came = append(batch, t), true
+				}
+			default:
+				more = false
+			}
+		}
+	}
+	return batch
 }
 
 func (s *store) write(batch []change) error {

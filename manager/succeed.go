@@ -106,8 +106,10 @@ func (t *Takeover) entry(s *SavedEntry) error {
 			return errors.New("it came without its sockets")
 		}
 		t.m.attached[e.live] = true
+		t.m.fresh = append(t.m.fresh, e)
 	}
-	t.m.insertLocked(e) // nobody else knows of m yet
+	e.lastRead = readingOf(0, e.stats) // what it has counted there is no rate here
+	t.m.insertLocked(e)                // nobody else knows of m yet
 	return nil
 }
 

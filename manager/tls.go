@@ -46,8 +46,8 @@ func (m *Manager) watchCertificates() {
 func (m *Manager) tlsServers() map[string]*listeners.TLSServer {
 	var some []*listeners.Listener
 	m.mu.Lock()
-	for _, name := range m.names {
-		if e := m.entries[name]; e.record.Spec.TLS != nil && e.live != nil {
+	for e := range m.tended {
+		if e.record.Spec.TLS != nil && e.live != nil {
 			some = append(some, e.live)
 		}
 	}

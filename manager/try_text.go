@@ -51,10 +51,8 @@ func (m *Manager) Tried(id string) (map[string]listeners.Value, error) {
 	return maps.Collect(t.values()), nil
 }
 
-// triedOf is what is tried on a listener, by option.
-func (m *Manager) triedOf(name string) map[string]listeners.Value {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// triedLocked is what is tried on a listener, by option. m.mu is held.
+func (m *Manager) triedLocked(name string) map[string]listeners.Value {
 	var values map[string]listeners.Value
 	for _, t := range m.tries {
 		if t.name != name || t.scope == ScopeConnections {

@@ -40,11 +40,6 @@ func (m *Manager) Next(ctx context.Context, seq uint64) (Change, error) {
 // publish tells the watchers of a change, and the event log who caused it. What
 // becomes of info is not to be changed any more.
 func (m *Manager) publish(ctx context.Context, t ChangeType, info *Info) {
-	if info.Live.Sockets != nil { // who wants them asks the kernel again
-		without := *info
-		without.Live.Sockets = nil
-		info = &without
-	}
 	now := time.Now()
 	m.changes.publish(func(seq uint64) Change { return Change{seq, t, info, now} })
 	l := logged{time: now, cause: causeOf(ctx), change: t, info: info}
@@ -57,7 +52,9 @@ func (m *Manager) publish(ctx context.Context, t ChangeType, info *Info) {
 
 // told publishes what an entry has become, and returns it in full.
 func (m *Manager) told(ctx context.Context, t ChangeType, e *entry) Info {
-	info := m.infos(context.WithoutCancel(ctx), []*entry{e}, true)[0]
-	m.publish(ctx, t, &info)
+	infos := m.infos(context.WithoutCancel(ctx), []*entry{e}, true)
+	info := infos[0]
+	infos[0].Live.Sockets = nil // who wants them asks the kernel again
+	m.publish(ctx, t, &infos[0])
 	return info
 }

@@ -87,26 +87,24 @@ func (c *collector) network(_ context.Context, out chan<- prometheus.Metric) err
 func (c *collector) listeners(ctx context.Context, out chan<- prometheus.Metric) error {
 	states := map[manager.State]int{}
 	timed, untimed := 0, 0
-	for after := ""; ; {
-		some, err := c.m.Stats(ctx, after, perRead, timed < maxTimed)
-		if err != nil {
+	after, n := "", perRead
+	each := func(s *manager.ListenerStats) {
+		after = s.Name
+		n++
+		states[s.State]++
+		listener(s, out)
+		switch t := s.Counters.Times; {
+		case t != nil && timed < maxTimed:
+			timed++
+			times(s.Name, t, out)
+		case s.Counters.Accepted > 0:
+			untimed++
+		}
+	}
+	for n == perRead {
+		n = 0
+		if err := c.m.Stats(ctx, after, perRead, timed < maxTimed, each); err != nil {
 			return err
-		}
-		for i := range some {
-			s := &some[i]
-			after = s.Name
-			states[s.State]++
-			listener(s, out)
-			switch t := s.Counters.Times; {
-			case t != nil && timed < maxTimed:
-				timed++
-				times(s.Name, t, out)
-			case s.Counters.Accepted > 0:
-				untimed++
-			}
-		}
-		if len(some) < perRead {
-			break
 		}
 	}
 	for state := manager.Running; state <= manager.Failed; state++ { // zero too: an alert needs the series

@@ -20,13 +20,10 @@ var actionToPB = map[manager.Action]pb.ListenerChange_Action{
 
 // ApplyListeners is ListenerService.
 func (s *listenerService) ApplyListeners(ctx context.Context, r *pb.ApplyListenersRequest) (*pb.ApplyListenersResponse, error) {
-	wishes := make([]manager.Wish, 0, len(r.GetListeners()))
-	for _, l := range r.GetListeners() {
-		edit, err := editOf(l, nil)
-		if err != nil {
-			edit = func(*manager.Draft) error { return err } // of this one, not of all
-		}
-		wishes = append(wishes, manager.Wish{Name: bare(l.GetName(), listenerPrefix), Etag: l.GetEtag(), Edit: withoutRaw(ctx, edit)})
+	defer manager.EaseCollector(len(r.GetListeners()))()
+	wishes := make([]manager.Wish, len(r.GetListeners()))
+	for i, l := range r.GetListeners() {
+		wishes[i] = manager.Wish{Name: bare(l.GetName(), listenerPrefix), Etag: l.GetEtag(), Edit: wishOf(ctx, l)}
 	}
 	applied, revision, err := s.m.Apply(ctx, wishes, manager.ApplyOptions{
 		Owner: r.GetManager(), Prune: r.GetPrune(), Force: r.GetForce(), Rebind: r.GetAllowRebind(),
@@ -36,16 +33,40 @@ func (s *listenerService) ApplyListeners(ctx context.Context, r *pb.ApplyListene
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.ApplyListenersResponse{Revision: revision, Changes: make([]*pb.ListenerChange, 0, len(applied))}
-	words := fieldWords{}
+	resp := &pb.ApplyListenersResponse{Revision: revision}
+	if len(applied) >= encodedFrom {
+		return resp, encodeChanges(ctx, resp, applied)
+	}
+	var words fieldWords
 	for _, a := range applied {
-		resp.Changes = append(resp.Changes, changeToPB(a, words))
+		resp.Changes = append(resp.Changes, changeToPB(a, &words, &changeMessage{}))
 	}
 	return resp, nil
 }
 
-func changeToPB(a *manager.Applied, words fieldWords) *pb.ListenerChange {
-	c := &pb.ListenerChange{Name: listenerPrefix + a.Name, Action: actionToPB[a.Action], Issues: notesToPB(a.Notes)}
+// wishOf is what a request wants of a listener. What is wrong with it is said when
+// it is its turn: of this one, not of all.
+func wishOf(ctx context.Context, l *pb.Listener) func(*manager.Draft) error {
+	return func(d *manager.Draft) error {
+		edit, err := editOf(l, nil)
+		if err != nil {
+			return err
+		}
+		return withoutRaw(ctx, edit)(d)
+	}
+}
+
+// A changeMessage is what most messages of a change are made of.
+type changeMessage struct {
+	change   pb.ListenerChange
+	listener listenerMessage
+	nothing  pb.Listener
+}
+
+// changeToPB says what has become of a listener, in messages that have nothing in them.
+func changeToPB(a *manager.Applied, words *fieldWords, m *changeMessage) *pb.ListenerChange {
+	c := &m.change
+	c.Name, c.Action, c.Issues = listenerPrefix+a.Name, actionToPB[a.Action], notesToPB(a.Notes)
 	if a.Err != nil {
 		c.Error = issueOf(a.Err)
 		return c
@@ -53,13 +74,16 @@ func changeToPB(a *manager.Applied, words fieldWords) *pb.ListenerChange {
 	if a.Info == nil { // it has gone meanwhile
 		return c
 	}
-	c.Listener = infoToPB(*a.Info)
-	before, after := &pb.Listener{}, c.GetListener()
+	c.Listener = &m.nothing
+	if a.Info.Record != nil {
+		c.Listener = infoIn(&m.listener, a.Info)
+	}
+	before, after := &m.nothing, c.GetListener()
 	if a.Before != nil {
 		before = infoToPB(manager.Info{Record: a.Before})
 	}
 	if a.Action == manager.Removed {
-		after = &pb.Listener{}
+		after = &m.nothing
 	}
 	c.Fields = words.changes(before, after)
 	return c

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/listeners"
@@ -86,14 +87,23 @@ func (a *auditor) done(ctx context.Context, method string, need pb.Role, req, re
 	if err != nil {
 		outcome, kind = status.Code(toStatus(err)).String(), "call.failed"
 	}
-	noteAnswer(ctx, resp)
+	severity := manager.Notice
+	if err == nil && !toldHere(method) {
+		severity = manager.Debug // the manager has told more of it
+	}
+	note := noteOf(ctx)
+	if size, small := sizeOf(req, resp); small && err == nil && a.m != nil && !a.log.IsInfo() && !strings.HasPrefix(method, socketMethods) {
+		who := callerOf(ctx).identity() // not its connection, which may be gone by then
+		a.m.TellLater(ctx, auditWeight+size, func() manager.Event {
+			note.addAnswer(resp)
+			return entryOf(who, note, method, req, outcome, nil).told(kind, severity)
+		})
+		return nil
+	}
+	note.addAnswer(resp)
 	e := a.entry(ctx, method, req, outcome, err)
 	e.dropped(dropped)
 	a.log.Info("audit", e.line...)
-	e.event.Type, e.event.Severity = kind, manager.Notice
-	if err == nil && !toldHere(method) {
-		e.event.Severity = manager.Debug // the manager has told more of it
-	}
 	if strings.HasPrefix(method, socketMethods) && !auditedOnce[method] {
 		ok, dropped := a.busy.take(callerOf(ctx).String())
 		if !ok {
@@ -101,8 +111,29 @@ func (a *auditor) done(ctx context.Context, method string, need pb.Role, req, re
 		}
 		e.dropped(dropped)
 	}
-	a.tell(ctx, e.event)
+	a.tell(ctx, e.told(kind, severity))
 	return identified(ctx, err)
+}
+
+// The event of a call is put into words when somebody reads it, if nothing else is
+// done with them and what it is of is no larger than so many bytes. The log of
+// events holds on to that, which takes some times as much in memory.
+const (
+	wordsLater  = 2048
+	auditWeight = 2048
+)
+
+// sizeOf is how many bytes messages take on their way, and whether that is little.
+func sizeOf(messages ...any) (size int, small bool) {
+	for _, m := range messages {
+		if r, ok := m.(*pb.ApplyListenersRequest); ok && len(r.GetListeners()) > wordsLater/2 { // each takes two or more
+			return 2 * len(r.GetListeners()), false
+		}
+		if p, ok := m.(proto.Message); ok && size <= wordsLater {
+			size += proto.Size(p)
+		}
+	}
+	return size, size <= wordsLater
 }
 
 // reached is the socket and the address of a request of those, and cheap.
@@ -144,9 +175,8 @@ func (a *auditor) refused(ctx context.Context, method string, req any, err error
 	e := a.entry(ctx, method, req, "refused", err)
 	e.dropped(dropped)
 	a.log.Warn("audit", e.line...)
-	e.event.Type, e.event.Severity = "call.refused", manager.Warning
 	e.event.Message = clip(status.Convert(toStatus(err)).Message(), maxDescription)
-	a.tell(ctx, e.event)
+	a.tell(ctx, e.told("call.refused", manager.Warning))
 }
 
 // shut notes a connection that was refused before anybody was known.
@@ -155,7 +185,7 @@ func (a *auditor) shut(conn net.Conn, err error) {
 	if !ok {
 		return
 	}
-	e := auditEntry{event: manager.Event{Type: "connection.refused", Severity: manager.Warning, Attributes: map[string]string{}}}
+	e := newAuditEntry()
 	e.add("caller", "unknown")
 	e.add("remote", conn.RemoteAddr().String())
 	e.add("local", conn.LocalAddr().String())
@@ -164,7 +194,7 @@ func (a *auditor) shut(conn net.Conn, err error) {
 	e.dropped(dropped)
 	a.log.Warn("audit", e.line...)
 	e.event.Message = "a control connection was refused: " + clip(err.Error(), maxDescription)
-	a.tell(context.Background(), e.event)
+	a.tell(context.Background(), e.told("connection.refused", manager.Warning))
 }
 
 // slowed notes a client whose calls are not read as fast as they come.
@@ -173,22 +203,25 @@ func (a *auditor) slowed(c caller, why string) {
 	if !ok {
 		return
 	}
-	e := &auditEntry{event: manager.Event{Type: "connection.slowed", Severity: manager.Warning, Attributes: map[string]string{}}}
+	e := newAuditEntry()
 	e.addCaller(c)
 	e.add("outcome", "slowed")
 	e.add("error", why)
 	e.dropped(dropped)
 	a.log.Warn("audit", e.line...)
 	e.event.Message = fmt.Sprintf("calls of %v are read no faster than they may come: %s", c, why)
-	a.tell(narrowed(context.Background(), c), e.event)
+	a.tell(narrowed(context.Background(), c), e.told("connection.slowed", manager.Warning))
 }
 
 func (a *auditor) tell(ctx context.Context, e manager.Event) {
-	if a.m == nil {
-		return
+	if a.m != nil {
+		a.m.Tell(a.caused(ctx), e)
 	}
-	e.Resource = "daemon"
-	a.m.Tell(manager.WithCause(ctx, manager.Cause{Actor: callerOf(ctx).String(), RequestID: requestIDOf(ctx)}), e)
+}
+
+// caused returns a context in which the caller causes what happens.
+func (a *auditor) caused(ctx context.Context) context.Context {
+	return manager.WithCause(ctx, manager.Cause{Actor: callerOf(ctx).String(), RequestID: requestIDOf(ctx)})
 }
 
 // An auditEntry is a line and an event, which say the same.
@@ -197,19 +230,27 @@ type auditEntry struct {
 	event manager.Event
 }
 
+func newAuditEntry() *auditEntry {
+	return &auditEntry{event: manager.Event{Resource: "daemon", Attributes: map[string]string{}}}
+}
+
 // entry says who called, what, and how it ended.
 func (a *auditor) entry(ctx context.Context, method string, req any, outcome string, err error) *auditEntry {
-	c := callerOf(ctx)
+	return entryOf(callerOf(ctx), noteOf(ctx), method, req, outcome, err)
+}
+
+func entryOf(c caller, n *callNote, method string, req any, outcome string, err error) *auditEntry {
 	_, call, _ := strings.Cut(method[1:], "/")
-	e := &auditEntry{event: manager.Event{Message: fmt.Sprintf("%v called %s", c, call), Attributes: map[string]string{}}}
+	e := newAuditEntry()
+	e.event.Message = fmt.Sprintf("%v called %s", c, call)
 	e.addCaller(c)
 	e.add("method", method)
 	e.add("what", subjectOf(req))
 	e.add("outcome", outcome)
-	if id := requestIDOf(ctx); id != "" {
-		e.add("request", id)
-	}
-	if n := noteOf(ctx); n != nil {
+	if n != nil {
+		if n.id != "" {
+			e.add("request", n.id)
+		}
 		if all := n.all(); len(all) > 0 {
 			e.add("changes", all)
 		}
@@ -218,6 +259,12 @@ func (a *auditor) entry(ctx context.Context, method string, req any, outcome str
 		e.add("error", clip(status.Convert(toStatus(err)).Message(), maxDescription))
 	}
 	return e
+}
+
+// told is the event, of such a kind.
+func (e *auditEntry) told(kind string, severity manager.Severity) manager.Event {
+	e.event.Type, e.event.Severity = kind, severity
+	return e.event
 }
 
 func (e *auditEntry) addCaller(c caller) {

@@ -21,6 +21,7 @@ type callNote struct {
 	id string // of the request
 
 	mu      sync.Mutex
+	later   []func(*callNote) // add changes, when they are asked for
 	changes []string
 	more    int  // changes that did not fit
 	again   bool // it is answered as it was before: nothing is changed twice
@@ -43,7 +44,11 @@ func noted(ctx context.Context) context.Context {
 }
 
 // add notes a change. What is the same is none.
-func (n *callNote) add(path, before, after string) {
+func (n *callNote) add(path, before, after string) { n.addOf("", path, before, after) }
+
+// addOf is add, of something that has a name if that is not all a call is about. Of
+// thousands most are counted only, and take no words.
+func (n *callNote) addOf(name, path, before, after string) {
 	if n == nil || before == after {
 		return
 	}
@@ -53,11 +58,35 @@ func (n *callNote) add(path, before, after string) {
 		n.more++
 		return
 	}
+	if name != "" {
+		path = name + " " + path
+	}
 	n.changes = append(n.changes, fmt.Sprintf("%s: %s -> %s", clip(path, auditText), clip(before, auditText), clip(after, auditText)))
+}
+
+// count counts changes if there is no room for them, and reports whether that is so.
+func (n *callNote) count(changes int) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if changes == 0 {
+		return true
+	}
+	if len(n.changes) < auditChanges {
+		return false
+	}
+	n.more += changes
+	return true
 }
 
 // all are the changes, and how many more there are.
 func (n *callNote) all() []string {
+	n.mu.Lock()
+	later := n.later
+	n.later = nil
+	n.mu.Unlock()
+	for _, add := range later {
+		add(n)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.more > 0 {
@@ -71,6 +100,16 @@ func noteChange(ctx context.Context, path, before, after string) {
 	noteOf(ctx).add(path, before, after)
 }
 
+// noteLater has f add changes when somebody reads them: most are never read, and to
+// put them into words takes longer than to make them.
+func noteLater(ctx context.Context, f func(*callNote)) {
+	if n := noteOf(ctx); n != nil {
+		n.mu.Lock()
+		n.later = append(n.later, f)
+		n.mu.Unlock()
+	}
+}
+
 // noteAgain notes that a call is answered from memory.
 func noteAgain(ctx context.Context) {
 	if n := noteOf(ctx); n != nil {
@@ -80,20 +119,29 @@ func noteAgain(ctx context.Context) {
 	}
 }
 
+// before is what a listener was right before it changed.
+type before struct{ was *manager.Info }
+
+// noListener is what one was that there was not: it has no fields.
+var noListener manager.Info
+
 // noticing returns a context with which the manager tells what a listener was
-// right before it changed. One that there was not has no fields.
-func noticing(ctx context.Context) (context.Context, *manager.Info) {
-	was := &manager.Info{}
-	return manager.WithBefore(ctx, func(i manager.Info) { *was = i }), was
+// right before it changed.
+func noticing(ctx context.Context) (context.Context, *before) {
+	b := &before{&noListener}
+	return manager.WithBefore(ctx, func(i *manager.Info) { b.was = i }), b
 }
 
-// noteStep notes what a listener does now that it did not do before.
-func noteStep(ctx context.Context, was, is manager.Info) {
-	noteChange(ctx, "state", was.State.String(), is.State.String())
-	for _, c := range fieldChanges(infoToPB(was), infoToPB(is)) {
-		noteChange(ctx, c.GetPath(), c.GetBefore(), c.GetAfter())
-	}
-	noteChange(ctx, "resume_time", timeText(was.ResumeAt), timeText(is.ResumeAt))
+// noteStep notes what a listener does now that it did not do before, and returns it
+// as the answer has it.
+func noteStep(ctx context.Context, b *before, is manager.Info) *pb.Listener {
+	now, state, resume := infoToPB(is), is.State, is.ResumeAt // and not is, which is large
+	noteLater(ctx, func(n *callNote) {
+		n.add("state", b.was.State.String(), state.String())
+		n.addFields("", fieldChanges(infoToPB(*b.was), now))
+		n.add("resume_time", timeText(b.was.ResumeAt), timeText(resume))
+	})
+	return now
 }
 
 func timeText(t time.Time) string {
@@ -103,10 +151,10 @@ func timeText(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// noteFields notes the differences of a listener.
-func noteFields(ctx context.Context, prefix string, changes []*pb.FieldChange) {
+// addFields notes the differences of a listener.
+func (n *callNote) addFields(name string, changes []*pb.FieldChange) {
 	for _, c := range changes {
-		noteChange(ctx, prefix+c.GetPath(), c.GetBefore(), c.GetAfter())
+		n.addOf(name, c.GetPath(), c.GetBefore(), c.GetAfter())
 	}
 }
 

@@ -1,7 +1,6 @@
 package service
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
@@ -72,54 +71,68 @@ func given[T any](req any, get func(T) string) func() string {
 	}
 }
 
-// noteAnswer notes what an answer tells of changes.
-func noteAnswer(ctx context.Context, resp any) {
+// addAnswer notes what an answer tells of changes.
+func (n *callNote) addAnswer(resp any) {
 	switch r := resp.(type) {
 	case *pb.CreateListenerResponse:
-		noteFields(ctx, "", fieldChanges(&pb.Listener{}, r.GetListener()))
+		n.addFields("", fieldChanges(&pb.Listener{}, r.GetListener()))
 	case *pb.UpdateListenerResponse:
-		noteFields(ctx, "", r.GetChanges())
+		n.addFields("", r.GetChanges())
 	case *pb.DeleteListenerResponse:
-		noteFields(ctx, "", fieldChanges(r.GetListener(), &pb.Listener{}))
+		n.addFields("", fieldChanges(r.GetListener(), &pb.Listener{}))
 	case *pb.ApplyListenersResponse:
 		for _, c := range r.GetChanges() {
-			noteAction(ctx, c)
-			noteFields(ctx, c.GetName()+" ", c.GetFields())
+			n.addChange(c)
 		}
 	case *pb.SetOptionsResponse:
 		for _, o := range r.GetResults() {
-			noteChange(ctx, o.GetTarget()+" "+o.GetName(), fmt.Sprint(o.GetPrevious().AsInterface()), inForce(o))
+			n.add(o.GetTarget()+" "+o.GetName(), fmt.Sprint(o.GetPrevious().AsInterface()), inForce(o))
 		}
 		if r.GetChangeId() != "" {
-			noteChange(ctx, "tried as "+r.GetChangeId(), "", "until "+timeText(r.GetRevertTime().AsTime()))
+			n.add("tried as "+r.GetChangeId(), "", "until "+timeText(r.GetRevertTime().AsTime()))
 		}
 	case *pb.CreateSocketResponse:
-		noteChange(ctx, "socket", "none", r.GetSocket().GetName())
+		n.add("socket", "none", r.GetSocket().GetName())
 	case *pb.BindResponse:
-		noteChange(ctx, "local", "unbound", r.GetLocal().GetUri())
+		n.add("local", "unbound", r.GetLocal().GetUri())
 	case *pb.ListenResponse:
-		noteChange(ctx, "backlog", "does not listen", fmt.Sprint(r.GetBacklog()))
+		n.add("backlog", "does not listen", fmt.Sprint(r.GetBacklog()))
 	case *pb.ConnectResponse:
-		noteChange(ctx, "remote", "none", r.GetSocket().GetRemote().GetUri())
+		n.add("remote", "none", r.GetSocket().GetRemote().GetUri())
 	case *pb.CloseSocketResponse:
-		noteChange(ctx, "socket", "open", "closed")
+		n.add("socket", "open", "closed")
 	case *pb.AcceptResponse:
-		noteChange(ctx, "accepts", "nothing", r.GetSocket().GetName()+" from "+r.GetSocket().GetRemote().GetUri())
+		n.add("accepts", "nothing", r.GetSocket().GetName()+" from "+r.GetSocket().GetRemote().GetUri())
 	case *pb.SendToResponse:
-		noteChange(ctx, "sends to it", "no", "yes")
+		n.add("sends to it", "no", "yes")
 	}
 }
 
-// noteAction notes what Apply has done with one listener.
-func noteAction(ctx context.Context, c *pb.ListenerChange) {
+// addChange notes what Apply has done with one listener, and what it changed of it.
+func (n *callNote) addChange(c *pb.ListenerChange) {
+	n.addAction(c)
+	n.addFields(c.GetName(), c.GetFields())
+}
+
+// addAction notes what Apply has done with one listener.
+func (n *callNote) addAction(c *pb.ListenerChange) {
 	switch c.GetAction() {
 	case pb.ListenerChange_ACTION_UNCHANGED:
 	case pb.ListenerChange_ACTION_FAILED:
-		noteChange(ctx, c.GetName(), "as before", "failed, "+c.GetError().GetCode())
+		n.add(c.GetName(), "as before", "failed, "+c.GetError().GetCode())
 	default:
-		noteChange(ctx, c.GetName(), "as before", enumWord(c.GetAction()))
+		n.add(c.GetName(), "as before", actionWords[c.GetAction()])
 	}
 }
+
+// actionWords are those that enumWord has, worked out once.
+var actionWords = func() map[pb.ListenerChange_Action]string {
+	words := map[pb.ListenerChange_Action]string{}
+	for _, a := range actionToPB {
+		words[a] = enumWord(a)
+	}
+	return words
+}()
 
 // inForce is what has come of an option.
 func inForce(o *pb.OptionResult) string {

@@ -108,19 +108,20 @@ type usage struct {
 
 // hold counts a call until it has ended.
 func (c caller) hold(ctx context.Context, method string) (end func(), err error) {
-	if c.used == nil || strings.HasPrefix(method, socketMethods) {
+	used := c.used
+	if used == nil || strings.HasPrefix(method, socketMethods) {
 		return func() {}, nil
 	}
-	if c.used.calls.Add(1) > maxCalls {
-		c.used.calls.Add(-1)
+	if used.calls.Add(1) > maxCalls {
+		used.calls.Add(-1)
 		return nil, &listeners.Fault{
 			Reason: listeners.LimitReached, Message: fmt.Sprintf("%d calls run on this connection, the most there may be at a time", maxCalls),
 			Fix: "wait until one has ended",
 		}
 	}
 	return func() {
-		if c.used.calls.Add(-1); ctx.Err() != nil && c.used.pace != nil {
-			c.used.pace.wasted()
+		if used.calls.Add(-1); ctx.Err() != nil && used.pace != nil {
+			used.pace.wasted()
 		}
 	}, nil
 }

@@ -22,6 +22,7 @@ import (
 type caller struct {
 	credentials.CommonAuthInfo
 	who      access.Identity
+	name     string // of who, made once for all calls
 	grants   []access.Grant
 	granted  pb.Role // the highest of them
 	overUnix bool    // it has come over a Unix socket
@@ -31,7 +32,7 @@ type caller struct {
 
 // newCaller returns the caller with what the rules give.
 func newCaller(rules *access.Rules, who access.Identity) caller {
-	c := caller{who: who, grants: rules.Grants(who)}
+	c := caller{who: who, name: who.String(), grants: rules.Grants(who)}
 	c.SecurityLevel = credentials.PrivacyAndIntegrity
 	for _, g := range c.grants {
 		c.granted = max(c.granted, pb.Role(g.Role))
@@ -43,7 +44,15 @@ func newCaller(rules *access.Rules, who access.Identity) caller {
 func (c caller) AuthType() string { return "sockmgr" }
 
 // String is for messages and the log.
-func (c caller) String() string { return c.who.String() }
+func (c caller) String() string {
+	if c.name == "" {
+		return c.who.String()
+	}
+	return c.name
+}
+
+// identity is who it is, without what it was given and its connection.
+func (c caller) identity() caller { return caller{who: c.who, name: c.name} }
 
 // MarshalText is for a log in JSON, which would have the exported fields.
 func (c caller) MarshalText() ([]byte, error) { return []byte(c.String()), nil }

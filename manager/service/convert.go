@@ -47,8 +47,22 @@ func timeToPB(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
+// timeIn is timeToPB, in a message that is there.
+func timeIn(to *timestamppb.Timestamp, t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	to.Seconds, to.Nanos = t.Unix(), int32(t.Nanosecond())
+	return to
+}
+
 func addressToPB(a listeners.Address) *pb.SocketAddress {
-	out := &pb.SocketAddress{Uri: a.String(), Network: networkToPB[a.Network.Base()], Path: a.Path}
+	return addressIn(new(pb.SocketAddress), a, a.String())
+}
+
+// addressIn is addressToPB, in a message that is there and with the URI.
+func addressIn(out *pb.SocketAddress, a listeners.Address, uri string) *pb.SocketAddress {
+	out.Uri, out.Network, out.Path = uri, networkToPB[a.Network.Base()], a.Path
 	if a.IP.IsValid() {
 		ip := a.IP.Addr()
 		out.Zone, out.Ip, out.Port = ip.Zone(), ip.WithZone("").String(), uint32(a.IP.Port())
@@ -176,28 +190,61 @@ func valuesFromPB(field string, values map[string]*structpb.Value) (map[string]l
 	return out, faults
 }
 
-func infoToPB(i manager.Info) *pb.Listener {
+// A listenerMessage is what most messages of a listener are made of, in one piece:
+// an answer may have ten thousand of them.
+type listenerMessage struct {
+	listener                  pb.Listener
+	spec                      pb.ListenerSpec
+	status                    pb.ListenerStatus
+	created, updated, started timestamppb.Timestamp
+	bound                     pb.SocketAddress
+	bounds                    [1]*pb.SocketAddress
+	listen                    [1]string
+}
+
+func infoToPB(i manager.Info) *pb.Listener { return eachToPB(&i) }
+
+// eachToPB keeps nothing of i: see Manager.Walk.
+func eachToPB(i *manager.Info) *pb.Listener {
 	if i.Record == nil { // there is none
 		return &pb.Listener{}
 	}
-	l := &pb.Listener{
-		Name: listenerPrefix + i.Name, Uid: i.UID, Labels: i.Labels, Annotations: i.Annotations, Manager: i.Owner,
-		Spec: &pb.ListenerSpec{DesiredState: desiredToPB[i.Desired], Handler: handlerToPB(i.Spec.Handler), Concurrency: concurrencyToPB[i.Spec.Concurrency], Options: valuesToPB(i.Spec.Options)},
-		Status: &pb.ListenerStatus{
-			State: stateToPB[i.State], Message: i.Message, ActiveConnections: uint64(i.Live.Active),
-			AcceptedTotal: i.Stats.Accepted, RejectedTotal: i.Stats.Rejected,
-			AcceptQueue: i.Live.Queue.Accept, AcceptQueueLimit: i.Live.Queue.AcceptLimit, DropsTotal: i.Live.Queue.Drops,
-			StartTime: timeToPB(i.Started), RetryTime: timeToPB(i.Retry), ReceivedBytes: i.Stats.Received, SentBytes: i.Stats.Sent,
-		},
-		Generation: i.Generation, Revision: i.Revision, Etag: i.Etag(),
-		CreateTime: timeToPB(i.Created), UpdateTime: timeToPB(i.Updated),
-	}
+	return infoIn(new(listenerMessage), i)
+}
+
+// infoIn is eachToPB, in messages that are there and have nothing in them.
+func infoIn(m *listenerMessage, i *manager.Info) *pb.Listener {
+	l := &m.listener
+	l.Name, l.Uid, l.Labels, l.Annotations, l.Manager = listenerPrefix+i.Name, i.UID, i.Labels, i.Annotations, i.Owner
+	l.Generation, l.Revision, l.Etag = i.Generation, i.Revision, i.Etag()
+	l.CreateTime, l.UpdateTime = timeIn(&m.created, i.Created), timeIn(&m.updated, i.Updated)
+	l.Spec, l.Status = &m.spec, &m.status
+	l.Spec.DesiredState, l.Spec.Handler = desiredToPB[i.Desired], handlerToPB(i.Spec.Handler)
+	l.Spec.Concurrency, l.Spec.Options = concurrencyToPB[i.Spec.Concurrency], valuesToPB(i.Spec.Options)
+	st := l.Status
+	st.State, st.Message, st.ActiveConnections = stateToPB[i.State], i.Message, uint64(i.Live.Active)
+	st.AcceptedTotal, st.RejectedTotal = i.Stats.Accepted, i.Stats.Rejected
+	st.AcceptQueue, st.AcceptQueueLimit, st.DropsTotal = i.Live.Queue.Accept, i.Live.Queue.AcceptLimit, i.Live.Queue.Drops
+	st.StartTime, st.RetryTime = timeIn(&m.started, i.Started), timeToPB(i.Retry)
+	st.ReceivedBytes, st.SentBytes = i.Stats.Received, i.Stats.Sent
 	policyToPB(i, l)
+	l.Spec.Listen = m.listen[:0]
 	for _, a := range i.Spec.Listen {
 		l.Spec.Listen = append(l.Spec.Listen, a.String())
 	}
-	for _, a := range i.Live.Bound {
-		l.Status.Bound = append(l.Status.Bound, addressToPB(a))
+	st.Bound = m.bounds[:0]
+	for n, a := range i.Live.Bound {
+		to := &m.bound
+		if n > 0 {
+			to = new(pb.SocketAddress)
+		}
+		uri := ""
+		if n < len(i.Spec.Listen) && a == i.Spec.Listen[n] {
+			uri = l.Spec.Listen[n]
+		} else { // port 0, most often
+			uri = a.String()
+		}
+		st.Bound = append(st.Bound, addressIn(to, a, uri))
 	}
 	l.Status.Faults = faultsToPB(i.Live.Faults)
 	for _, u := range i.Live.Upstreams {

@@ -37,7 +37,7 @@ func pauseModeFromPB(m pb.PauseMode) (listeners.PauseMode, error) {
 
 // policyToPB adds who may connect to a listener, how it is paused and drained,
 // and how far that is.
-func policyToPB(i manager.Info, l *pb.Listener) {
+func policyToPB(i *manager.Info, l *pb.Listener) {
 	l.Spec.PauseMode = pauseModeToPB[i.Spec.PauseMode]
 	if d := i.Spec.Drain; d != (listeners.DrainPolicy{}) {
 		l.Spec.Drain = &pb.DrainPolicy{ResetRemaining: d.Reset}

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -36,21 +37,11 @@ func (s *statsService) snapshot(ctx context.Context, want filter, histograms boo
 		SynQueueDrops: network.ReqQFullDrop, UdpReceiveBufferErrors: network.UDPReceiveBuffers,
 		UdpSendBufferErrors: network.UDPSendBuffers, RetransmittedSegments: network.RetransSegs,
 	}
-	for after := ""; ; {
-		some, err := s.m.Stats(ctx, after, maxPage, histograms)
-		if err != nil {
-			return nil, err
+	return out, s.m.Stats(ctx, "", math.MaxInt, histograms, func(of *manager.ListenerStats) {
+		if want.matchInfo(of.Info) {
+			out.Listeners = append(out.Listeners, listenerStatsToPB(of))
 		}
-		for i := range some {
-			after = some[i].Name
-			if want.matchInfo(some[i].Info) {
-				out.Listeners = append(out.Listeners, listenerStatsToPB(&some[i]))
-			}
-		}
-		if len(some) < maxPage {
-			return out, nil
-		}
-	}
+	})
 }
 
 func loopToPB(s *manager.LoopStats) *pb.LoopStats {
@@ -72,17 +63,24 @@ func processToPB(s manager.ProcessStats) *pb.ProcessStats {
 	}
 }
 
+// A statsMessage is a ListenerStats in one piece: an answer may have ten thousand.
+type statsMessage struct {
+	stats                 pb.ListenerStats
+	accept, receive, send pb.Rate
+}
+
 func listenerStatsToPB(s *manager.ListenerStats) *pb.ListenerStats {
 	c, q := &s.Counters, &s.Live.Queue
-	out := &pb.ListenerStats{
-		Name: listenerPrefix + s.Name, Accepted: c.Accepted, AcceptRate: rateToPB(s.AcceptRate),
-		Active: uint64(s.Live.Active), ActivePeak: uint64(c.ActivePeak),
-		ReceivedBytes: c.Received, ReceiveRate: rateToPB(s.ReceiveRate), SentBytes: c.Sent, SendRate: rateToPB(s.SendRate),
-		ReceivedDatagrams: c.ReceivedDatagrams, SentDatagrams: c.SentDatagrams, DroppedDatagrams: s.Live.Lost, DropsTotal: q.Drops,
-		AcceptQueue: q.Accept, AcceptQueueLimit: q.AcceptLimit, AcceptQueuePeak: q.AcceptPeak,
-		Rejected: countsToPB(c.RejectedBy[:], func(i int) string { return listeners.Rejection(i).String() }),
-		Closed:   countsToPB(c.ClosedBy[:], func(i int) string { return listeners.CloseReason(i).String() }),
-	}
+	m := new(statsMessage)
+	out := &m.stats
+	out.Name, out.Accepted, out.AcceptRate = listenerPrefix+s.Name, c.Accepted, rateIn(&m.accept, s.AcceptRate)
+	out.Active, out.ActivePeak = uint64(s.Live.Active), uint64(c.ActivePeak)
+	out.ReceivedBytes, out.ReceiveRate = c.Received, rateIn(&m.receive, s.ReceiveRate)
+	out.SentBytes, out.SendRate = c.Sent, rateIn(&m.send, s.SendRate)
+	out.ReceivedDatagrams, out.SentDatagrams, out.DroppedDatagrams, out.DropsTotal = c.ReceivedDatagrams, c.SentDatagrams, s.Live.Lost, q.Drops
+	out.AcceptQueue, out.AcceptQueueLimit, out.AcceptQueuePeak = q.Accept, q.AcceptLimit, q.AcceptPeak
+	out.Rejected = countsToPB(c.RejectedBy[:], func(i int) string { return listeners.Rejection(i).String() })
+	out.Closed = countsToPB(c.ClosedBy[:], func(i int) string { return listeners.CloseReason(i).String() })
 	if len(c.Errors) > 0 {
 		out.Errors = make(map[string]uint64, len(c.Errors))
 		for e, n := range c.Errors {
@@ -113,8 +111,11 @@ func countsToPB(counts []uint64, word func(int) string) map[string]uint64 {
 	return out
 }
 
-func rateToPB(r manager.Rate) *pb.Rate {
-	out := &pb.Rate{PerSecond_1S: r.Second, PerSecond_10S: r.TenSeconds, PerSecond_60S: r.Minute, Series: r.Series}
+func rateToPB(r manager.Rate) *pb.Rate { return rateIn(new(pb.Rate), r) }
+
+// rateIn is rateToPB, in a message that is there.
+func rateIn(out *pb.Rate, r manager.Rate) *pb.Rate {
+	out.PerSecond_1S, out.PerSecond_10S, out.PerSecond_60S, out.Series = r.Second, r.TenSeconds, r.Minute, r.Series
 	if len(r.Series) > 0 {
 		out.SeriesStep = durationpb.New(time.Second)
 	}

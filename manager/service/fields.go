@@ -18,7 +18,15 @@ type wantedField struct{ path, text string }
 
 // fieldWords remembers handlers as JSON: of ten thousand listeners in one answer
 // most have the same one.
-type fieldWords map[string]string
+type fieldWords struct {
+	known   map[string]string // by their bytes as they are sent
+	wire    []byte
+	was, is []wantedField
+
+	again   bool // what it returns is done with when it is called next
+	made    []pb.FieldChange
+	changed []*pb.FieldChange
+}
 
 // mostWords bounds it.
 const mostWords = 64
@@ -26,18 +34,19 @@ const mostWords = 64
 // fieldChanges compares what two listeners want, field by field; options,
 // labels and annotations each for itself.
 func fieldChanges(before, after *pb.Listener) []*pb.FieldChange {
-	return fieldWords{}.changes(before, after)
+	return new(fieldWords).changes(before, after)
 }
 
-func (w fieldWords) changes(before, after *pb.Listener) []*pb.FieldChange {
-	was, is := w.wanted(before), w.wanted(after)
-	changes := make([]*pb.FieldChange, 0, len(is))
+func (w *fieldWords) changes(before, after *pb.Listener) []*pb.FieldChange {
+	w.was, w.is = w.wanted(w.was[:0], before), w.wanted(w.is[:0], after)
+	was, is := w.was, w.is
+	changes, made := w.room(len(was) + len(is))
 	both := before.GetSpec() != nil && after.GetSpec() != nil
 	add := func(path, before, after string) {
 		effect := effectOf(path)
-		changes = append(changes, &pb.FieldChange{
-			Path: path, Before: before, After: after, Effect: effect, NeedsRebind: effect == pb.OptionSpec_EFFECT_REBIND && both,
-		})
+		c := &made[len(changes)]
+		c.Path, c.Before, c.After, c.Effect, c.NeedsRebind = path, before, after, effect, effect == pb.OptionSpec_EFFECT_REBIND && both
+		changes = append(changes, c)
 	}
 	for len(was) > 0 || len(is) > 0 {
 		switch {
@@ -55,6 +64,17 @@ func (w fieldWords) changes(before, after *pb.Listener) []*pb.FieldChange {
 		}
 	}
 	return changes
+}
+
+// room is for n changes.
+func (w *fieldWords) room(n int) (changes []*pb.FieldChange, made []pb.FieldChange) {
+	if !w.again || len(w.made) < n {
+		w.changed, w.made = make([]*pb.FieldChange, 0, n), make([]pb.FieldChange, n)
+	}
+	for i := range n {
+		w.made[i].Reset()
+	}
+	return w.changed[:0], w.made
 }
 
 // effectOf says when a change of a field shows.
@@ -75,9 +95,8 @@ func effectOf(path string) pb.OptionSpec_Effect {
 	return pb.OptionSpec_EFFECT_UNSPECIFIED
 }
 
-// wanted returns what a listener wants as JSON, in the order of the paths.
-func (w fieldWords) wanted(l *pb.Listener) []wantedField {
-	fields := make([]wantedField, 0, 4)
+// wanted appends to no fields what a listener wants as JSON, in the order of the paths.
+func (w *fieldWords) wanted(fields []wantedField, l *pb.Listener) []wantedField {
 	put := func(path, text string) { fields = append(fields, wantedField{path, text}) }
 	for k, v := range l.GetLabels() {
 		put("labels."+k, textJSON(v))
@@ -118,15 +137,19 @@ func (w fieldWords) wanted(l *pb.Listener) []wantedField {
 	return fields
 }
 
-func (w fieldWords) handler(h *pb.Handler) string {
-	wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(h)
+func (w *fieldWords) handler(h *pb.Handler) string {
+	wire, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(w.wire[:0], h)
 	if err != nil {
 		return messageJSON(h)
 	}
-	text, known := w[string(wire)]
+	w.wire = wire
+	text, known := w.known[string(wire)]
 	if !known {
-		if text = messageJSON(h); len(w) < mostWords {
-			w[string(wire)] = text
+		if text = messageJSON(h); len(w.known) < mostWords {
+			if w.known == nil {
+				w.known = map[string]string{}
+			}
+			w.known[string(wire)] = text
 		}
 	}
 	return text

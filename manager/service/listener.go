@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
@@ -85,10 +86,8 @@ func (s *listenerService) ListListeners(ctx context.Context, r *pb.ListListeners
 
 // listAll is the listing that goes through one page only.
 func (s *listenerService) listAll(ctx context.Context, resp *pb.ListListenersResponse, from string, size int, full bool) (next string, err error) {
-	infos, err := s.m.List(ctx, from, size+1, full)
-	for _, info := range infos {
-		resp.Listeners = append(resp.Listeners, infoToPB(info))
-	}
+	resp.Listeners = make([]*pb.Listener, 0, min(size+1, s.m.Len()))
+	err = s.m.Walk(ctx, from, size+1, full, func(i *manager.Info) { resp.Listeners = append(resp.Listeners, eachToPB(i)) })
 	resp.TotalSize = int32(s.m.Len())
 	return cutPage(resp, size), err
 }
@@ -104,18 +103,11 @@ func cutPage(resp *pb.ListListenersResponse, size int) (next string) {
 
 // everyListener passes on all that match.
 func (s *listenerService) everyListener(ctx context.Context, want filter, full bool, f func(id string, l *pb.Listener)) error {
-	for after := ""; ; {
-		infos, err := s.m.List(ctx, after, maxPage, full)
-		if err != nil || len(infos) == 0 {
-			return err
+	return s.m.Walk(ctx, "", math.MaxInt, full, func(i *manager.Info) {
+		if l := eachToPB(i); want.match(l) {
+			f(i.Name, l)
 		}
-		for _, info := range infos {
-			after = info.Name
-			if l := infoToPB(info); want.match(l) {
-				f(info.Name, l)
-			}
-		}
-	}
+	})
 }
 
 // listMatching goes through all, to count them.
@@ -152,19 +144,19 @@ func (s *listenerService) UpdateListener(ctx context.Context, r *pb.UpdateListen
 	if err != nil {
 		return nil, err
 	}
-	ctx, was := noticing(ctx)
+	ctx, before := noticing(ctx)
 	info, notes, err := s.m.Update(ctx, name, l.GetEtag(), withoutRaw(ctx, edit), r.GetAllowRebind(), r.GetValidateOnly())
 	if r.GetAllowMissing() && errors.Is(err, listeners.ListenerNotFound) {
 		made, err := s.CreateListener(ctx, &pb.CreateListenerRequest{ListenerId: name, Listener: l, ValidateOnly: r.GetValidateOnly()})
 		if err == nil {
-			noteFields(ctx, "", fieldChanges(&pb.Listener{}, made.GetListener()))
+			noteOf(ctx).addFields("", fieldChanges(&pb.Listener{}, made.GetListener()))
 		}
 		return &pb.UpdateListenerResponse{Listener: made.GetListener(), Issues: made.GetIssues()}, err
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &pb.UpdateListenerResponse{Listener: infoToPB(info), Issues: notesToPB(notes), Changes: fieldChanges(infoToPB(*was), infoToPB(info))}, nil
+	return &pb.UpdateListenerResponse{Listener: infoToPB(info), Issues: notesToPB(notes), Changes: fieldChanges(infoToPB(*before.was), infoToPB(info))}, nil
 }
 
 // DeleteListener is ListenerService.
@@ -173,7 +165,7 @@ func (s *listenerService) DeleteListener(ctx context.Context, r *pb.DeleteListen
 	if err != nil {
 		return nil, err
 	}
-	ctx, was := noticing(ctx)
+	ctx, before := noticing(ctx)
 	info, err := s.m.Delete(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag(), drain, r.GetValidateOnly())
 	if r.GetAllowMissing() && errors.Is(err, listeners.ListenerNotFound) {
 		return &pb.DeleteListenerResponse{}, nil
@@ -181,19 +173,17 @@ func (s *listenerService) DeleteListener(ctx context.Context, r *pb.DeleteListen
 	if err != nil {
 		return nil, err
 	}
-	noteStep(ctx, *was, info)
-	return &pb.DeleteListenerResponse{Listener: infoToPB(info)}, nil
+	return &pb.DeleteListenerResponse{Listener: noteStep(ctx, before, info)}, nil
 }
 
 // StartListener is ListenerService.
 func (s *listenerService) StartListener(ctx context.Context, r *pb.StartListenerRequest) (*pb.StartListenerResponse, error) {
-	ctx, was := noticing(ctx)
+	ctx, before := noticing(ctx)
 	info, err := s.m.Start(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag())
 	if err != nil {
 		return nil, err
 	}
-	noteStep(ctx, *was, info)
-	return &pb.StartListenerResponse{Listener: infoToPB(info)}, nil
+	return &pb.StartListenerResponse{Listener: noteStep(ctx, before, info)}, nil
 }
 
 // StopListener is ListenerService.
@@ -202,13 +192,12 @@ func (s *listenerService) StopListener(ctx context.Context, r *pb.StopListenerRe
 	if err != nil {
 		return nil, err
 	}
-	ctx, was := noticing(ctx)
+	ctx, before := noticing(ctx)
 	info, err := s.m.Stop(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag(), drain)
 	if err != nil {
 		return nil, err
 	}
-	noteStep(ctx, *was, info)
-	return &pb.StopListenerResponse{Listener: infoToPB(info)}, nil
+	return &pb.StopListenerResponse{Listener: noteStep(ctx, before, info)}, nil
 }
 
 // maxPause is the longest time after which a pause ends by itself.
@@ -227,24 +216,22 @@ func (s *listenerService) PauseListener(ctx context.Context, r *pb.PauseListener
 	if after == nil {
 		after = new(time.Duration)
 	}
-	ctx, was := noticing(ctx)
+	ctx, before := noticing(ctx)
 	info, err := s.m.Pause(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag(), mode, *after)
 	if err != nil {
 		return nil, err
 	}
-	noteStep(ctx, *was, info)
-	return &pb.PauseListenerResponse{Listener: infoToPB(info)}, nil
+	return &pb.PauseListenerResponse{Listener: noteStep(ctx, before, info)}, nil
 }
 
 // ResumeListener is ListenerService.
 func (s *listenerService) ResumeListener(ctx context.Context, r *pb.ResumeListenerRequest) (*pb.ResumeListenerResponse, error) {
-	ctx, was := noticing(ctx)
+	ctx, before := noticing(ctx)
 	info, err := s.m.Resume(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag())
 	if err != nil {
 		return nil, err
 	}
-	noteStep(ctx, *was, info)
-	return &pb.ResumeListenerResponse{Listener: infoToPB(info)}, nil
+	return &pb.ResumeListenerResponse{Listener: noteStep(ctx, before, info)}, nil
 }
 
 // DrainListener is ListenerService.
@@ -253,11 +240,10 @@ func (s *listenerService) DrainListener(ctx context.Context, r *pb.DrainListener
 	if err != nil {
 		return nil, err
 	}
-	ctx, was := noticing(ctx)
+	ctx, before := noticing(ctx)
 	info, err := s.m.Drain(ctx, bare(r.GetName(), listenerPrefix), r.GetEtag(), timeout)
 	if err != nil {
 		return nil, err
 	}
-	noteStep(ctx, *was, info)
-	return &pb.DrainListenerResponse{Listener: infoToPB(info)}, nil
+	return &pb.DrainListenerResponse{Listener: noteStep(ctx, before, info)}, nil
 }

@@ -160,13 +160,13 @@ func TestManyConnections(t *testing.T) {
 	t.Logf("%d connections: %v", n, time.Since(began))
 
 	// While nothing else goes on it can be counted that every page is read in
-	// turns of 256 connections.
+	// turns of 64 connections.
 	turns := d.turns()
 	began = time.Now()
 	stable := d.names(&pb.ListConnectionsRequest{PageSize: 1000}, func(int) bool { return true })
 	turns = d.turns() - turns
 	t.Logf("all pages: %v, %d turns", time.Since(began), turns)
-	if len(stable) != n+1 || turns < uint64(n/256) || turns > uint64(n/256+n/1000*8) {
+	if len(stable) != n+1 || turns < uint64(n/64) || turns > uint64(n/64+n/1000*8) {
 		t.Fatalf("%d connections, want %d; in %d turns", len(stable), n+1, turns)
 	}
 

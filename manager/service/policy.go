@@ -129,7 +129,7 @@ func (c caller) isNarrowed() bool {
 // permit returns the caller with those grants only that allow all of it; without
 // any, why not. Each grant must have the role that is needed.
 func permit(who caller, need pb.Role, what string, wants []access.Want) (caller, error) {
-	var fits []access.Grant
+	fits := make([]access.Grant, 0, len(who.grants))
 	var denied error
 	for _, g := range who.grants {
 		if pb.Role(g.Role) < need {
@@ -148,6 +148,9 @@ func permit(who caller, need pb.Role, what string, wants []access.Want) (caller,
 		return who, roleMissing(who, what, need)
 	case len(fits) == 0:
 		return who, denied
+	}
+	if len(fits) == len(who.grants) {
+		return who, nil
 	}
 	who.grants, who.granted = fits, pb.Role_ROLE_UNSPECIFIED
 	for _, g := range fits {

@@ -27,6 +27,7 @@ const (
 	maxConcurrentStreams = 2 * sockets.MaxOwned // of one connection: a call may wait each way on every socket of a client
 	connectTimeout       = 5 * time.Second
 	leastPingInterval    = 10 * time.Second
+	streamWorkers        = 32 // goroutines that take one call after the other: their stacks have grown already. More calls have goroutines of their own
 )
 
 // Config is what NewServer needs.
@@ -66,6 +67,7 @@ func NewServer(c Config) *grpc.Server {
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.InTapHandle(count),
 		grpc.ConnectionTimeout(connectTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: leastPingInterval, PermitWithoutStream: true}),
@@ -112,11 +114,11 @@ func (g *guard) within(ctx context.Context, method string, req any) (context.Con
 	if who.isNarrowed() {
 		wants = wantsOf(ctx, g.m, req)
 	}
-	who, err := permit(who, g.roles[method], call, wants)
-	if err != nil {
+	left, err := permit(who, g.roles[method], call, wants)
+	if err != nil || len(left.grants) == len(who.grants) {
 		return ctx, err
 	}
-	return narrowed(ctx, who), nil
+	return narrowed(ctx, left), nil
 }
 
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
@@ -180,7 +182,7 @@ func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServe
 func (g *guard) note(ctx context.Context, method string, err error) {
 	if err != nil {
 		g.log.Debug("call failed", "method", method, "caller", callerOf(ctx), "error", err)
-	} else {
+	} else if g.log.IsTrace() {
 		g.log.Trace("call", "method", method, "caller", callerOf(ctx))
 	}
 }

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"google.golang.org/grpc"
@@ -81,20 +82,12 @@ func (s *statsService) ResetPeaks(ctx context.Context, r *pb.ResetPeaksRequest) 
 		return nil, err
 	}
 	var names []string
-	for after := ""; ; {
-		infos, err := s.m.List(ctx, after, maxPage, false)
-		if err != nil {
-			return nil, err
+	if err := s.m.Walk(ctx, "", math.MaxInt, false, func(i *manager.Info) {
+		if want.matchInfo(i) {
+			names = append(names, i.Name)
 		}
-		for _, info := range infos {
-			after = info.Name
-			if want.matchInfo(info) {
-				names = append(names, info.Name)
-			}
-		}
-		if len(infos) < maxPage {
-			break
-		}
+	}); err != nil {
+		return nil, err
 	}
 	if err := mayTouch(ctx, pb.Role_ROLE_OPERATOR, "set peaks back", names...); err != nil {
 		return nil, err
@@ -116,4 +109,4 @@ func listenerFilter(text string) (filter, error) {
 }
 
 // matchInfo makes a message only where there is something to match.
-func (f filter) matchInfo(i manager.Info) bool { return f == nil || f.match(infoToPB(i)) }
+func (f filter) matchInfo(i *manager.Info) bool { return f == nil || f.match(eachToPB(i)) }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	pb "github.com/sockmgr/sockmgr/gen/sockmgr/v1"
 	"github.com/sockmgr/sockmgr/listeners"
 )
 
@@ -36,6 +37,9 @@ func unknownField(m protoreflect.Message) string {
 		number, _, _ := protowire.ConsumeTag(unknown)
 		return fmt.Sprintf("%d of %s", number, m.Descriptor().FullName())
 	}
+	if l, ok := m.Interface().(*pb.Listener); ok && isBare(l) {
+		return ""
+	}
 	for _, p := range partsOf(m.Descriptor()) {
 		f := p.field
 		if p.oneof != nil {
@@ -49,6 +53,27 @@ func unknownField(m protoreflect.Message) string {
 		}
 	}
 	return ""
+}
+
+// isBare reports whether nothing in a listener, itself aside, has an unknown field:
+// as unknownField does, but of those only that have a spec, a handler and nothing else
+// in them. In a large set nearly all are such, and asked without reflection.
+func isBare(l *pb.Listener) bool {
+	s, h := l.GetSpec(), l.GetSpec().GetHandler()
+	if l.GetStatus() != nil || l.GetCreateTime() != nil || l.GetUpdateTime() != nil || len(s.GetOptions()) > 0 ||
+		s.GetAccess() != nil || s.GetTls() != nil || s.GetProxyProtocol() != nil || s.GetDrain() != nil {
+		return false
+	}
+	if s == nil {
+		return true
+	}
+	if len(s.ProtoReflect().GetUnknown()) > 0 {
+		return false
+	}
+	if echo, ok := h.GetKind().(*pb.Handler_Echo); ok {
+		return len(h.ProtoReflect().GetUnknown())+len(echo.Echo.ProtoReflect().GetUnknown()) == 0
+	}
+	return h == nil || unknownField(h.ProtoReflect()) == ""
 }
 
 // unknownIn is unknownField of all messages in a field.
