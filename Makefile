@@ -12,22 +12,28 @@ CC_FOUND = command -v "$$($(GO) env CC | cut -d' ' -f1)" >/dev/null 2>&1
 BUF_VERSION           := v1.75.0
 GOLANGCI_LINT_VERSION := v2.15.0
 GOVULNCHECK_VERSION   := v1.9.0
+BENCHSTAT_VERSION     := v0.0.0-20260908200009-22c9c6c9d4da
 BUF           := $(GO) run github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
 GOLANGCI_LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 GOVULNCHECK   := $(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+BENCHSTAT     ?= $(GO) run golang.org/x/perf/cmd/benchstat@$(BENCHSTAT_VERSION)
 
 # The Python client makes its messages from the API's descriptors, so it needs no compiler and no plugin.
 PYTHON_API  := clients/python/sockmgr/api.binpb
 DESCRIPTORS := --as-file-descriptor-set --exclude-source-info
 
-# Turned by the caller: make fuzz FUZZTIME=1m FUZZONLY=RPC, make bench BENCHFLAGS='--cases echo-64'.
+# Turned by the caller: make fuzz FUZZTIME=1m FUZZONLY=RPC, make bench BENCHFLAGS='--cases echo-64', make bench-go BASE=main.
 TESTFLAGS    ?=
 TEST_TIMEOUT ?= 10m
 FUZZTIME     ?= 10s
 FUZZONLY     ?=
 SOAK         ?= 2m
 SOAKFLAGS    ?=
-BENCHTIME    ?= 200ms
+BENCHTIME    ?= 100ms
+BASE         ?=
+COUNT        ?= 6
+BENCH        ?= .
+PKGS         ?=
 BENCHFLAGS   ?=
 DEMO_PORT    ?=
 
@@ -48,7 +54,7 @@ LDFLAGS := -X $(MODULE)/cmd/sockctl/cli.Version=$(VERSION) \
 BUILD   := $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-peers race bench bench-peers soak fuzz lint fmt generate verify verify-mod verify-gen verify-proto \
+.PHONY: help build demo test test-peers race bench bench-go bench-peers soak fuzz lint fmt generate verify verify-mod verify-gen verify-proto \
 	verify-cross verify-vet govulncheck clean
 
 help: ## list the targets
@@ -83,12 +89,13 @@ race: ## stress: three runs of mux, listeners, sockets and manager under the rac
 	@$(CC_FOUND) || { echo "race: the race detector needs a C compiler (gcc or clang)" >&2; exit 1; }
 	@CGO_ENABLED=1 $(GO) test -race -count=3 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(FLOORS)
 
-bench: build ## beside a Go net server in the same run, then micro benchmarks (BENCHFLAGS='--help')
+bench: build ## beside a Go net server in the same run (BENCHFLAGS='--help'), then bench-go; with BENCHFLAGS only the cases
 	@$(GO) run -buildvcs=false ./bench $(BENCHFLAGS)
-	@echo; echo "micro benchmarks ($(BENCHTIME) each)"
-	@dirs=$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r -n1 dirname | sort -u); \
-	if [ -n "$$dirs" ]; then $(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout $(TEST_TIMEOUT) $$dirs; \
-	else echo "  none"; fi
+	@$(if $(BENCHFLAGS),,$(MAKE) --no-print-directory bench-go)
+
+bench-go: ## Go benchmarks and benchstat, beside the last run or in turn with another revision (BASE=main COUNT=6 BENCH=Echo PKGS=./mux)
+	@GO='$(GO)' BASE='$(BASE)' COUNT='$(COUNT)' BENCHTIME='$(BENCHTIME)' BENCH='$(BENCH)' PKGS='$(PKGS)' \
+	BENCHSTAT='$(BENCHSTAT)' bench/benchstat
 
 bench-peers: build ## beside HAProxy, nginx, socat and a Go net server, whichever is installed (BENCHFLAGS='--help')
 	@$(GO) run -buildvcs=false ./bench --peers $(BENCHFLAGS)

@@ -23,13 +23,14 @@ const (
 type applied struct{ wall, cpu time.Duration }
 
 // apply makes 10,000 listeners in one call, with a store and without, beside a
-// program that opens the same sockets and does nothing else.
+// program that opens the same sockets and does nothing else. The daemon has the
+// server's processor, as everywhere, and then all.
 func (cfg *config) apply(ctx context.Context, out *report, cpus cpuPair) error {
 	count := min(applyMost, slices.Max(append(scaleSizes(200, 1000, 5000, 10_000), 0)))
 	if count == 0 {
 		return fmt.Errorf("too few descriptors: see ulimit -n")
 	}
-	var bare, memory, disk []applied
+	var bare, memory, disk, spread []applied
 	for range cfg.rounds {
 		one, err := cfg.openBare(ctx, cpus, count)
 		if err != nil {
@@ -44,13 +45,17 @@ func (cfg *config) apply(ctx context.Context, out *report, cpus cpuPair) error {
 			return err
 		}
 		disk = append(disk, one)
+		if one, err = cfg.applyStored(ctx, cpuPair{server: anyCPU, load: cpus.load}, count); err != nil {
+			return err
+		}
+		spread = append(spread, one)
 	}
 	out.printf("\nApply: %d listeners (tcp, echo) in one call, beside a program that opens the same sockets\n\n", count)
 	out.printf("  %-22s %12s %16s   %s\n", "", "us for each", "CPU us for each", "time over the bare sockets: median (least - most)")
 	for _, row := range []struct {
 		name string
 		all  []applied
-	}{{"bare sockets", bare}, {"sockmgr, in memory", memory}, {"sockmgr, with a store", disk}} {
+	}{{"bare sockets", bare}, {"sockmgr, in memory", memory}, {"sockmgr, with a store", disk}, {"same, all processors", spread}} {
 		over := make([]float64, len(row.all))
 		for i, a := range row.all {
 			over[i] = us(a.wall) / us(bare[i].wall)
@@ -74,7 +79,7 @@ func (cfg *config) applyStored(ctx context.Context, cpus cpuPair, count int) (ap
 
 // applyOnce is one call to a daemon that has just begun.
 func (cfg *config) applyOnce(ctx context.Context, cpus cpuPair, state string, count int) (a applied, err error) {
-	d, err := startDaemonWith(cpus, cfg.daemon, state)
+	d, err := startDaemonWith(cpus, cfg.daemon, daemonSetup{state: state})
 	if err != nil {
 		return a, err
 	}

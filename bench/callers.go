@@ -25,6 +25,9 @@ import (
 // else would get on.
 const callersCommand = "call-beside"
 
+// listRate is, instead of a rate of changes, ten lists of all listeners a second.
+const listRate = -1
+
 // callersSaid is what it prints.
 type callersSaid struct {
 	GetP99 float64 `json:"get_p99_us"`
@@ -74,7 +77,9 @@ func callDaemon(args []string, out io.Writer) error {
 		failed [2]error
 	)
 	group.Go(func() { times, failed[0] = gets(ctx, conns[0]) })
-	if rate > 0 {
+	if rate == listRate {
+		group.Go(func() { said.Made, failed[1] = listings(ctx, conns[1]) })
+	} else if rate > 0 {
 		group.Go(func() { said.Made, said.Due, failed[1] = changes(ctx, conns[1], rate) })
 	}
 	group.Wait()
@@ -87,24 +92,45 @@ func callDaemon(args []string, out io.Writer) error {
 	return json.NewEncoder(out).Encode(said)
 }
 
-// gets calls GetListener a hundred times a second until ctx ends.
-func gets(ctx context.Context, conn *grpc.ClientConn) (times []time.Duration, err error) {
-	client := sockmgrv1.NewListenerServiceClient(conn)
-	tick := time.NewTicker(10 * time.Millisecond)
+// every calls f at an interval until ctx ends, or f fails.
+func every(ctx context.Context, interval time.Duration, f func() error) error {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			slices.Sort(times)
-			return times, nil
+			return nil
 		case <-tick.C:
 		}
-		begin := time.Now()
-		if _, err := client.GetListener(context.WithoutCancel(ctx), &sockmgrv1.GetListenerRequest{Name: "listeners/data"}); err != nil {
-			return nil, err
+		if err := f(); err != nil {
+			return err
 		}
-		times = append(times, time.Since(begin))
 	}
+}
+
+// gets calls GetListener a hundred times a second until ctx ends. It returns the
+// times that it took, sorted.
+func gets(ctx context.Context, conn *grpc.ClientConn) (times []time.Duration, err error) {
+	client := sockmgrv1.NewListenerServiceClient(conn)
+	err = every(ctx, 10*time.Millisecond, func() error {
+		begin := time.Now()
+		_, err := client.GetListener(context.WithoutCancel(ctx), &sockmgrv1.GetListenerRequest{Name: "listeners/data"})
+		times = append(times, time.Since(begin))
+		return err
+	})
+	slices.Sort(times)
+	return times, err
+}
+
+// listings lists all listeners ten times a second until ctx ends.
+func listings(ctx context.Context, conn *grpc.ClientConn) (made int, err error) {
+	client := sockmgrv1.NewListenerServiceClient(conn)
+	err = every(ctx, 100*time.Millisecond, func() error {
+		_, _, err := listAll(context.WithoutCancel(ctx), client)
+		made++
+		return err
+	})
+	return made, err
 }
 
 // changes opens and deletes listeners at a rate until ctx ends. It returns how many
@@ -127,16 +153,17 @@ func changes(ctx context.Context, conn *grpc.ClientConn, rate int) (made, due in
 	return made, int(time.Since(began).Seconds() * float64(rate)), errors.Join(failed[:]...)
 }
 
-// changeOne opens and deletes one listener at a rate.
+// changeOne opens and deletes one listener at a rate. The callers begin one after the
+// other, so that what they ask for comes evenly.
 func changeOne(ctx context.Context, client sockmgrv1.ListenerServiceClient, i, rate int) (made int, err error) {
-	tick := time.NewTicker(2 * time.Second / time.Duration(rate))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return made, nil
-		case <-tick.C:
-		}
+	interval := 2 * time.Second / time.Duration(rate)
+	begin := time.NewTimer(time.Duration(i) * interval / changeCallers)
+	defer begin.Stop()
+	select {
+	case <-ctx.Done():
+	case <-begin.C:
+	}
+	err = every(ctx, interval, func() error {
 		whole, id := context.WithoutCancel(ctx), fmt.Sprintf("change-%d-%d-%d", os.Getpid(), i, made)
 		_, err := client.CreateListener(whole, &sockmgrv1.CreateListenerRequest{ListenerId: id, Listener: &sockmgrv1.Listener{
 			Spec: &sockmgrv1.ListenerSpec{Listen: []string{"tcp://127.0.0.1:0"}, Handler: echoHandler()},
@@ -144,9 +171,10 @@ func changeOne(ctx context.Context, client sockmgrv1.ListenerServiceClient, i, r
 		if err == nil {
 			_, err = client.DeleteListener(whole, &sockmgrv1.DeleteListenerRequest{Name: "listeners/" + id, DrainTimeout: durationpb.New(0)})
 		}
-		if err != nil {
-			return made, err
+		if err == nil {
+			made += 2
 		}
-		made += 2
-	}
+		return err
+	})
+	return made, err
 }

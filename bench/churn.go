@@ -25,7 +25,7 @@ func churnTo(to netip.AddrPort) opener {
 	return func() (int, client, error) {
 		id++
 		c := &churnClient{to: to, echoClient: echoClient{
-			stream: stream{in: make([]byte, echoSize+1)}, id: id, out: make([]byte, echoSize),
+			stream: stream{deep: 1, in: make([]byte, echoSize+1)}, id: id, out: make([]byte, echoSize),
 		}}
 		err := c.dial()
 		return c.fd, c, err

@@ -18,7 +18,7 @@ type datagramClient struct {
 	id      uint64
 	next    uint64 // number of the next datagram
 	answers uint64
-	slots   [udpWindow]slot // datagram i is in slot i % udpWindow
+	slots   []slot // datagram i is in slot i % len(slots)
 	in      batch
 	out     batch
 }
@@ -33,14 +33,15 @@ type slot struct {
 const (
 	udpSize   = 64
 	udpWindow = 8 // 16 sockets fill half a default receive buffer
+	udpMost   = 64
 	lossTime  = int64(200e6)
 )
 
 // batch is the memory of one recvmmsg or sendmmsg.
 type batch struct {
-	headers [udpWindow]mmsghdr
-	vectors [udpWindow]unix.Iovec
-	data    [udpWindow][udpSize + 8]byte
+	headers [udpMost]mmsghdr
+	vectors [udpMost]unix.Iovec
+	data    [udpMost][udpSize + 8]byte
 }
 
 type mmsghdr struct {
@@ -60,15 +61,20 @@ func (b *batch) point(size int) {
 }
 
 // udpTo returns what opens clients of a UDP echo server.
-func udpTo(to netip.AddrPort) func() (int, client, error) {
-	var id uint64
-	return func() (int, client, error) {
-		fd, err := dial(unix.SOCK_DGRAM, to)
-		id++
-		c := &datagramClient{fd: fd, id: id}
-		c.in.point(len(c.in.data[0]))
-		c.out.point(udpSize)
-		return fd, c, err
+func udpTo(to netip.AddrPort) func() (int, client, error) { return udpWindowOf(udpWindow)(to) }
+
+// udpWindowOf is udpTo with so many datagrams under way, udpMost at most.
+func udpWindowOf(window int) func(netip.AddrPort) opener {
+	return func(to netip.AddrPort) opener {
+		var id uint64
+		return func() (int, client, error) {
+			fd, err := dial(unix.SOCK_DGRAM, to)
+			id++
+			c := &datagramClient{fd: fd, id: id, slots: make([]slot, window)}
+			c.in.point(len(c.in.data[0]))
+			c.out.point(udpSize)
+			return fd, c, err
+		}
 	}
 }
 
@@ -85,7 +91,7 @@ func (c *datagramClient) start(l *load) error {
 func (c *datagramClient) fill(l *load, at, i int) {
 	s := &c.slots[at]
 	// The number keeps naming its slot also when another was lost.
-	s.number = c.next*udpWindow + uint64(at)
+	s.number = c.next*uint64(len(c.slots)) + uint64(at)
 	c.next++
 	s.sent = l.now
 	pattern(s.data[:], c.id, s.number)
@@ -109,7 +115,7 @@ func (c *datagramClient) send(n int) error {
 
 func (c *datagramClient) ready(l *load) error {
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(c.fd),
-		uintptr(unsafe.Pointer(&c.in.headers[0])), udpWindow, unix.MSG_DONTWAIT, 0, 0)
+		uintptr(unsafe.Pointer(&c.in.headers[0])), uintptr(len(c.slots)), unix.MSG_DONTWAIT, 0, 0)
 	if errno == unix.EAGAIN {
 		return nil
 	}
@@ -124,7 +130,7 @@ func (c *datagramClient) ready(l *load) error {
 			return fmt.Errorf("a datagram of %d bytes came back as %d", udpSize, len(p))
 		}
 		number := binary.LittleEndian.Uint64(p[8:])
-		at := int(number % udpWindow)
+		at := int(number % uint64(len(c.slots)))
 		s := &c.slots[at]
 		if number != s.number {
 			continue // given up before

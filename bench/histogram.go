@@ -31,9 +31,11 @@ func lowest(i int) int64 {
 	return int64(subBuckets+i%subBuckets) << shift
 }
 
-func (h *histogram) add(ns int64) {
-	h.counts[bucket(ns)]++
-	h.n++
+func (h *histogram) add(ns int64) { h.addMany(ns, 1) }
+
+func (h *histogram) addMany(ns int64, n uint32) {
+	h.counts[bucket(ns)] += n
+	h.n += uint64(n)
 }
 
 // quantile returns a duration that a fraction q of all does not exceed, to

@@ -20,6 +20,8 @@ type load struct {
 	latency histogram
 	now     int64 // of the turn, ns since epoch
 	lost    uint64
+
+	addresses int // that connections of fill came from
 }
 
 // A client is one socket of a load.
@@ -44,6 +46,7 @@ const (
 type sample struct {
 	rate     float64 // answers a second
 	p50, p99 time.Duration
+	p999     time.Duration
 	cpu      time.Duration // of the server for one answer
 	lost     uint64        // datagrams without an answer
 	starved  int           // clients without an answer in warm-up and window
@@ -156,6 +159,7 @@ func (l *load) measure(ctx context.Context, pid int, window time.Duration) (samp
 	s.rate = float64(l.latency.n) / time.Duration(took).Seconds()
 	s.p50 = time.Duration(l.latency.quantile(0.50))
 	s.p99 = time.Duration(l.latency.quantile(0.99))
+	s.p999 = time.Duration(l.latency.quantile(0.999))
 	s.cpu = used.server / time.Duration(l.latency.n)
 	s.lost = l.lost
 	s.others = used.others.Seconds() / time.Duration(took).Seconds()

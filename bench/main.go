@@ -34,7 +34,9 @@ type config struct {
 	sizes []int         // of the case scale
 	hold  time.Duration // how long it is watched doing nothing
 
-	reference string // of the case apply: perf's cref; empty: openBare
+	workloads []string // of the case profile
+
+	reference string // a program to measure beside: perf's cref; empty: what the bench has
 	stateIn   string // where it has its stores; empty: os.TempDir
 
 	beside       bool   // of peers, instead of the cases
@@ -83,16 +85,18 @@ func run(args []string, out io.Writer) error {
 
 func parse(args []string) (*config, error) {
 	var (
-		cfg   = config{sizes: scaleSizes(1000, 5000, 10_000, 19_000), hold: 5 * time.Second}
-		secs  float64
-		cases string
+		cfg           = config{sizes: scaleSizes(1000, 5000, 10_000, 19_000)}
+		secs          float64
+		cases, detail string
 	)
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&cfg.rounds, "rounds", 5, "rounds of each case; the report gives medians")
 	flags.Float64Var(&secs, "secs", 1, "seconds measured in a round, for each server")
 	flags.StringVar(&cfg.daemon, "daemon", "bin/sockmgr", "the daemon; empty measures the Go net server alone")
 	flags.StringVar(&cases, "cases", "all", "comma-separated: "+strings.Join(caseNames(), ",")+"; with --peers: "+strings.Join(workloadNames(), ","))
-	flags.StringVar(&cfg.reference, "reference", "", "case apply: a program that opens COUNT sockets, called as PROGRAM listeners COUNT, instead of our own")
+	flags.DurationVar(&cfg.hold, "hold", 5*time.Second, "cases scale and rest: how long a daemon that does nothing is watched")
+	flags.StringVar(&detail, "workloads", "", "case profile: comma-separated, only these: "+strings.Join(profiledNames(), ","))
+	flags.StringVar(&cfg.reference, "reference", "", "a server to measure beside, called as PROGRAM echo|http|fwd|udp|udpfwd PORT [BACKEND] in profile and with --peers, as PROGRAM listeners COUNT in apply")
 	flags.StringVar(&cfg.stateIn, "state-in", "", "cases apply and open-close: where stores are made, such as a disk or a tmpfs; empty: the directory for temporary files")
 	flags.BoolVar(&cfg.beside, "peers", false, "compare with HAProxy, nginx, socat and a Go net server, whichever is installed")
 	flags.StringVar(&cfg.json, "json", "", "with --peers: write the results to this file as JSON")
@@ -108,13 +112,21 @@ func parse(args []string) (*config, error) {
 	if cfg.beside {
 		names = workloadNames()
 	}
+	if cfg.workloads = profiledNames(); detail != "" {
+		cfg.workloads = strings.Split(detail, ",")
+	}
 	cfg.cases = strings.Split(cases, ",")
 	if cases == "all" {
-		cfg.cases = names
+		cfg.cases = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == profileCase })
 	}
 	for _, name := range cfg.cases {
 		if !slices.Contains(names, name) {
 			return nil, fmt.Errorf("no case %q; there are %s", name, strings.Join(names, ", "))
+		}
+	}
+	for _, name := range cfg.workloads {
+		if !slices.Contains(profiledNames(), name) {
+			return nil, fmt.Errorf("no workload %q; there are %s", name, strings.Join(profiledNames(), ", "))
 		}
 	}
 	return &cfg, nil
@@ -145,48 +157,47 @@ func (cfg *config) run(ctx context.Context, out *report) error {
 			return err
 		}
 	}
-	if slices.Contains(cfg.cases, idleCase) {
-		if err := cfg.idle(ctx, out, cpus); err != nil {
-			return fmt.Errorf("%s: %w", idleCase, err)
+	for _, c := range singleCases {
+		if !slices.Contains(cfg.cases, c.name) || cfg.daemon == "" && !c.alone {
+			continue
 		}
-	}
-	if slices.Contains(cfg.cases, controlCase) && cfg.daemon != "" {
-		if err := cfg.control(ctx, out, cpus); err != nil {
-			return fmt.Errorf("%s: %w", controlCase, err)
-		}
-	}
-	if slices.Contains(cfg.cases, contentionCase) && cfg.daemon != "" {
-		if err := cfg.contention(ctx, out, cpus); err != nil {
-			return fmt.Errorf("%s: %w", contentionCase, err)
-		}
-	}
-	if slices.Contains(cfg.cases, crowdCase) && cfg.daemon != "" {
-		if err := cfg.crowd(ctx, out, cpus); err != nil {
-			return fmt.Errorf("%s: %w", crowdCase, err)
-		}
-	}
-	if slices.Contains(cfg.cases, scaleCase) && cfg.daemon != "" {
-		if err := cfg.scale(ctx, out, cpus); err != nil {
-			return fmt.Errorf("%s: %w", scaleCase, err)
-		}
-	}
-	if slices.Contains(cfg.cases, applyCase) && cfg.daemon != "" {
-		if err := cfg.apply(ctx, out, cpus); err != nil {
-			return fmt.Errorf("%s: %w", applyCase, err)
-		}
-	}
-	if slices.Contains(cfg.cases, openCloseCase) && cfg.daemon != "" {
-		if err := cfg.openClose(ctx, out, cpus); err != nil {
-			return fmt.Errorf("%s: %w", openCloseCase, err)
+		if err := c.run(cfg, ctx, out, cpus); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
 	return nil
 }
 
+// A singleCase measures one thing in its own way.
+type singleCase struct {
+	name  string
+	run   func(*config, context.Context, *report, cpuPair) error
+	alone bool // says something without the daemon too
+}
+
+var singleCases = []singleCase{
+	{name: idleCase, run: (*config).idle, alone: true},
+	{name: restCase, run: (*config).rest},
+	{name: controlCase, run: (*config).control},
+	{name: contentionCase, run: (*config).contention},
+	{name: collectCase, run: (*config).collect},
+	{name: crowdCase, run: (*config).crowd},
+	{name: loopsCase, run: (*config).loops},
+	{name: scaleCase, run: (*config).scale},
+	{name: applyCase, run: (*config).apply},
+	{name: openCloseCase, run: (*config).openClose},
+	{name: profileCase, run: (*config).profile},
+}
+
+// caseNames are those of all cases. "all" leaves the profile out, for which a tool is
+// needed that few have.
 func caseNames() []string {
 	var names []string
 	for _, c := range trafficCases {
 		names = append(names, c.name)
 	}
-	return append(names, idleCase, controlCase, contentionCase, crowdCase, scaleCase, applyCase, openCloseCase)
+	for _, c := range singleCases {
+		names = append(names, c.name)
+	}
+	return names
 }

@@ -138,7 +138,7 @@ func (cfg *config) openCloseStored(ctx context.Context, cpus cpuPair) (c calling
 }
 
 func (cfg *config) openCloseOn(ctx context.Context, cpus cpuPair, state string) (c calling, err error) {
-	d, err := startDaemonWith(cpus, cfg.daemon, state)
+	d, err := startDaemonWith(cpus, cfg.daemon, daemonSetup{state: state})
 	if err != nil {
 		return c, err
 	}

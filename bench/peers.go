@@ -36,6 +36,7 @@ func (cfg *config) peers(ctx context.Context, out *report, cpus cpuPair) (*resul
 		out.printf("no %s here: it is left out (%s)\n", p.Name, p.How)
 	}
 	out.printf("\nBeside peers: %d rounds of %v, servers in turn; ratios to %s are medians of the rounds'\n", cfg.rounds, cfg.window, reference)
+	out.printf("this takes about %v; --cases takes some of the workloads\n", cfg.peersTake(res).Round(time.Minute/2))
 	for _, w := range workloads() {
 		if !slices.Contains(cfg.cases, w.name) {
 			continue
@@ -48,6 +49,24 @@ func (cfg *config) peers(ctx context.Context, out *report, cpus cpuPair) (*resul
 		table.print(out)
 	}
 	return res, nil
+}
+
+// peersTake is about how long the workloads take: beside the measured time there is
+// the warming up and the opening of connections.
+func (cfg *config) peersTake(res *results) (all time.Duration) {
+	for _, w := range workloads() {
+		if !slices.Contains(cfg.cases, w.name) {
+			continue
+		}
+		servers := 3
+		for _, p := range w.programs {
+			if !slices.ContainsFunc(res.Missing, func(m missing) bool { return m.Name == p.name }) {
+				servers++
+			}
+		}
+		all += time.Duration(cfg.rounds*servers) * (cfg.window + warmUp + 100*time.Millisecond)
+	}
+	return all
 }
 
 // compare runs one workload.
@@ -68,10 +87,7 @@ func (cfg *config) compare(ctx context.Context, cpus cpuPair, w workload) (*comp
 	}
 	for range cfg.rounds {
 		for i, s := range all {
-			got, err := cfg.try(ctx, w, b, s, cfg.window)
-			for tries := 1; tries < mostTries && errors.Is(err, errNoAnswer); tries++ {
-				got, err = cfg.try(ctx, w, b, s, cfg.window<<tries)
-			}
+			got, err := cfg.tryLonger(ctx, w, b, s)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", s.name, err)
 			}
@@ -79,6 +95,15 @@ func (cfg *config) compare(ctx context.Context, cpus cpuPair, w workload) (*comp
 		}
 	}
 	return c, nil
+}
+
+// tryLonger measures one round, in which there is an answer.
+func (cfg *config) tryLonger(ctx context.Context, w workload, b *backend, s *contender) (sample, error) {
+	got, err := cfg.try(ctx, w, b, s, cfg.window)
+	for tries := 1; tries < mostTries && errors.Is(err, errNoAnswer); tries++ {
+		got, err = cfg.try(ctx, w, b, s, cfg.window<<tries)
+	}
+	return got, err
 }
 
 // try measures one round of a workload on one server.
@@ -125,8 +150,12 @@ func (cfg *config) startAll(ctx context.Context, cpus cpuPair, w workload, b *ba
 	if err := addNet(again); err != nil {
 		return all, err
 	}
-	for _, p := range w.programs {
-		if _, err := exec.LookPath(p.name); err != nil {
+	programs := w.programs
+	if cfg.reference != "" {
+		programs = append([]program{cfg.besideReference(w)}, programs...)
+	}
+	for _, p := range programs {
+		if _, err := exec.LookPath(p.name); err != nil && p.name != referenceName {
 			continue // it is among those that are missing
 		}
 		c, err := p.start(cpus, b)

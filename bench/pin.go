@@ -59,9 +59,14 @@ func pickCPUs() (cpuPair, error) {
 	return p, nil
 }
 
+// anyCPU is for a server that may run everywhere.
+const anyCPU = -1
+
 func pinThread(tid, cpu int) error {
 	var mask unix.CPUSet
-	mask.Set(cpu)
+	if mask.Set(cpu); cpu == anyCPU {
+		mask.Fill() // the kernel takes those that the container has
+	}
 	return os.NewSyscallError("sched_setaffinity", unix.SchedSetaffinity(tid, &mask))
 }
 

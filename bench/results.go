@@ -108,7 +108,7 @@ func (res *results) add(c *comparison) *table {
 }
 
 // quotients are those of the rounds, sorted.
-func quotients(a, b []sample, of func(sample) float64) []float64 {
+func quotients[T any](a, b []T, of func(T) float64) []float64 {
 	all := make([]float64, len(a))
 	for i := range a {
 		all[i] = of(a[i]) / of(b[i])
@@ -117,7 +117,7 @@ func quotients(a, b []sample, of func(sample) float64) []float64 {
 	return all
 }
 
-func least(rounds []sample, of func(sample) float64) float64 {
+func least[T any](rounds []T, of func(T) float64) float64 {
 	value := of(rounds[0])
 	for _, s := range rounds[1:] {
 		value = min(value, of(s))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,7 +55,11 @@ type process struct {
 
 // startProcess starts a program and waits for its first line.
 func startProcess(cpu int, argv ...string) (*process, string, error) {
-	p, first, err := launch(cpu, os.Stderr, argv...)
+	return startProcessTo(os.Stderr, cpu, argv...)
+}
+
+func startProcessTo(stderr *os.File, cpu int, argv ...string) (*process, string, error) {
+	p, first, err := launch(cpu, stderr, argv...)
 	if err != nil {
 		return nil, "", err
 	}
@@ -151,11 +156,19 @@ func startNet(cpus cpuPair, backend ...string) (*contender, error) {
 
 // startDaemon starts a daemon that keeps nothing, without listeners.
 func startDaemon(cpus cpuPair, path string) (*contender, error) {
-	return startDaemonWith(cpus, path, "memory")
+	return startDaemonWith(cpus, path, daemonSetup{})
 }
 
-// startDaemonWith starts one that keeps its state there: a directory, or memory.
-func startDaemonWith(cpus cpuPair, path, state string) (*contender, error) {
+// daemonSetup is what else a daemon is started with.
+type daemonSetup struct {
+	state  string   // a directory; empty: memory
+	flags  []string // after the others
+	env    []string // beside ours
+	stderr *os.File // nil: ours
+}
+
+// startDaemonWith starts one without listeners.
+func startDaemonWith(cpus cpuPair, path string, setup daemonSetup) (*contender, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -168,7 +181,9 @@ func startDaemonWith(cpus cpuPair, path, state string) (*contender, error) {
 		return nil, err
 	}
 	control := "unix://" + filepath.Join(dir, "control.sock")
-	p, _, err := startProcess(cpus.server, path, "--control", control, "--state", state, "--log-level", "warn")
+	argv := append([]string{"env"}, setup.env...)
+	argv = append(argv, path, "--control", control, "--state", cmp.Or(setup.state, "memory"), "--log-level", "warn")
+	p, _, err := startProcessTo(cmp.Or(setup.stderr, os.Stderr), cpus.server, append(argv, setup.flags...)...)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}

@@ -38,7 +38,7 @@ func dialFrom(kind int, from netip.Addr, to netip.AddrPort) (int, error) {
 			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 10}))
 	}
 	if err == nil {
-		err = os.NewSyscallError("connect", unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}))
+		err = os.NewSyscallError("connect", connect(fd, to))
 	}
 	if err == nil {
 		err = unix.SetNonblock(fd, true)
@@ -48,6 +48,18 @@ func dialFrom(kind int, from netip.Addr, to netip.AddrPort) (int, error) {
 		return -1, err
 	}
 	return fd, nil
+}
+
+// connect waits for connect(2). One that has a time limit is not restarted after a
+// signal, and Go sends its threads some: asked again, it goes on waiting (connect(2),
+// signal(7)).
+func connect(fd int, to netip.AddrPort) error {
+	for {
+		err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // pattern fills p with bytes that differ from client to client and from
@@ -60,9 +72,11 @@ func pattern(p []byte, client, request uint64) {
 	}
 }
 
-// stream is what echo and HTTP clients share: one request under way.
+// stream is what echo and HTTP clients share: one request under way, or some that
+// were sent at once.
 type stream struct {
 	fd      int
+	deep    int
 	sent    int64
 	answers uint64
 	got     int
@@ -82,8 +96,8 @@ func (s *stream) send(l *load, request []byte) error {
 // count counts an answer, which ended now.
 func (s *stream) count(l *load) {
 	l.now = clock()
-	l.latency.add(l.now - s.sent)
-	s.answers++
+	l.latency.addMany(l.now-s.sent, uint32(s.deep))
+	s.answers += uint64(s.deep)
 }
 
 // echoClient sends a block and wants the same block back.
@@ -100,14 +114,21 @@ const echoSize = 64
 func echoTo(to netip.AddrPort) func() (int, client, error) { return echoOf(echoSize)(to) }
 
 // echoOf is echoTo with blocks of another size.
-func echoOf(size int) func(netip.AddrPort) opener {
+func echoOf(size int) func(netip.AddrPort) opener { return echoDeep(size, 1) }
+
+// echoDeep sends so many blocks at once and waits for all.
+func echoDeep(one, deep int) func(netip.AddrPort) opener { return echoFrom(netip.Addr{}, one, deep) }
+
+// echoFrom is echoDeep from an address of its own: see dialFrom.
+func echoFrom(from netip.Addr, one, deep int) func(netip.AddrPort) opener {
+	size := one * deep
 	return func(to netip.AddrPort) opener {
 		var id uint64
 		return func() (int, client, error) {
-			fd, err := dial(unix.SOCK_STREAM, to)
+			fd, err := dialFrom(unix.SOCK_STREAM, from, to)
 			id++
 			return fd, &echoClient{
-				stream: stream{fd: fd, in: make([]byte, size+1)},
+				stream: stream{fd: fd, deep: deep, in: make([]byte, size+1)},
 				id:     id,
 				out:    make([]byte, size),
 			}, err
@@ -142,11 +163,12 @@ func (c *echoClient) ready(l *load) error {
 // httpClient sends GET / on a kept connection and wants 200 and httpBody.
 type httpClient struct {
 	stream
+	out  []byte
 	size int // of a whole answer, once the first has come
 }
 
 const (
-	httpBody    = "Hello, World"
+	httpBody    = "hello\n"
 	httpRequest = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 )
 
@@ -157,14 +179,20 @@ var (
 )
 
 // httpTo returns what opens clients of an HTTP server.
-func httpTo(to netip.AddrPort) func() (int, client, error) {
-	return func() (int, client, error) {
-		fd, err := dial(unix.SOCK_STREAM, to)
-		return fd, &httpClient{stream: stream{fd: fd, in: make([]byte, 2048)}}, err
+func httpTo(to netip.AddrPort) func() (int, client, error) { return httpDeep(1)(to) }
+
+// httpDeep sends so many requests at once and waits for all answers.
+func httpDeep(deep int) func(netip.AddrPort) opener {
+	request := bytes.Repeat(httpRequestBytes, deep)
+	return func(to netip.AddrPort) opener {
+		return func() (int, client, error) {
+			fd, err := dial(unix.SOCK_STREAM, to)
+			return fd, &httpClient{stream: stream{fd: fd, deep: deep, in: make([]byte, 2048*deep)}, out: request}, err
+		}
 	}
 }
 
-func (c *httpClient) start(l *load) error { return c.send(l, httpRequestBytes) }
+func (c *httpClient) start(l *load) error { return c.send(l, c.out) }
 
 func (c *httpClient) ready(l *load) error {
 	n, err := read(c.fd, c.in[c.got:])
@@ -177,12 +205,13 @@ func (c *httpClient) ready(l *load) error {
 			return err
 		}
 	}
-	if c.size == 0 || c.got < c.size {
+	if c.size == 0 || c.got < c.size*c.deep {
 		return nil
 	}
-	in := c.in[:c.got]
-	if !bytes.HasPrefix(in, httpStatusBytes) || !bytes.HasSuffix(in, httpTailBytes) || len(in) != c.size {
-		return fmt.Errorf("not the answer wanted: %q", in)
+	for in := c.in[:c.got]; len(in) > 0; in = in[c.size:] {
+		if len(in) < c.size || !bytes.HasPrefix(in, httpStatusBytes) || !bytes.HasSuffix(in[:c.size], httpTailBytes) {
+			return fmt.Errorf("not the answer wanted: %q", in)
+		}
 	}
 	c.count(l)
 	return c.start(l)

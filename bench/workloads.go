@@ -17,6 +17,7 @@ type workload struct {
 	uri        string
 	net        func(*contender) netip.AddrPort // where the Go net server has it
 	programs   []program
+	c          []string // what perf's cref, or who is called like it, serves it with
 }
 
 // workloads are all there are. socat forwards datagrams too, but gives some to the
@@ -28,15 +29,15 @@ func workloads() []workload {
 	tcp := "tcp://127.0.0.1:0"
 	forwarders := []program{haproxy(haproxyForward), nginx(nginxForward), socat(socatForward)}
 	return []workload{
-		{name: "echo-1", what: "TCP echo, 64 B, 1 connection", unit: "echo", clients: 1, open: echoTo, uri: tcp, net: echo, programs: []program{socat(socatEcho)}},
-		{name: "echo-64", what: "TCP echo, 64 B, 64 connections", unit: "echo", clients: 64, open: echoTo, uri: tcp, net: echo, programs: []program{socat(socatEcho)}},
-		{name: "http-64", what: "HTTP fixed response, keep-alive, 64 connections", unit: "request", clients: 64, open: httpTo, uri: tcp, net: web, programs: []program{haproxy(haproxyHTTP), nginx(nginxHTTP)}},
-		{name: "churn", what: "connect, echo 64 B, close; 16 at a time", unit: "connection", clients: 16, open: churnTo, uri: tcp, net: echo, programs: []program{socat(socatEcho)}},
-		{name: "forward-64", what: "forward, 64 B there and back, 64 connections", unit: "exchange", clients: 64, open: echoTo, forwards: true, uri: tcp, net: forward, programs: forwarders},
-		{name: "forward-16k", what: "forward, 16 KiB there and back, 16 connections", unit: "exchange", clients: 16, open: echoOf(16 << 10), forwards: true, uri: tcp, net: forward, programs: forwarders},
-		{name: "forward-bulk", what: "forward, one way, 4 connections", unit: "MiB", clients: 4, open: bulkTo, forwards: true, sink: true, uri: tcp, net: forward, programs: forwarders},
-		{name: "udp", what: "UDP echo, 64 B, 16 sockets x window 8", unit: "datagram", clients: 16, open: udpTo, uri: "udp://127.0.0.1:0", net: func(c *contender) netip.AddrPort { return c.udp }},
-		{name: "udp-forward", what: "UDP forward, 64 B there and back, 16 sockets x window 8", unit: "datagram", clients: 16, open: udpTo, forwards: true, uri: "udp://127.0.0.1:0", net: func(c *contender) netip.AddrPort { return c.relay }, programs: []program{nginx(nginxDatagrams)}},
+		{name: "echo-1", what: "TCP echo, 64 B, 1 connection", unit: "echo", clients: 1, open: echoTo, uri: tcp, net: echo, programs: []program{socat(socatEcho)}, c: []string{"echo"}},
+		{name: "echo-64", what: "TCP echo, 64 B, 64 connections", unit: "echo", clients: 64, open: echoTo, uri: tcp, net: echo, programs: []program{socat(socatEcho)}, c: []string{"echo"}},
+		{name: "http-64", what: "HTTP fixed response, keep-alive, 64 connections", unit: "request", clients: 64, open: httpTo, uri: tcp, net: web, programs: []program{haproxy(haproxyHTTP), nginx(nginxHTTP)}, c: []string{"http"}},
+		{name: "churn", what: "connect, echo 64 B, close; 16 at a time", unit: "connection", clients: 16, open: churnTo, uri: tcp, net: echo, programs: []program{socat(socatEcho)}, c: []string{"echo"}},
+		{name: "forward-64", what: "forward, 64 B there and back, 64 connections", unit: "exchange", clients: 64, open: echoTo, forwards: true, uri: tcp, net: forward, programs: forwarders, c: []string{"fwd", "--copy", "--buf", "262144"}},
+		{name: "forward-16k", what: "forward, 16 KiB there and back, 16 connections", unit: "exchange", clients: 16, open: echoOf(16 << 10), forwards: true, uri: tcp, net: forward, programs: forwarders, c: []string{"fwd", "--copy", "--buf", "262144"}},
+		{name: "forward-bulk", what: "forward, one way, 4 connections", unit: "MiB", clients: 4, open: bulkTo, forwards: true, sink: true, uri: tcp, net: forward, programs: forwarders, c: []string{"fwd", "--splice", "--pipe", "1048576"}},
+		{name: "udp", what: "UDP echo, 64 B, 16 sockets x window 8", unit: "datagram", clients: 16, open: udpTo, uri: "udp://127.0.0.1:0", net: func(c *contender) netip.AddrPort { return c.udp }, c: []string{"udp"}},
+		{name: "udp-forward", what: "UDP forward, 64 B there and back, 16 sockets x window 8", unit: "datagram", clients: 16, open: udpTo, forwards: true, uri: "udp://127.0.0.1:0", net: func(c *contender) netip.AddrPort { return c.relay }, programs: []program{nginx(nginxDatagrams)}, c: []string{"udpfwd"}},
 	}
 }
 
