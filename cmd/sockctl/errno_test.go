@@ -31,6 +31,7 @@ var errnos = []struct{ call, errors string }{
 	{"sendto", "ENOMEM EPERM | ENOBUFS EINTR EAGAIN EIO"},
 	{"read", "EIO | EINTR EAGAIN ECONNRESET ENOMEM"},
 	{"write", "EAGAIN | EINTR ENOMEM ENOBUFS EPIPE ENOSPC"},
+	{"recvmsg", "ENOMEM | EINTR ECONNREFUSED EAGAIN"},
 	{"recvmmsg", "ENOMEM | EINTR ECONNREFUSED EAGAIN"},
 	{"sendmmsg", "ENOBUFS | EPERM EINTR ENOMEM EAGAIN ENETUNREACH"},
 	{"epoll_ctl", "ENOMEM | ENOSPC"},

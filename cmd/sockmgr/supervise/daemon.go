@@ -59,6 +59,9 @@ func (s *supervisor) start() (*daemon, error) {
 // sends all its sockets.
 func (s *supervisor) takeOver() *daemon {
 	for _, path := range s.Handover {
+		if who, err := handover.Who(path); err == nil && who == os.Getpid() {
+			continue // this process was the daemon, and is named until its heir listens itself
+		}
 		_, _, pid, err := handover.Ask(path, handover.Request{Verb: handover.Supervise, Socket: s.address})
 		if err != nil {
 			if _, refused := errors.AsType[*handover.Error](err); refused {

@@ -32,6 +32,7 @@ const (
 	backoffLeast = 10 * time.Millisecond
 	backoffMost  = 5 * time.Second
 	settled      = 5 * time.Second
+	mostLooks    = 8 // for a daemon that is to be told to end: two seconds and a half
 )
 
 // ends are the signals that end the daemon, and with it the supervisor.
@@ -110,9 +111,11 @@ func Run(c Config) int {
 }
 
 // first looks for a daemon that is there already. It reports whether this process
-// is to end instead: its daemon was told to just now, or it was itself.
+// is to end instead: its daemon was told to just now, or it was itself, and no
+// daemon is found that could be.
 func (s *supervisor) first() (end bool) {
 	s.d = s.takeOver()
+	asked := 0
 	for wait := longer(0); s.Heirs && s.d == nil; wait = min(longer(wait), time.Second) {
 		none := s.reap()
 		if s.worst > 0 {
@@ -122,14 +125,25 @@ func (s *supervisor) first() (end bool) {
 		if !none {
 			s.attend(timer.C)
 		}
-		if none || s.asked != nil {
+		switch {
+		case none:
 			return true
+		case asked == mostLooks:
+			s.lines.add("there is a daemon that does not answer at %v: it is not told to end", s.Handover)
+			return true
+		}
+		if s.asked != nil { // the daemon is told once it is found
+			asked++
+			<-timer.C
 		}
 		s.d = s.takeOver()
 	}
 	if s.d != nil {
 		s.lines.add("the daemon (pid %d) that runs goes on under this supervisor", s.d.pid)
 		s.served = true
+		if s.asked != nil {
+			s.pass(s.asked)
+		}
 	}
 	return false
 }
