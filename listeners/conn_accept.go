@@ -152,6 +152,7 @@ func withZoneName(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(withZone(ip.WithZone(""), uint32(zone)), a.Port())
 }
 
+// ntohs is htons as well.
 func ntohs(n uint16) uint16 {
 	b := (*[2]byte)(unsafe.Pointer(&n))
 	return uint16(b[0])<<8 | uint16(b[1])

@@ -1,7 +1,6 @@
 package listeners
 
 import (
-	"encoding/binary"
 	"os"
 	"syscall"
 	"unsafe"
@@ -88,8 +87,7 @@ func sysListen(fd, backlog int) error {
 // sysBind4 is bind(2) to an IPv4 address. One to a path may wait for a disk, and is
 // not called so.
 func sysBind4(fd int, to *unix.SockaddrInet4) error {
-	raw := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: to.Addr}
-	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&raw.Port))[:], uint16(to.Port))
+	raw := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: ntohs(uint16(to.Port)), Addr: to.Addr}
 	_, _, errno := syscall.RawSyscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&raw)), unsafe.Sizeof(raw))
 	return errorOf(errno)
 }

@@ -34,12 +34,12 @@ type store struct {
 	path     string // empty: in memory only
 	db       *bolt.DB
 	file     *os.File     // the db's
-	mu       sync.Mutex   // held by who saves in memory: there is no run then
+	mu       sync.Mutex   // held by who saves in memory, where run has nothing to do
 	sealed   seal         // run only
-	revision atomic.Int64 // written by run only
+	revision atomic.Int64 // written by who saves: run, or who holds mu
 	work     chan *transaction
 	done     chan struct{}
-	text     []byte // run only: a record that is being written
+	text     []byte // for who saves: a record that is being written
 	block    []byte // run only: where those of a transaction are
 	failed   error  // what is on disk is not known: the file is not trusted again; or it is another process's
 }
@@ -131,21 +131,27 @@ func (s *store) run() {
 // goroutine, which runs before those that are about to bring more: they go first,
 // as long as one of them comes.
 func (s *store) gather(batch []*transaction) []*transaction {
-	for came := true; came && len(batch) < manyTogether; {
+	for had := 0; had < len(batch) && len(batch) < manyTogether; {
+		had = len(batch)
 		runtime.Gosched()
-		came = false
-		for more := true; more; {
-			select {
-			case t, ok := <-s.work:
-				if more = ok; ok {
-					batch, came = append(batch, t), true
-				}
-			default:
-				more = false
-			}
-		}
+		batch = s.waiting(batch)
 	}
 	return batch
+}
+
+// waiting adds what can be had at once.
+func (s *store) waiting(batch []*transaction) []*transaction {
+	for {
+		select {
+		case t, ok := <-s.work:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, t)
+		default:
+			return batch
+		}
+	}
 }
 
 func (s *store) write(batch []change) error {
