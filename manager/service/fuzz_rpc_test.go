@@ -276,6 +276,7 @@ func (d *fuzzed) run(t *testing.T, s *script) {
 		for m.kind.IsStreamingClient() && s.n(3) == 2 && len(requests) < 8 {
 			requests = append(requests, d.request(m, s))
 		}
+		m.waits = m.waits || hasGrace(requests[0])
 		d.try(t, m, requests)
 	}
 	d.applyAgain(t)
@@ -287,6 +288,13 @@ func (d *fuzzed) run(t *testing.T, s *script) {
 			t.Fatalf("%d descriptors, %d before; %d goroutines, %d before\n%s", fdsOpen(t), fds, runtime.NumGoroutine(), routines, stacks[:runtime.Stack(stacks, true)])
 		}
 	}
+}
+
+// hasGrace reports whether a request has clients finish first, which may take longer than this test.
+func hasGrace(req proto.Message) bool {
+	m := req.ProtoReflect()
+	grace := m.Descriptor().Fields().ByName("grace")
+	return grace != nil && m.Has(grace)
 }
 
 func fdsOpen(tb testing.TB) int {
