@@ -64,13 +64,17 @@ func (b *backend) close() {
 	}
 }
 
-// serve makes a load serve the backend: it sends back what comes, or drops it.
-func (l *load) serve(b *backend, sink bool) error {
+// A backer makes what serves a connection that the forwarder has opened.
+type backer func(fd int, now int64) client
+
+// serve makes a load serve the backend: connections as answer does, nil sends back
+// what comes; datagrams are sent back.
+func (l *load) serve(b *backend, answer backer) error {
 	tcp, err := unix.FcntlInt(uintptr(b.tcp), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
-	if err := l.add(tcp, &acceptor{fd: tcp, sink: sink}); err != nil {
+	if err := l.add(tcp, &acceptor{fd: tcp, answer: answer}); err != nil {
 		return err
 	}
 	udp, err := unix.FcntlInt(uintptr(b.udp), unix.F_DUPFD_CLOEXEC, 0)
@@ -90,8 +94,8 @@ func (served) answered() uint64  { return 1 }
 // acceptor takes what the forwarder connects.
 type acceptor struct {
 	served
-	fd   int
-	sink bool
+	fd     int
+	answer backer
 }
 
 func (a *acceptor) ready(l *load) error {
@@ -109,8 +113,8 @@ func (a *acceptor) ready(l *load) error {
 	if err != nil {
 		return err
 	}
-	if a.sink {
-		return l.add(int(fd), &sink{fd: int(fd), since: l.now})
+	if a.answer != nil {
+		return l.add(int(fd), a.answer(int(fd), l.now))
 	}
 	return l.add(int(fd), &echoer{fd: int(fd)})
 }

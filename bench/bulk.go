@@ -26,12 +26,38 @@ func bulkTo(to netip.AddrPort) opener {
 
 func (c *bulkClient) writes() {}
 
-func (c *bulkClient) ready(*load) error {
-	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(c.fd), uintptr(unsafe.Pointer(&backendBuffer[0])), uintptr(len(backendBuffer)))
+func (c *bulkClient) ready(*load) error { return fill(c.fd) }
+
+// fill sends as much as the kernel takes.
+func fill(fd int) error {
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&backendBuffer[0])), uintptr(len(backendBuffer)))
 	if errno == 0 || errno == unix.EAGAIN || errno == unix.EINTR {
 		return nil
 	}
 	return os.NewSyscallError("write", errno)
+}
+
+// bulkBothClient sends as much as the kernel takes, and reads what the other end
+// sends: both ends of the forwarder are of this kind, and each counts what it reads.
+type bulkBothClient struct{ sink }
+
+func bulkBothTo(to netip.AddrPort) opener {
+	return func() (int, client, error) {
+		fd, err := dial(unix.SOCK_STREAM, to)
+		return fd, bulkBoth(fd, clock()), err
+	}
+}
+
+func bulkBoth(fd int, now int64) client { return &bulkBothClient{sink{fd: fd, since: now}} }
+
+func (c *bulkBothClient) writes() {}
+
+func (c *bulkBothClient) ready(l *load) error {
+	if err := fill(c.fd); err != nil {
+		l.drop(c.fd)
+		return nil //nolint:nilerr // as in sink
+	}
+	return c.sink.ready(l)
 }
 
 // sink reads and drops what the forwarder passes on. The time of an answer is
@@ -42,6 +68,8 @@ type sink struct {
 	since int64
 	got   int
 }
+
+func bulkSink(fd int, now int64) client { return &sink{fd: fd, since: now} }
 
 func (s *sink) ready(l *load) error {
 	n, err := read(s.fd, backendBuffer[:])

@@ -21,13 +21,14 @@ type datagramClient struct {
 	slots   []slot // datagram i is in slot i % len(slots)
 	in      batch
 	out     batch
+	joined  bool // what is sent goes through the kernel as one buffer: UDP_SEGMENT
 }
 
 // slot is one place of the window.
 type slot struct {
 	number uint64
 	sent   int64
-	data   [udpSize]byte
+	data   []byte
 }
 
 const (
@@ -41,7 +42,7 @@ const (
 type batch struct {
 	headers [udpMost]mmsghdr
 	vectors [udpMost]unix.Iovec
-	data    [udpMost][udpSize + 8]byte
+	data    [udpMost][]byte
 }
 
 type mmsghdr struct {
@@ -53,6 +54,7 @@ type mmsghdr struct {
 // point makes every header point at its own buffer of size bytes.
 func (b *batch) point(size int) {
 	for i := range b.headers {
+		b.data[i] = make([]byte, size)
 		b.vectors[i].Base = &b.data[i][0]
 		b.vectors[i].SetLen(size)
 		b.headers[i].hdr.Iov = &b.vectors[i]
@@ -61,18 +63,27 @@ func (b *batch) point(size int) {
 }
 
 // udpTo returns what opens clients of a UDP echo server.
-func udpTo(to netip.AddrPort) func() (int, client, error) { return udpWindowOf(udpWindow)(to) }
+func udpTo(to netip.AddrPort) opener { return udpWindowOf(udpWindow)(to) }
 
 // udpWindowOf is udpTo with so many datagrams under way, udpMost at most.
-func udpWindowOf(window int) func(netip.AddrPort) opener {
+func udpWindowOf(window int) func(netip.AddrPort) opener { return udpOf(window, udpSize, false) }
+
+// udpOf is udpWindowOf with so many bytes in each; joined ones leave together.
+func udpOf(window, size int, joined bool) func(netip.AddrPort) opener {
 	return func(to netip.AddrPort) opener {
 		var id uint64
 		return func() (int, client, error) {
 			fd, err := dial(unix.SOCK_DGRAM, to)
+			if err == nil && joined {
+				err = os.NewSyscallError("setsockopt UDP_SEGMENT", unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, size))
+			}
 			id++
-			c := &datagramClient{fd: fd, id: id, slots: make([]slot, window)}
-			c.in.point(len(c.in.data[0]))
-			c.out.point(udpSize)
+			c := &datagramClient{fd: fd, id: id, slots: make([]slot, window), joined: joined}
+			for i := range c.slots {
+				c.slots[i].data = make([]byte, size)
+			}
+			c.in.point(size + 8)
+			c.out.point(size)
 			return fd, c, err
 		}
 	}
@@ -94,11 +105,14 @@ func (c *datagramClient) fill(l *load, at, i int) {
 	s.number = c.next*uint64(len(c.slots)) + uint64(at)
 	c.next++
 	s.sent = l.now
-	pattern(s.data[:], c.id, s.number)
-	copy(c.out.data[i][:], s.data[:])
+	pattern(s.data, c.id, s.number)
+	copy(c.out.data[i], s.data)
 }
 
 func (c *datagramClient) send(n int) error {
+	if c.joined && n > 0 {
+		return c.sendJoined(n)
+	}
 	for done := 0; done < n; {
 		sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(c.fd),
 			uintptr(unsafe.Pointer(&c.out.headers[done])), uintptr(n-done), unix.MSG_DONTWAIT, 0, 0)
@@ -111,6 +125,16 @@ func (c *datagramClient) send(n int) error {
 		done += int(sent)
 	}
 	return nil
+}
+
+func (c *datagramClient) sendJoined(n int) error {
+	all := unix.Msghdr{Iov: &c.out.vectors[0]}
+	all.SetIovlen(n)
+	_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(c.fd), uintptr(unsafe.Pointer(&all)), unix.MSG_DONTWAIT)
+	if errno == 0 || errno == unix.EAGAIN { // as in send
+		return nil
+	}
+	return os.NewSyscallError("sendmsg", errno)
 }
 
 func (c *datagramClient) ready(l *load) error {
@@ -126,8 +150,8 @@ func (c *datagramClient) ready(l *load) error {
 	again := 0
 	for i := range int(n) {
 		p := c.in.data[i][:min(int(c.in.headers[i].n), len(c.in.data[i]))]
-		if len(p) != udpSize {
-			return fmt.Errorf("a datagram of %d bytes came back as %d", udpSize, len(p))
+		if size := len(c.slots[0].data); len(p) != size {
+			return fmt.Errorf("a datagram of %d bytes came back as %d", size, len(p))
 		}
 		number := binary.LittleEndian.Uint64(p[8:])
 		at := int(number % uint64(len(c.slots)))
@@ -135,7 +159,7 @@ func (c *datagramClient) ready(l *load) error {
 		if number != s.number {
 			continue // given up before
 		}
-		if !bytes.Equal(p, s.data[:]) {
+		if !bytes.Equal(p, s.data) {
 			return fmt.Errorf("client %d: sent %x, got back %x", c.id, s.data, p)
 		}
 		l.latency.add(l.now - s.sent)

@@ -52,6 +52,7 @@ func TestLoad(t *testing.T) {
 		"echo": echoTo(echoAddr),
 		"http": httpTo(webAddr),
 		"udp":  udpTo(netip.MustParseAddrPort(udp.LocalAddr().String())),
+		"gso":  udpOf(8, 1200, true)(netip.MustParseAddrPort(udp.LocalAddr().String())),
 	} {
 		t.Run(name, func(t *testing.T) {
 			// A machine that is busy with other things may leave a window without any answer.

@@ -111,7 +111,7 @@ func (cfg *config) try(ctx context.Context, w workload, b *backend, s *contender
 	l, err := newLoad(0, nil)
 	defer l.close()
 	if err == nil && w.forwards {
-		err = l.serve(b, w.sink)
+		err = l.serve(b, w.backer)
 	}
 	if err == nil {
 		err = l.open(w.clients, checked(s.at, w.open))

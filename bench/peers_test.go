@@ -73,6 +73,35 @@ func TestBesidePeers(t *testing.T) {
 	}
 }
 
+// The loads that only the case profile has go through the daemon.
+func TestProfiledLoads(t *testing.T) {
+	cpus, err := pickCPUs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(t)
+	for _, w := range profiled()[len(workloads()):] {
+		b, err := openBackend()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := startDaemon(cpus, cfg.daemon)
+		if err != nil {
+			b.close()
+			t.Fatal(err)
+		}
+		var s sample
+		if d.at, err = d.open(t.Context(), "bench", w.uri, w.handler(b)); err == nil {
+			s, err = cfg.tryLonger(t.Context(), w, b, d)
+		}
+		d.stop()
+		b.close()
+		if err != nil || s.rate <= 0 {
+			t.Errorf("%s: %+v, %v", w.name, s, err)
+		}
+	}
+}
+
 // What the children of a server use counts, while they run and when they have
 // ended.
 func TestTreeCPU(t *testing.T) {

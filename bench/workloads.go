@@ -12,8 +12,8 @@ type workload struct {
 	unit       string // of what is counted
 	clients    int
 	open       func(netip.AddrPort) opener
-	forwards   bool // to a backend, which the load serves
-	sink       bool // and the backend only reads
+	forwards   bool   // to a backend, which the load serves
+	backer     backer // that serves it; nil: it sends back what comes
 	uri        string
 	net        func(*contender) netip.AddrPort // where the Go net server has it
 	programs   []program
@@ -35,7 +35,7 @@ func workloads() []workload {
 		{name: "churn", what: "connect, echo 64 B, close; 16 at a time", unit: "connection", clients: 16, open: churnTo, uri: tcp, net: echo, programs: []program{socat(socatEcho)}, c: []string{"echo"}},
 		{name: "forward-64", what: "forward, 64 B there and back, 64 connections", unit: "exchange", clients: 64, open: echoTo, forwards: true, uri: tcp, net: forward, programs: forwarders, c: []string{"fwd", "--copy", "--buf", "262144"}},
 		{name: "forward-16k", what: "forward, 16 KiB there and back, 16 connections", unit: "exchange", clients: 16, open: echoOf(16 << 10), forwards: true, uri: tcp, net: forward, programs: forwarders, c: []string{"fwd", "--copy", "--buf", "262144"}},
-		{name: "forward-bulk", what: "forward, one way, 4 connections", unit: "MiB", clients: 4, open: bulkTo, forwards: true, sink: true, uri: tcp, net: forward, programs: forwarders, c: []string{"fwd", "--splice", "--pipe", "1048576"}},
+		{name: "forward-bulk", what: "forward, one way, 4 connections", unit: "MiB", clients: 4, open: bulkTo, forwards: true, backer: bulkSink, uri: tcp, net: forward, programs: forwarders, c: []string{"fwd", "--splice", "--pipe", "1048576"}},
 		{name: "udp", what: "UDP echo, 64 B, 16 sockets x window 8", unit: "datagram", clients: 16, open: udpTo, uri: "udp://127.0.0.1:0", net: func(c *contender) netip.AddrPort { return c.udp }, c: []string{"udp"}},
 		{name: "udp-forward", what: "UDP forward, 64 B there and back, 16 sockets x window 8", unit: "datagram", clients: 16, open: udpTo, forwards: true, uri: "udp://127.0.0.1:0", net: func(c *contender) netip.AddrPort { return c.relay }, programs: []program{nginx(nginxDatagrams)}, c: []string{"udpfwd"}},
 	}
