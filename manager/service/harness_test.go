@@ -3,6 +3,7 @@ package service_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -308,11 +309,21 @@ func ping(t *testing.T, a *pb.SocketAddress) net.Conn {
 // exchange sends and receives on a connection to an echo.
 func exchange(t *testing.T, c net.Conn) {
 	t.Helper()
-	if _, err := io.WriteString(c, "ping"); err != nil {
+	if err := exchanged(c); err != nil {
 		t.Fatal(err)
 	}
-	got := make([]byte, 4)
-	if _, err := io.ReadFull(c, got); err != nil || string(got) != "ping" {
-		t.Fatalf("%q, %v", got, err)
+}
+
+func exchanged(c net.Conn) error {
+	if _, err := io.WriteString(c, "ping"); err != nil {
+		return err
 	}
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(c, got); err != nil {
+		return err
+	}
+	if string(got) != "ping" {
+		return fmt.Errorf("sent ping, received %q", got)
+	}
+	return nil
 }
