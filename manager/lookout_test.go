@@ -99,6 +99,16 @@ func TestLookoutLeavesIdleOnesAlone(t *testing.T) {
 	if took := step(w.sample); took > 2 || w.quiet == quiet {
 		t.Errorf("%d turns for the drops of some; %q after %q", took, w.quiet, quiet)
 	}
+	for w.quiet != "" { // the last ones
+		step(w.sample)
+	}
+	looks := 1
+	for step(w.sample); w.quiet != ""; step(w.sample) {
+		looks++
+	}
+	if looks > 2 {
+		t.Errorf("%d looks to ask all 600 for drops", looks)
+	}
 	if _, err := m.Pause(t.Context(), "l007", "", listeners.Hold, 0); err != nil {
 		t.Fatal(err)
 	}

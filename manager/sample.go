@@ -17,9 +17,9 @@ const (
 	sampleShare    = 150
 	sampleMost     = 30 * time.Second
 	sampleBudget   = 256 // listeners in one turn
-	// One where nothing comes is looked at in every sampleQuiet-th look only: the
+	// quietBudget is how many of those where nothing comes are asked in one look: the
 	// kernel may drop what the loop never hears of.
-	sampleQuiet = 15
+	quietBudget = 512
 	// A queue is high from 75 % on, and no longer once it is below 50 %: so
 	// that one that swings around a mark is not told of at every swing.
 	highNumerator, lowNumerator, markDenominator = 3, 2, 4
@@ -83,8 +83,8 @@ func (w *lookout) sampleSome(some []*entry) error {
 // sampleQuiet asks for the drops of some of those where nothing came: nothing can
 // wait there, but the kernel may drop what the loop never hears of.
 func (w *lookout) sampleQuiet() error {
-	some := w.m.entriesAfter(nil, w.quiet, sampleQuiet)
-	if len(some) < sampleQuiet {
+	some := w.m.entriesAfter(nil, w.quiet, quietBudget)
+	if len(some) < quietBudget {
 		w.quiet = "" // the first is next
 	} else {
 		w.m.with(some[len(some)-1], func(e *entry) { w.quiet = e.record.Name })
